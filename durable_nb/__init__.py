@@ -1,0 +1,1 @@
+"""Durable Jupyter notebooks: finished cells and tasks survive the kernel."""

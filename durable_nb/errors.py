@@ -1,0 +1,187 @@
+"""Every error that durable_nb raises of its own.
+
+    DurableError
+    ├── InvalidOption            an argument or magic option that makes no sense (also a ValueError)
+    ├── InvalidRunId             a run id that cannot name a run (also a ValueError)
+    ├── NoOpenRun                a durable call that needs a run, and there is none (also a RuntimeError)
+    ├── ForkedProcess            a durable call in a forked child (also a RuntimeError)
+    ├── RunError
+    │   ├── RunNotFound          no run of that id in the database
+    │   ├── RunChanged           the same run id with other arguments, or of another workflow
+    │   └── RunHeld              somebody else owns the run now
+    ├── StepError
+    │   ├── StepNotFound         no step of that name in the run
+    │   ├── StepChanged          a recorded step was called with other arguments
+    │   ├── StepNested           a durable cell inside another durable cell
+    │   ├── StepNotSaved         the body succeeded, its result could not be saved
+    │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
+    │   └── StepFailed           a recorded failure whose own class cannot be rebuilt
+    └── StoreError
+        ├── StoreUnavailable     locked, read-only, full, unreachable
+        ├── StoreUnreadable      not a database of ours, or damaged
+        └── StoreTooNew          written by a newer durable_nb
+
+Each says what happened, to which run and step, and what to type next.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+__all__ = [
+    "DurableError",
+    "ForkedProcess",
+    "InvalidOption",
+    "InvalidRunId",
+    "NoOpenRun",
+    "RunChanged",
+    "RunError",
+    "RunHeld",
+    "RunNotFound",
+    "StepChanged",
+    "StepError",
+    "StepFailed",
+    "StepNested",
+    "StepNotFound",
+    "StepNotRestored",
+    "StepNotSaved",
+    "StoreError",
+    "StoreTooNew",
+    "StoreUnavailable",
+    "StoreUnreadable",
+]
+
+
+class DurableError(Exception):
+    """The base of all our errors.
+
+    Args:
+        what: What happened, one sentence without its full stop.
+        run_id: The run it happened to, if any.
+        step: The id of the step it happened to, if any.
+        remedy: What to type or do next, a sentence of its own.
+
+    Example:
+        >>> str(DurableError("it broke", run_id="r1", step="load", remedy="Try again."))
+        "run 'r1', step 'load': it broke. Try again."
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        run_id: str | None = None,
+        step: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(what, run_id, step, remedy)
+        self.what = what
+        self.run_id = run_id
+        self.step = step
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own __reduce__ would pass the keyword-only arguments by position.
+        return _rebuild, (type(self), self.what, self.run_id, self.step, self.remedy)
+
+    def at(self, *, run_id: str | None = None, step: str | None = None) -> Self:
+        """Fill in the run and step where the place that raised could not know them; gives itself."""
+        self.run_id = self.run_id or run_id
+        self.step = self.step or step
+        return self
+
+    def __str__(self) -> str:
+        places = []
+        if self.run_id is not None:
+            places.append(f"run {self.run_id!r}")
+        if self.step is not None:
+            places.append(f"step {self.step!r}")
+        where = f"{', '.join(places)}: " if places else ""
+        remedy = f" {self.remedy}" if self.remedy else ""
+        return f"{where}{self.what.rstrip('.')}.{remedy}"
+
+
+def _rebuild(
+    kind: type[DurableError],
+    what: str,
+    run_id: str | None,
+    step: str | None,
+    remedy: str | None,
+) -> DurableError:
+    return kind(what, run_id=run_id, step=step, remedy=remedy)
+
+
+class InvalidOption(DurableError, ValueError):
+    """An argument or a magic's option that makes no sense."""
+
+
+class InvalidRunId(DurableError, ValueError):
+    """A run id that cannot name a run."""
+
+
+class NoOpenRun(DurableError, RuntimeError):
+    """A durable call that needs a run, and there is none."""
+
+
+class ForkedProcess(DurableError, RuntimeError):
+    """A durable call in a forked child, which has neither our threads nor the run's lease."""
+
+
+class RunError(DurableError):
+    """Something about a whole run."""
+
+
+class RunNotFound(RunError, LookupError):
+    """No run of that id in the database."""
+
+
+class RunChanged(RunError):
+    """The same run id with other arguments, or of another workflow."""
+
+
+class RunHeld(RunError):
+    """Somebody else owns the run now; nothing was written."""
+
+
+class StepError(DurableError):
+    """Something about one step of a run."""
+
+
+class StepNotFound(StepError, LookupError):
+    """No step of that name in the run."""
+
+
+class StepChanged(StepError):
+    """A recorded step was called with other arguments."""
+
+
+class StepNested(StepError):
+    """A durable cell inside another durable cell."""
+
+
+class StepNotSaved(StepError):
+    """The body succeeded once, and its result could not be saved."""
+
+
+class StepNotRestored(StepError):
+    """A checkpoint that cannot be turned back into its value."""
+
+
+class StepFailed(StepError):
+    """A recorded failure whose own class cannot be rebuilt."""
+
+
+class StoreError(DurableError):
+    """Something about the place where runs are kept."""
+
+
+class StoreUnavailable(StoreError):
+    """The database is locked, read-only, full or out of reach."""
+
+
+class StoreUnreadable(StoreError):
+    """The file is no database of ours, or it is damaged."""
+
+
+class StoreTooNew(StoreError):
+    """The database was written by a newer durable_nb."""

@@ -1,0 +1,36 @@
+"""The one table of defaults. Nothing else in the package holds a number of its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BLOB_THRESHOLD",
+    "BUSY_TIMEOUT",
+    "DB",
+    "JOURNAL_SIZE_LIMIT",
+    "RETRIES",
+    "SHOWN_ARGUMENT",
+    "WORKFLOW_NAME",
+]
+
+DB: Final = "durable.db"
+"""Where runs are kept when nobody says: beside the notebook or script, easy to see and to move."""
+
+WORKFLOW_NAME: Final = "notebook"
+"""The workflow's name in a notebook that gives none."""
+
+RETRIES: Final = 3
+"""Further attempts of a task after its first: network calls fail for seconds, not for minutes."""
+
+BLOB_THRESHOLD: Final = 256 * 1024
+"""Bytes above which a payload is a file: at this size a file and a row cost the same (measured)."""
+
+BUSY_TIMEOUT: Final = 60.0
+"""Seconds to wait for SQLite's lock: 5 s failed with 32 processes, 60 s never did (measured)."""
+
+JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes to which SQLite cuts its write-ahead log back: large enough never to cost a truncation a step."""
+
+SHOWN_ARGUMENT: Final = 200
+"""Characters kept of an argument's repr, for the difference in an error message."""
