@@ -12,6 +12,7 @@
     ├── StepError
     │   ├── StepNotFound         no step of that name in the run
     │   ├── StepChanged          a recorded step was called with other arguments
+    │   ├── StepInDoubt          a step marked once was started, and nobody knows whether it finished
     │   ├── StepNested           a durable cell inside another durable cell
     │   ├── StepNotSaved         the body succeeded, its result could not be saved
     │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
@@ -26,10 +27,13 @@ Each says what happened, to which run and step, and what to type next.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 __all__ = [
     "DurableError",
+    "DurableNotice",
     "ForkedProcess",
     "InvalidOption",
     "InvalidRunId",
@@ -41,6 +45,7 @@ __all__ = [
     "StepChanged",
     "StepError",
     "StepFailed",
+    "StepInDoubt",
     "StepNested",
     "StepNotFound",
     "StepNotRestored",
@@ -49,6 +54,7 @@ __all__ = [
     "StoreTooNew",
     "StoreUnavailable",
     "StoreUnreadable",
+    "located",
 ]
 
 
@@ -101,6 +107,16 @@ class DurableError(Exception):
         return f"{where}{self.what.rstrip('.')}.{remedy}"
 
 
+@contextmanager
+def located(*, run_id: str | None = None, step: str | None = None) -> Iterator[None]:
+    """Fill in run and step of our errors raised inside."""
+    try:
+        yield
+    except DurableError as error:
+        error.at(run_id=run_id, step=step)
+        raise
+
+
 def _rebuild(
     kind: type[DurableError],
     what: str,
@@ -109,6 +125,10 @@ def _rebuild(
     remedy: str | None,
 ) -> DurableError:
     return kind(what, run_id=run_id, step=step, remedy=remedy)
+
+
+class DurableNotice(UserWarning):
+    """What a person should know although nothing is refused: a warning, not an error."""
 
 
 class InvalidOption(DurableError, ValueError):
@@ -153,6 +173,10 @@ class StepNotFound(StepError, LookupError):
 
 class StepChanged(StepError):
     """A recorded step was called with other arguments."""
+
+
+class StepInDoubt(StepError):
+    """A step marked once was started, and nobody knows whether it finished."""
 
 
 class StepNested(StepError):

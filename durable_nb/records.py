@@ -1,11 +1,57 @@
-"""What a store keeps, as frozen records: runs, steps, signals, and the words for where they stand."""
+"""The records that travel between the floors: what a store keeps, what a call asks, what was decided."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import NamedTuple
 
-__all__ = ["Payload", "Run", "RunSnapshot", "RunStatus", "Signal", "Step", "StepKind", "StepStatus"]
+from durable_nb.errors import DurableError
+
+__all__ = [
+    "BRANCH",
+    "Action",
+    "Call",
+    "Decision",
+    "Payload",
+    "Run",
+    "RunSnapshot",
+    "RunStatus",
+    "Signal",
+    "Step",
+    "StepKind",
+    "StepStatus",
+    "joining_scopes",
+    "scope_of",
+]
+
+BRANCH = "~"
+"""What the name of a concurrent branch begins with, in a step id: ``load/~0/fetch``."""
+
+
+def scope_of(step_id: str) -> str:
+    """The path of the scope that a step was called in: empty, or ending in a slash.
+
+    Example:
+        >>> scope_of("load/fetch#1")
+        'load/'
+    """
+    return step_id[: step_id.rfind("/") + 1]
+
+
+def joining_scopes(step_id: str) -> Iterator[str]:
+    """The path of a step's scope, then those of the scopes that join its branch, innermost first.
+
+    Example:
+        >>> list(joining_scopes("load/~0/~1/fetch"))
+        ['load/~0/~1/', 'load/~0/', 'load/']
+    """
+    path = scope_of(step_id)
+    yield path
+    while path.rstrip("/").rpartition("/")[2].startswith(BRANCH):
+        path = scope_of(path[:-1])
+        yield path
 
 
 class RunStatus(StrEnum):
@@ -164,3 +210,52 @@ class Signal:
     payload: Payload
     delivered_by: str = ""
     delivered_at: float = 0.0
+
+
+class Action(Enum):
+    """What becomes of a call."""
+
+    REPLAY = "replay"
+    RUN = "run"
+    ASK = "ask"
+    REFUSE = "refuse"
+
+
+class Call(NamedTuple):
+    """A call of a step, as the table sees it.
+
+    Attributes:
+        step_id: What names it in its run.
+        kind: What sort of call it is.
+        code: Fingerprint of its function or cell; None where there is no source.
+        arguments: Fingerprints of its arguments, ``name=fingerprint``, ``name=?`` for one that has none.
+        on_edit: What to do when its own code changed: keep, rerun, ask or error.
+        on_change: What to do when its arguments changed: error, rerun, keep or ask.
+        once: Whether its body must never be started twice unasked.
+        moved_on: Whether a later step began after its recorded failure.
+    """
+
+    step_id: str
+    kind: StepKind = StepKind.TASK
+    code: str | None = None
+    arguments: str | None = None
+    on_edit: str = "keep"
+    on_change: str = "error"
+    once: bool = False
+    moved_on: bool = False
+
+
+class Decision(NamedTuple):
+    """What becomes of a call, and why.
+
+    Attributes:
+        action: Replay, run, ask or refuse.
+        reason: Why, for people.
+        notice: Whether a person must be told although nothing is refused.
+        error: What to raise where the action is to refuse, or nobody can be asked.
+    """
+
+    action: Action
+    reason: str = ""
+    notice: bool = False
+    error: type[DurableError] | None = None

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
     "DB",
     "JOURNAL_SIZE_LIMIT",
+    "LOCK_POLL",
     "RETRIES",
     "SHOWN_ARGUMENT",
+    "SIGNAL_POLL",
     "WORKFLOW_NAME",
 ]
+
+BADGE: Final = "full"
+"""What a durable cell shows of itself: times and names; ``plain`` and ``off`` are for tests and print."""
 
 DB: Final = "durable.db"
 """Where runs are kept when nobody says: beside the notebook or script, easy to see and to move."""
@@ -34,3 +40,9 @@ JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
 
 SHOWN_ARGUMENT: Final = 200
 """Characters kept of an argument's repr, for the difference in an error message."""
+
+LOCK_POLL: Final = 0.001
+"""Seconds between two tries at another process's lock: about as long as its transaction takes."""
+
+SIGNAL_POLL: Final = 0.05
+"""Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from durable_nb.blobs import Blobs
+from durable_nb.errors import RunHeld, RunNotFound, StoreError
 from durable_nb.records import Run, RunSnapshot, Signal, Step
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "id_taken", "lost_run", "unknown_run"]
 
 
 class Journal(ABC):
@@ -16,12 +18,18 @@ class Journal(ABC):
     Every coroutine runs on the one loop thread of the process, and returns only when what it wrote is
     committed. Whatever goes wrong is raised as a ``StoreError``, or as ``RunHeld`` where a write came under
     an epoch that is no longer the run's. Writes are idempotent: the same write again changes nothing.
+    Before ``setup`` and after ``close`` every other coroutine raises ``StoreUnavailable``.
     """
 
     @property
     @abstractmethod
     def location(self) -> str:
         """Where the data is, for people: a resolved path or a URL without its password."""
+
+    @property
+    @abstractmethod
+    def blobs(self) -> Blobs:
+        """Where payloads too large for a row are kept."""
 
     @abstractmethod
     async def setup(self) -> None:
@@ -37,8 +45,14 @@ class Journal(ABC):
 
         Of an existing run, ``status``, ``owner``, ``python`` and ``updated_at`` are taken from ``opening``,
         ``epoch`` and ``passes`` go up by one, ``result`` is emptied; all else stays as recorded, so that the
-        caller can compare. Returns the run as it now stands and all its steps, read at once.
+        caller can compare. The epoch of a new run is above that of every run in the store: who owned a run
+        that was renamed stays fenced off from the one that starts over under its id. Its ``passes`` is 1.
+        Returns the run as it now stands and all its steps, in the order of ``recorded``, read at once.
         """
+
+    @abstractmethod
+    async def get_run(self, run_id: str) -> Run | None:
+        """The run alone, or None; takes no ownership."""
 
     @abstractmethod
     async def read_run(self, run_id: str) -> RunSnapshot | None:
@@ -46,15 +60,25 @@ class Journal(ABC):
 
     @abstractmethod
     async def list_runs(self) -> Sequence[Run]:
-        """All runs, the one touched last first."""
+        """All runs, the one with the latest ``updated_at`` first."""
 
     @abstractmethod
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Set a run, its steps and its signals aside under another id."""
+        """Set a run, its steps and its signals aside under another id.
+
+        Raises:
+            RunNotFound: There is no such run.
+            StoreError: A run of the other id, or a signal of the same name for one, is there already;
+                nothing was changed.
+        """
 
     @abstractmethod
     async def put_step(self, step: Step) -> None:
         """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
+
+    @abstractmethod
+    async def get_step(self, run_id: str, step_id: str) -> Step | None:
+        """One step as it was last recorded, or None."""
 
     @abstractmethod
     async def finish_run(self, run: Run) -> None:
@@ -62,7 +86,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many there were."""
+        """Mark steps ``reset``, all else as recorded; gives how many of them there were."""
 
     @abstractmethod
     async def put_signal(self, signal: Signal) -> bool:
@@ -71,3 +95,34 @@ class Journal(ABC):
     @abstractmethod
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """What was delivered under that name, or None."""
+
+
+def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> RunHeld:
+    """The error for a write under an epoch that is no longer the run's.
+
+    Args:
+        run_id: The run.
+        present: The run as it stands now; None where nothing is left under its id.
+        step: The step that was to be written, if it was one.
+    """
+    if present is None:
+        what = "this kernel no longer owns the run: nothing is recorded under its id any more"
+    else:
+        what = (
+            "this kernel no longer owns the run: it was opened again elsewhere "
+            f"(by {present.owner or 'somebody unnamed'})"
+        )
+    remedy = "Nothing was written; go on there, or open the run here again, which takes it back."
+    return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
+
+
+def unknown_run(run_id: str) -> RunNotFound:
+    """The error for a run that is not there to be renamed."""
+    return RunNotFound("there is no such run", run_id=run_id, remedy="Look at the list of runs for its id.")
+
+
+def id_taken(run_id: str, new_id: str) -> StoreError:
+    """The error for a run that cannot be renamed, since something has the other id already."""
+    return StoreError(
+        f"it cannot be renamed to {new_id!r}, that id is taken", run_id=run_id, remedy="Choose another id."
+    )

@@ -1,0 +1,154 @@
+"""Values to bytes and back, exactly: what comes back equals what went in, in type too.
+
+The formats: ``json``, readable and harmless; ``objects``, the same, but it names classes; ``bytes``, long
+bytes as they are; ``pickle``, the rest; ``failure``, an exception. ``RUNS_CODE`` says which to load only when
+they are signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from durable_nb.codec import exact
+from durable_nb.codec.bundle import pack, unpack
+from durable_nb.errors import DurableError, StepNotRestored
+from durable_nb.records import Payload
+
+__all__ = [
+    "RUNS_CODE",
+    "decode",
+    "decode_failure",
+    "encode",
+    "encode_failure",
+    "failure_text",
+    "pack",
+    "unpack",
+]
+
+RUNS_CODE: Final = frozenset({"objects", "pickle", "failure"})
+"""Formats that import modules or run code when they are read."""
+
+_RAW_BYTES: Final = 4096
+"""Bytes from which a result of type bytes is kept as it is, without base64 and without a copy."""
+
+
+def encode(value: Any) -> Payload:
+    """Turn a value into bytes.
+
+    Args:
+        value: Any value.
+
+    Raises:
+        StepNotSaved: It cannot be saved; the error names the culprit's type and place.
+
+    Example:
+        >>> encode({"n": 3})
+        Payload(format='json', data=b'{"n":3}', blob=None, signature=None)
+    """
+    if type(value) is bytes and len(value) >= _RAW_BYTES:
+        return Payload("bytes", value)
+    try:
+        return exact.dumps(value)
+    except Exception:
+        # Not exact in JSON, nested too deeply, or the user's own code raised: pickle decides, and reports.
+        from durable_nb.codec import pickled
+
+        return Payload("pickle", pickled.dumps(value))
+
+
+def decode(payload: Payload) -> Any:
+    """Turn bytes back into the value.
+
+    Args:
+        payload: What :func:`encode` gave, its blob's bytes in ``data``.
+
+    Raises:
+        StepNotRestored: A class or module is gone, the format is unknown, or the bytes are damaged.
+
+    Example:
+        >>> decode(encode((1, {2: b"3"})))
+        (1, {2: b'3'})
+    """
+    try:
+        if payload.format == "json" or payload.format == "objects":
+            return exact.loads(payload.format, payload.data)
+        return _reader(payload.format)(payload.data)
+    except DurableError:
+        raise
+    except Exception as error:
+        raise StepNotRestored(
+            f"the saved result cannot be read back ({type(error).__name__}: {_said(error)})",
+            remedy="Its bytes are damaged or its classes have changed: reset the step to run it again.",
+        ) from error
+
+
+def encode_failure(exc: BaseException) -> Payload:
+    """Turn an exception into bytes, with its notes, causes and the text of its traceback; never fails.
+
+    Args:
+        exc: Any exception.
+
+    Example:
+        >>> encode_failure(ValueError("no")).format
+        'failure'
+    """
+    from durable_nb.codec import failures
+
+    return failures.dumps(exc)
+
+
+def decode_failure(payload: Payload) -> BaseException:
+    """Give back the exception: same class, args, notes and causes, or StepFailed with its name and message.
+
+    Args:
+        payload: What :func:`encode_failure` gave.
+
+    Raises:
+        StepNotRestored: The bytes are not those of a failure.
+
+    Example:
+        >>> decode_failure(encode_failure(KeyError("x")))
+        KeyError('x')
+    """
+    from durable_nb.codec import failures
+
+    return failures.loads(payload.data)
+
+
+def failure_text(payload: Payload) -> str:
+    """Give the traceback of a recorded failure as text, without loading any class.
+
+    Args:
+        payload: What :func:`encode_failure` gave.
+
+    Raises:
+        StepNotRestored: The bytes are not those of a failure.
+
+    Example:
+        >>> failure_text(encode_failure(ValueError("no")))
+        'ValueError: no'
+    """
+    from durable_nb.codec import failures
+
+    return failures.failure_text(payload)
+
+
+def _reader(format: str) -> Callable[[bytes], Any]:
+    if format == "bytes":
+        return bytes
+    if format == "pickle":
+        from durable_nb.codec import pickled
+
+        return pickled.loads
+    raise StepNotRestored(
+        f"the saved result is in the format {format!r}, which this durable_nb does not read",
+        remedy="Upgrade with: pip install -U durable_nb",
+    )
+
+
+def _said(error: Exception) -> str:
+    try:
+        return str(error)[:200]
+    except Exception:
+        return "no message"

@@ -1,0 +1,147 @@
+"""A step's failure as data: readable without loading anything, and the same exception again when loaded."""
+
+from __future__ import annotations
+
+import base64
+import json
+import traceback
+from typing import Any, Final
+
+from durable_nb.codec import pickled
+from durable_nb.errors import StepFailed, StepNotRestored, StepNotSaved
+from durable_nb.records import Payload
+
+__all__ = ["dumps", "failure_text", "loads"]
+
+_TRACEBACK: Final = 64 * 1024
+"""Characters kept of a traceback, from its end: enough for a thousand lines, small enough for a row."""
+
+_CAUSES: Final = 50
+"""Links kept of a chain of causes."""
+
+
+def dumps(exc: BaseException) -> Payload:
+    """Write an exception with its notes, its causes and its traceback's text; this never fails.
+
+    Args:
+        exc: Any exception, raised or not.
+
+    Example:
+        >>> loads(dumps(ValueError("no"))).args
+        ('no',)
+    """
+    record = _record(exc, _CAUSES)
+    record["traceback"] = _traceback(exc)
+    return Payload("failure", json.dumps(record, separators=(",", ":")).encode("ascii"))
+
+
+def loads(data: bytes) -> BaseException:
+    """Give an exception of the same class, args, notes and causes, or a StepFailed that says what it was.
+
+    Args:
+        data: What :func:`dumps` put into the payload.
+
+    Raises:
+        StepNotRestored: The bytes are not those of a failure.
+
+    Example:
+        >>> loads(dumps(KeyError("x")).data)
+        KeyError('x')
+    """
+    return _exception(_read(data))
+
+
+def failure_text(payload: Payload) -> str:
+    """Give the traceback of a recorded failure as text, without loading any class.
+
+    Args:
+        payload: What ``encode_failure`` gave.
+
+    Raises:
+        StepNotRestored: The bytes are not those of a failure.
+
+    Example:
+        >>> failure_text(dumps(ValueError("no")))
+        'ValueError: no'
+    """
+    return str(_read(payload.data).get("traceback", ""))
+
+
+def _record(exc: BaseException, links: int) -> dict[str, Any]:
+    cause = exc.__cause__
+    return {
+        "class": f"{type(exc).__module__}:{type(exc).__qualname__}",
+        "message": _message(exc),
+        "notes": [note for note in getattr(exc, "__notes__", ()) if isinstance(note, str)],
+        "pickle": _pickle(exc),
+        "suppress": exc.__suppress_context__,
+        "cause": _record(cause, links - 1) if cause is not None and links else None,
+    }
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as error:
+        return f"<its message cannot be shown: {type(error).__name__}>"
+
+
+def _pickle(exc: BaseException) -> str | None:
+    try:
+        data = pickled.dumps(exc, unlinked=exc)
+    except StepNotSaved:
+        return None
+    return base64.b64encode(data).decode("ascii")
+
+
+def _traceback(exc: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(exc)).rstrip("\n")
+    except Exception:
+        text = f"{type(exc).__qualname__}: {_message(exc)}"
+    return text if len(text) <= _TRACEBACK else "…\n" + text[-_TRACEBACK:]
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _damaged() from error
+    if not isinstance(record, dict) or not isinstance(record.get("class"), str):
+        raise _damaged()
+    return record
+
+
+def _damaged() -> StepNotRestored:
+    return StepNotRestored("the recorded failure is damaged", remedy="Reset the step so that it runs again.")
+
+
+def _exception(record: dict[str, Any]) -> BaseException:
+    exc = _unpickled(record.get("pickle")) or _stand_in(record)
+    cause = record.get("cause")
+    if cause is not None:
+        exc.__cause__ = _exception(cause)
+    exc.__suppress_context__ = bool(record.get("suppress"))
+    return exc
+
+
+def _unpickled(text: str | None) -> BaseException | None:
+    if text is None:
+        return None
+    try:
+        exc = pickled.loads(base64.b64decode(text))
+    except Exception:
+        return None
+    return exc if isinstance(exc, BaseException) else None
+
+
+def _stand_in(record: dict[str, Any]) -> StepFailed:
+    module, _, qualname = record["class"].partition(":")
+    name = qualname if module in ("builtins", "__main__") else f"{module}.{qualname}"
+    exc = StepFailed(
+        f"it failed with {name}: {record.get('message', '')}",
+        remedy="Its class cannot be rebuilt here; the recorded traceback says more.",
+    )
+    for note in record.get("notes", ()):
+        exc.add_note(note)
+    return exc

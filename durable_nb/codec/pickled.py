@@ -1,0 +1,188 @@
+"""Pickle for what JSON cannot say, with classes and functions of the notebook found again live.
+
+A class or function of ``__main__`` is saved by value, as cloudpickle does, and by name: where the
+reading kernel has one of that name, that one is used, so ``isinstance`` and ``except`` hold. The
+functions named ``_live_or_made`` … are part of the stored format; they must not be renamed or moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Final
+
+import cloudpickle
+
+from durable_nb.codec import objects
+from durable_nb.codec.culprit import locate, type_name
+from durable_nb.errors import StepNotRestored, StepNotSaved
+
+__all__ = ["dumps", "loads"]
+
+_PROTOCOL: Final = 5
+_REMEDY: Final = (
+    "Return plain data, or what it can be made from again (a path, a URL), and open it where it is used."
+)
+
+
+def dumps(value: Any, *, unlinked: BaseException | None = None) -> bytes:
+    """Pickle a value.
+
+    Args:
+        value: Any value.
+        unlinked: An exception whose cause is to be left out, because the caller keeps it elsewhere.
+
+    Raises:
+        StepNotSaved: The value, or something in it, cannot be pickled; it names what and where.
+
+    Example:
+        >>> loads(dumps({1, 2}))
+        {1, 2}
+    """
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer, unlinked)
+    try:
+        pickler.dump(value)
+    except Exception as error:
+        raise _not_saved(value, pickler.last, error) from error
+    return buffer.getvalue()
+
+
+def loads(data: bytes) -> Any:
+    """Unpickle what :func:`dumps` gave. This runs code that the bytes name.
+
+    Args:
+        data: The bytes.
+
+    Raises:
+        StepNotRestored: A module or a class is gone; other exceptions come as pickle raises them.
+
+    Example:
+        >>> loads(dumps(slice(1, 2)))
+        slice(1, 2, None)
+    """
+    try:
+        return pickle.loads(data)  # noqa: S301 (the engine has checked the signature)
+    except ModuleNotFoundError as error:
+        raise StepNotRestored(
+            f"the saved result needs the module {error.name!r}, which is not installed here",
+            remedy=f"Install or bring back {error.name!r}, or reset the step.",
+        ) from error
+    except AttributeError as error:
+        raise StepNotRestored(
+            f"the saved result needs what is no longer there ({error})",
+            remedy="Bring it back, or reset the step.",
+        ) from error
+
+
+def _not_saved(value: Any, last: Any, error: Exception) -> StepNotSaved:
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        what = f"the result ({type_name(type(value))}) is nested too deeply to be saved"
+        return StepNotSaved(what, remedy="Return it flattened, such as a list with indices.")
+    path = locate(value, last) if last is not None else None
+    kind = type_name(type(last))
+    if path is None:
+        root = type_name(type(value))
+        return StepNotSaved(
+            f"the result ({root}) cannot be saved, for something in it ({kind})", remedy=_REMEDY
+        )
+    where = f"the result's {path.removeprefix(' ')}" if path else "the result"
+    return StepNotSaved(f"{where} ({kind}) cannot be saved", remedy=_REMEDY)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
+    """cloudpickle's, but exact: it refuses what would come back as something else."""
+
+    def __init__(self, file: io.BytesIO, unlinked: BaseException | None) -> None:
+        super().__init__(file, protocol=_PROTOCOL)
+        self.unlinked = unlinked
+        self.last: Any = None  # what was being pickled when it failed
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Give the reduction of one object; pickle calls this for all but a few built-in types."""
+        self.last = obj
+        kind = type(obj)
+        if kind is memoryview:
+            return _reduce_view(obj)
+        if issubclass(kind, io.IOBase):
+            _refuse_file(obj)
+        if issubclass(kind, BaseException) and not _has_own_reduction(kind):
+            return _reduce_exception(obj, linked=obj is not self.unlinked)
+        reduction = super().reducer_override(obj)
+        if kind is FunctionType or issubclass(kind, type):
+            return _live_reduction(obj, reduction)
+        return reduction
+
+
+def _reduce_view(view: memoryview) -> tuple[Any, ...]:
+    if view.format != "B" or view.ndim != 1:
+        raise pickle.PicklingError("only memoryviews of plain bytes come back as they were")
+    return memoryview, (bytes(view) if view.readonly else bytearray(view),)
+
+
+def _refuse_file(file: Any) -> None:
+    # cloudpickle would read a text file's content and give back a StringIO.
+    if type(file) not in (io.StringIO, io.BytesIO):
+        raise pickle.PicklingError("an open file is not a value")
+
+
+def _live(qualname: str, is_class: bool) -> Any:
+    found = objects.find("__main__", qualname)
+    return found if isinstance(found, type if is_class else FunctionType) else None
+
+
+def _live_reduction(obj: Any, reduction: Any) -> Any:
+    named = (obj.__qualname__, isinstance(obj, type))
+    by_value = isinstance(reduction, tuple) and len(reduction) == 6
+    if not by_value or obj.__module__ != "__main__" or _live(*named) is not obj:
+        return reduction
+    make, args, state, _, _, settle = reduction
+    return _live_or_made, (*named, make, args), (*named, settle, state), None, None, _settle_unless_live
+
+
+def _live_or_made(qualname: str, is_class: bool, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    live = _live(qualname, is_class)
+    return make(*args) if live is None else live
+
+
+def _settle_unless_live(made: Any, state: tuple[str, bool, Callable[[Any, Any], Any], Any]) -> None:
+    qualname, is_class, settle, own = state
+    if _live(qualname, is_class) is not made:
+        settle(made, own)
+
+
+def _has_own_reduction(kind: type) -> bool:
+    return any(isinstance(hook, FunctionType) for hook in (kind.__reduce__, kind.__reduce_ex__))
+
+
+def _reduce_exception(exc: BaseException, *, linked: bool) -> tuple[Any, ...]:
+    # By default an exception is rebuilt by its __init__, which often takes other arguments than it
+    # passes on: loading then fails or, worse, gives other args.
+    reduced: Any = exc.__reduce_ex__(_PROTOCOL)
+    state = reduced[2] if len(reduced) > 2 else None
+    links = (exc.__cause__, exc.__suppress_context__) if linked else None
+    return _made_exception, (type(exc), reduced[1]), (exc.args, state, links), None, None, _settle_exception
+
+
+def _built_in(kind: type, name: str) -> Any:
+    found = (vars(base)[name] for base in kind.__mro__ if name in vars(base))
+    return next(hook for hook in found if not isinstance(hook, FunctionType | staticmethod))
+
+
+def _made_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    exc: BaseException = _built_in(kind, "__new__")(kind, *args)
+    with contextlib.suppress(TypeError):  # its args may have been replaced after it was made
+        _built_in(kind, "__init__")(exc, *args)  # sets SystemExit.code, UnicodeError.object …
+    return exc
+
+
+def _settle_exception(exc: BaseException, state: tuple[Any, Any, tuple[Any, bool] | None]) -> None:
+    args, attributes, links = state
+    exc.args = args
+    if attributes is not None:
+        exc.__setstate__(attributes)
+    if links is not None:
+        exc.__cause__, exc.__suppress_context__ = links

@@ -1,0 +1,331 @@
+"""Why a step was replayed or run again: the table, and a step's life from its call to its checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import platform
+import socket
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import codec, fingerprint, loop, settings
+from durable_nb.errors import DurableError, RunChanged, StepChanged, StepInDoubt, located
+from durable_nb.records import (
+    Action,
+    Call,
+    Decision,
+    Payload,
+    Run,
+    RunStatus,
+    Step,
+    StepKind,
+    StepStatus,
+    joining_scopes,
+    scope_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from durable_nb.loop import Colour
+    from durable_nb.stores.base import Journal
+
+__all__ = ["Begun", "OpenRun", "decide", "dump_shown", "open_run", "this_process"]
+
+
+_FIRST = Decision(Action.RUN, "first run")
+_UNCHANGED = Decision(Action.REPLAY, "nothing changed")
+_POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
+
+
+def decide(record: Step | None, call: Call) -> Decision:
+    """Say what becomes of a call, given what is on record: the whole table, and nothing else.
+
+    Args:
+        record: The step as recorded under the call's id, or None.
+        call: The call.
+
+    Example:
+        >>> decide(None, Call("load")).action
+        <Action.RUN: 'run'>
+    """
+    if record is None:
+        return _FIRST
+    if record.status is StepStatus.DONE:
+        return _decide_done(record, call)
+    if record.status is StepStatus.RESET:
+        return Decision(Action.RUN, "it was reset")
+    if record.status is StepStatus.FAILED and call.moved_on and call.kind is not StepKind.CELL:
+        return Decision(Action.REPLAY, "it failed, and the run went on from there")
+    if call.once or record.once:
+        return Decision(Action.ASK, "it was started and never finished", error=StepInDoubt)
+    if record.status is StepStatus.FAILED:
+        return Decision(Action.RUN, "it failed last time")
+    return Decision(Action.RUN, "it was started and never finished")
+
+
+def _decide_done(record: Step, call: Call) -> Decision:
+    if _differ(record.arguments, call.arguments):
+        return _changed(call.on_change, "its arguments changed", call)
+    if _differ(record.code, call.code):
+        return _changed(call.on_edit, "its code changed", call)
+    return _UNCHANGED
+
+
+def _changed(policy: str, reason: str, call: Call) -> Decision:
+    action = _POLICIES[policy]
+    if action is Action.RUN and call.once:
+        action = Action.ASK
+    return Decision(action, reason, notice=True, error=StepChanged)
+
+
+def _differ(recorded: str | None, called: str | None) -> bool:
+    """Whether two fingerprints, or two lists of them, are known to differ: unknown ones are not compared."""
+    if recorded == called or recorded is None or called is None:
+        return False
+    before = dict(part.partition("=")[::2] for part in recorded.split())
+    after = dict(part.partition("=")[::2] for part in called.split())
+    if before.keys() != after.keys():
+        return True
+    return any(before[name] != after[name] and "?" not in (before[name], after[name]) for name in before)
+
+
+@dataclass(slots=True)
+class Begun:
+    """A step between its call and its checkpoint.
+
+    Attributes:
+        call: The call.
+        decision: What was decided.
+        step: The record: of the checkpoint to replay, or of the attempt to make.
+    """
+
+    call: Call
+    decision: Decision
+    step: Step
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the checkpoint is given back instead of executing the body."""
+        return self.decision.action is Action.REPLAY
+
+
+class OpenRun:
+    """A run that this process owns: its history in memory, and the one way to add to it.
+
+    Args:
+        journal: Where it is kept.
+        run: The run, under the epoch that was taken.
+        steps: All that is on record of it.
+    """
+
+    def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
+        self.journal = journal
+        self.run = run
+        self.history = {step.step_id: step for step in steps}
+        latest = max((max(step.began, step.recorded) for step in steps), default=0)
+        self._counter = itertools.count(latest + 1)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.run.run_id
+
+    def decide(self, call: Call) -> Decision:
+        """What would become of a call now; nothing is run or written."""
+        record = self.history.get(call.step_id)
+        if record is not None and record.status is StepStatus.FAILED:
+            call = call._replace(moved_on=self._moved_past(record))
+        return decide(record, call)
+
+    async def begin_step(
+        self, call: Call, colour: Colour, arguments: Mapping[str, Any] | None = None
+    ) -> Begun:
+        """Decide on a call; where it runs and is a cell or marked once, first commit that it started.
+
+        Args:
+            call: The call.
+            colour: How the caller waits.
+            arguments: The arguments by name, to show what differs.
+
+        Raises:
+            StepChanged: The arguments or the code changed, and the policy is to refuse.
+            StepInDoubt: A once step was started and never finished.
+        """
+        loop.check_process()
+        decision = self.decide(call)
+        record = self.history.get(call.step_id)
+        if decision.action is Action.REPLAY and record is not None:
+            return Begun(call, decision, record)
+        if decision.action is not Action.RUN:
+            raise self._refusal(decision, record, call, arguments)
+        step = self._started(call, record, arguments)
+        if call.once or call.kind is StepKind.CELL:
+            await colour.store(self._commit(step))
+        return Begun(call, decision, step)
+
+    async def complete_step(
+        self, begun: Begun, payload: Payload, colour: Colour, *, delivered_by: str | None = None
+    ) -> Step:
+        """Commit the checkpoint of a step whose body has succeeded; once back, it is on disk."""
+        begun.step = replace(begun.step, delivered_by=delivered_by)
+        return await self._record(begun, StepStatus.DONE, payload, colour)
+
+    async def fail_step(self, begun: Begun, failure: Exception, colour: Colour) -> Step:
+        """Commit that a step has failed for good."""
+        return await self._record(begun, StepStatus.FAILED, codec.encode_failure(failure), colour)
+
+    async def load(self, step: Step, colour: Colour) -> Payload:
+        """The payload of a recorded step, its bytes fetched if they are a blob."""
+        payload = step.payload or codec.encode(None)
+        if payload.blob is None:
+            return payload
+        data = await colour.store(asyncio.to_thread(self.journal.blobs.get, payload.blob))
+        return replace(payload, data=data, blob=None)
+
+    async def reset(self, step_ids: list[str], colour: Colour) -> None:
+        """Have steps run again at their next call; their old results stay until then."""
+        await colour.store(self.journal.reset_steps(self.run_id, step_ids))
+        for step_id in step_ids:
+            self.history[step_id] = replace(self.history[step_id], status=StepStatus.RESET)
+
+    async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
+        """Commit where the run stands: how it ended, that it waits or was left."""
+        run = replace(self.run, status=status, updated_at=time.time())
+        await colour.store(self._mark(run, result))
+
+    async def _mark(self, run: Run, result: Payload | None) -> None:
+        stored = await self._stored(result) if result else None
+        self.run = replace(run, result=stored)
+        await self.journal.finish_run(self.run)
+
+    async def _record(self, begun: Begun, status: StepStatus, payload: Payload, colour: Colour) -> Step:
+        step = replace(
+            begun.step,
+            status=status,
+            payload=payload,
+            recorded=next(self._counter),
+            finished_at=time.time(),
+        )
+        return await colour.store(self._commit(step))
+
+    async def _commit(self, step: Step) -> Step:
+        # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
+        with located(run_id=self.run_id, step=step.step_id):
+            if step.payload is not None:
+                step = replace(step, payload=await self._stored(step.payload))
+            await self.journal.put_step(step)
+        self.history[step.step_id] = step
+        return step
+
+    async def _stored(self, payload: Payload) -> Payload:
+        if len(payload.data) <= settings.BLOB_THRESHOLD:
+            return payload
+        digest = await asyncio.to_thread(self.journal.blobs.put, payload.data)
+        return replace(payload, data=b"", blob=digest)
+
+    def _started(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
+        return Step(
+            self.run_id,
+            call.step_id,
+            call.kind,
+            StepStatus.STARTED,
+            attempt=record.attempt + 1 if record else 1,
+            epoch=self.run.epoch,
+            began=next(self._counter),
+            code=call.code,
+            arguments=call.arguments,
+            shown=dump_shown(arguments),
+            once=call.once,
+            started_at=time.time(),
+        )
+
+    def _refusal(
+        self, decision: Decision, record: Step | None, call: Call, arguments: Mapping[str, Any] | None
+    ) -> DurableError:
+        kind = decision.error or StepChanged
+        what = decision.reason
+        if record is not None and record.shown and arguments:
+            what += f" ({_difference(record.shown, dump_shown(arguments))})"
+        remedy = (
+            f"To run it again: %durable_reset {call.step_id}; to call it under another name: step_id='…'; "
+            "to start the run over: fresh=True."
+        )
+        return kind(what, run_id=self.run_id, step=call.step_id, remedy=remedy)
+
+    def _moved_past(self, failed: Step) -> bool:
+        """Whether a later step began in the scope of a failed one, or in one that joined its branch."""
+        scopes = set(joining_scopes(failed.step_id))
+        return any(
+            step.began > failed.recorded and scope_of(step.step_id) in scopes
+            for step in self.history.values()
+        )
+
+
+async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: bool = False) -> OpenRun:
+    """Create a run, or take it up again where it stopped.
+
+    Args:
+        journal: Where it is kept.
+        opening: The run as its caller sees it: id, workflow, arguments.
+        colour: How the caller waits.
+        fresh: Set an old history aside under another id, and start over.
+
+    Raises:
+        RunChanged: The id is on record with other arguments, or for another workflow.
+        StoreError: The store cannot be opened.
+    """
+    return await colour.store(_open_run(journal, opening, fresh=fresh))
+
+
+async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> OpenRun:
+    await journal.setup()
+    known = await journal.get_run(opening.run_id)
+    if known is not None and fresh:
+        await journal.rename_run(known.run_id, f"{known.run_id}~{known.epoch}")
+    elif known is not None:
+        _check_same(known, opening)
+    now = time.time()
+    opening = replace(
+        opening,
+        owner=this_process(),
+        python=".".join(platform.python_version_tuple()[:2]),
+        created_at=now,
+        updated_at=now,
+    )
+    snapshot = await journal.open_run(opening)
+    return OpenRun(journal, snapshot.run, snapshot.steps)
+
+
+def this_process() -> str:
+    """This process, for people."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def dump_shown(arguments: Mapping[str, Any] | None) -> str | None:
+    """Bounded reprs of arguments, by name, as JSON; None without arguments."""
+    return json.dumps(fingerprint.shown(arguments), ensure_ascii=False) if arguments else None
+
+
+def _difference(before: str | None, after: str | None) -> str:
+    return fingerprint.difference(json.loads(before or "{}"), json.loads(after or "{}"))
+
+
+def _check_same(known: Run, opening: Run) -> None:
+    remedy = "Use another run id, or start this one over: fresh=True (in a notebook: --fresh)."
+    if known.workflow != opening.workflow:
+        raise RunChanged(
+            f"it belongs to the workflow {known.workflow!r}, not to {opening.workflow!r}",
+            run_id=known.run_id,
+            remedy=remedy,
+        )
+    if _differ(known.arguments, opening.arguments):
+        raise RunChanged(
+            f"it was started with other arguments ({_difference(known.shown, opening.shown)})",
+            run_id=known.run_id,
+            remedy=remedy,
+        )

@@ -1,0 +1,145 @@
+"""The entry point of runs: a workflow function, and one pass through its code."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+
+from durable_nb import codec, engine, fingerprint, scopes
+from durable_nb.errors import InvalidRunId, located
+from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.records import Run, RunStatus
+from durable_nb.tasks import Arguments, check_function, name_of
+
+if TYPE_CHECKING:
+    from durable_nb.engine import OpenRun
+    from durable_nb.loop import Colour
+    from durable_nb.stores.base import Journal
+
+__all__ = ["WorkflowFunction", "check_run_id"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Home(Protocol):
+    """What a workflow function needs of its workflow."""
+
+    name: str
+
+    @property
+    def journal(self) -> Journal:
+        """Where its runs are kept."""
+
+
+class WorkflowFunction(Generic[P, R]):
+    """A function that is the entry point of runs: call it, or name the run with ``.run(id, …)``.
+
+    Args:
+        workflow: The workflow it belongs to.
+        function: The function.
+        template: A template for run ids, or None.
+    """
+
+    def __init__(self, workflow: Home, function: Callable[P, R], template: str | None) -> None:
+        check_function(function, "workflow")
+        functools.update_wrapper(self, function)
+        self.workflow = workflow
+        self.function = function
+        self.template = template
+        self.workflow_id = f"{workflow.name}.{name_of(function)}"
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._arguments = Arguments(function)
+        self._code = fingerprint.function(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Start or resume the run that the arguments name."""
+        return self.run(self.run_id(*args, **kwargs), *args, **kwargs)
+
+    def run(self, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Start or resume the run of that id: finished tasks replay, the rest goes on.
+
+        Args:
+            run_id: What names the run in its database.
+            args: The function's arguments.
+            kwargs: The function's keyword arguments.
+
+        Raises:
+            RunChanged: The id is on record with other arguments, or for another workflow.
+            InvalidRunId: The id cannot name a run.
+        """
+        opening = self._opening(run_id, self._arguments.bound(args, kwargs))
+        colour = AWAITING if self.is_async else BLOCKING
+        work = self._pass(opening, functools.partial(self.function, *args, **kwargs), colour)
+        result: Any = work if self.is_async else drive(work)
+        return result  # type: ignore[no-any-return]
+
+    def run_id(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The id that these arguments give, by the template or without one."""
+        bound = self._arguments.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            flattened = self._arguments.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            values.update(value if flattened else {name: value})
+        if self.template is None:
+            parts = [self.workflow.name, name_of(self.function), *map(str, values.values())]
+            return "-".join(parts)
+        try:
+            return self.template.format(**values)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise InvalidRunId(
+                f"the template {self.template!r} of {self.workflow_id} cannot be filled: {error!r}",
+                remedy=f"Its arguments are {', '.join(values) or 'none'}.",
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.workflow_id}>"
+
+    def _opening(self, run_id: str, arguments: Mapping[str, Any]) -> Run:
+        return Run(
+            check_run_id(run_id),
+            self.workflow_id,
+            code=self._code,
+            arguments=Arguments.fingerprint(arguments),
+            shown=engine.dump_shown(arguments),
+        )
+
+    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour) -> Any:
+        """One time through the run's code."""
+        run = await engine.open_run(self.workflow.journal, opening, colour)
+        if self.is_async:
+            scopes.install_task_factory(asyncio.get_running_loop())
+        try:
+            with scopes.entered(scopes.Scope(run)):
+                value = await colour.body(body)
+        except BaseException as error:
+            await run.mark(_status_after(error), colour, codec.encode_failure(error))
+            raise
+        await self._finish(run, value, colour)
+        return value
+
+    async def _finish(self, run: OpenRun, value: Any, colour: Colour) -> None:
+        with located(run_id=run.run_id):
+            payload = codec.encode(value)
+        await run.mark(RunStatus.DONE, colour, payload)
+
+
+def _status_after(error: BaseException) -> RunStatus:
+    if isinstance(error, asyncio.CancelledError):
+        return RunStatus.CANCELLED
+    return RunStatus.FAILED if isinstance(error, Exception) else RunStatus.INTERRUPTED
+
+
+def check_run_id(run_id: str) -> str:
+    """Give back a run id that can name a run.
+
+    Raises:
+        InvalidRunId: It is empty, or no string.
+    """
+    if not isinstance(run_id, str) or not run_id.strip():
+        raise InvalidRunId(f"{run_id!r} cannot name a run", remedy="Give a string that is not empty.")
+    return run_id

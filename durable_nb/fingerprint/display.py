@@ -1,0 +1,167 @@
+"""Arguments as people see them in an error message: short, the same in every process, without secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import reprlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from durable_nb import settings
+
+__all__ = ["difference", "shown"]
+
+_HIDDEN: Final = "\u2039hidden\u203a"
+_ITEMS: Final = 30
+_SECRET: Final = re.compile(
+    r"pass(word|wd|phrase)|secret|credential|bearer|cookie|api_?key|token$|tokens$|token_|(^|_)pwd"
+    r"|(^|_)(auth|authorization)($|_)|(private|session|access|signing|encryption|secret|auth)_?key"
+)
+_NUMBER_OF_TOKENS: Final = re.compile(r"tokens$|token_?(count|limit|budget)s?$")
+_WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+_URL_PASSWORD: Final = re.compile(r"(://[^/:@\s]*:)[^/@\s]+(?=@)")
+
+
+def shown(arguments: Mapping[str, Any]) -> dict[str, str]:
+    r"""Write arguments for people: bounded reprs, no addresses, secrets hidden by their names.
+
+    Args:
+        arguments: The values by name. Huge ones are not written out first, a failing repr is no error.
+
+    Returns:
+        Texts of at most ``settings.SHOWN_ARGUMENT`` characters by name.
+
+    Example:
+        >>> shown({"n": 3, "api_key": "sk-1"})
+        {'n': '3', 'api_key': '\u2039hidden\u203a'}
+    """
+    return {str(name): _shown(name, value) for name, value in arguments.items()}
+
+
+def difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Say how two results of :func:`shown` differ, bounded for each argument.
+
+    Args:
+        old: The texts on record.
+        new: The texts of this call.
+
+    Returns:
+        The differences, joined by semicolons; empty where there is none to be seen.
+
+    Example:
+        >>> difference({"n": "3", "path": "'a'"}, {"n": "4", "limit": "5"})
+        'n: 3 → 4; added: limit=5; removed: path'
+    """
+    changed = [
+        f"{name}: {' → '.join(_clipped_pair(old[name], text))}"
+        for name, text in new.items()
+        if name in old and old[name] != text
+    ]
+    added = [f"added: {name}={_clip(text)}" for name, text in new.items() if name not in old]
+    removed = [f"removed: {name}" for name in old if name not in new]
+    return "; ".join(changed + added + removed)
+
+
+def _clip(text: str, start: int = 0) -> str:
+    width = settings.SHOWN_ARGUMENT // 2
+    begin = max(0, min(start - width // 4, len(text) - width))
+    head, tail = "…" if begin else "", "…" if len(text) > begin + width else ""
+    return head + text[begin : begin + width] + tail
+
+
+def _clipped_pair(old: str, new: str) -> tuple[str, str]:
+    # What they have in common may fill all the room there is: begin where they part.
+    start = next(
+        (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new))
+    )
+    return _clip(old, start), _clip(new, start)
+
+
+def _shown(name: Any, value: Any) -> str:
+    if _is_secret(name, value):
+        return _HIDDEN
+    text = _ADDRESS.sub("", _URL_PASSWORD.sub(r"\1" + _HIDDEN, _SHORT.repr(value)))
+    room = settings.SHOWN_ARGUMENT
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _is_secret(name: Any, value: Any) -> bool:
+    if type(name) is not str:
+        return False
+    plain = _WORD_START.sub("_", name).replace("-", "_").replace(" ", "_").lower()
+    if type(value) in (int, float) and _NUMBER_OF_TOKENS.search(plain):
+        return False  # max_tokens=500 is no secret
+    return _SECRET.search(plain) is not None
+
+
+class _Short(reprlib.Repr):
+    """reprlib's, but it hides secrets, looks into records by their fields, and survives a bad __repr__."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 5
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = _ITEMS
+        self.maxdict = self.maxarray = _ITEMS
+        self.maxstring = self.maxlong = self.maxother = settings.SHOWN_ARGUMENT
+
+    def repr1(self, x: Any, level: int) -> str:
+        try:
+            if isinstance(x, dict):
+                return self.repr_dict(x, level)
+            fields = _fields(x)
+            return super().repr1(x, level) if fields is None else self._record(x, fields, level)
+        except Exception:
+            return f"<{type(x).__qualname__}: repr failed>"
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if level <= 0:
+            return "{...}"
+        pairs = [
+            f"{self.repr1(key, level - 1)}: {self._item(key, x[key], level)}"
+            for _, key in zip(range(_ITEMS), x, strict=False)
+        ]
+        return f"{{{', '.join(pairs)}{', ...' if len(x) > _ITEMS else ''}}}"
+
+    def repr_set(self, x: set[Any], level: int) -> str:
+        return self._unordered(x, level, "{", "}") if x else "set()"
+
+    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+        return self._unordered(x, level, "frozenset({", "})")
+
+    def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 (reprlib calls it so)
+        text = repr(x)
+        return text if len(text) <= self.maxother else text[: self.maxother - 1] + "…"
+
+    def _unordered(self, items: Any, level: int, left: str, right: str) -> str:
+        # By their texts: the order of a set is another one in each process.
+        texts = sorted(self.repr1(item, level - 1) for _, item in zip(range(1000), items, strict=False))
+        more = ", ..." if len(items) > _ITEMS else ""
+        return f"{left}{', '.join(texts[:_ITEMS])}{more}{right}"
+
+    def _record(self, x: Any, fields: dict[str, Any], level: int) -> str:
+        if level <= 0:
+            return f"{type(x).__qualname__}(...)"
+        texts = [f"{name}={self._item(name, item, level)}" for name, item in list(fields.items())[:_ITEMS]]
+        return f"{type(x).__qualname__}({', '.join(texts)})"
+
+    def _item(self, name: Any, value: Any, level: int) -> str:
+        return _HIDDEN if _is_secret(name, value) else self.repr1(value, level - 1)
+
+
+_SHORT: Final = _Short()
+
+
+def _fields(x: Any) -> dict[str, Any] | None:
+    """Give the fields that a record's own repr would show; its repr would show secrets."""
+    kind = type(x)
+    if dataclasses.is_dataclass(kind):
+        return {f.name: getattr(x, f.name, ...) for f in dataclasses.fields(x) if f.repr}
+    if isinstance(x, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
+        return dict(zip(kind._fields, x, strict=False))
+    pydantic = sys.modules.get("pydantic.main")
+    if pydantic is not None and isinstance(x, pydantic.BaseModel):
+        return dict(vars(x))
+    return None

@@ -1,0 +1,1 @@
+"""The notebook's face: magics, durable cells, what they display."""

@@ -1,0 +1,121 @@
+"""NumPy arrays and pandas frames in a namespace's pickles: views stay views, frames stay apart."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+__all__ = ["Private", "is_array", "is_frozen", "owner", "reduce"]
+
+_FROZEN_MODULES: Final = (
+    "pandas._libs.missing",
+    "pandas._libs.tslibs",
+    "pandas.core.dtypes",
+    "pandas.core.indexes",
+    "pyarrow.",
+)
+
+
+class Private:
+    """An array that belongs to one pandas object alone, however many others look at its memory.
+
+    pandas copies on write and knows by itself who shares what. Two frames that came back as views of one
+    memory, without that knowledge, would write into each other.
+    """
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+def is_array(kind: type) -> bool:
+    """Whether instances of a class are NumPy arrays; False where NumPy was never imported."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(kind, numpy.ndarray)
+
+
+def is_frozen(kind: type) -> bool:
+    """Whether instances of a class of NumPy, pandas or Arrow never change: sharing one binds nobody."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and issubclass(kind, (numpy.dtype, numpy.generic, numpy.ufunc)):
+        return True
+    return str(kind.__module__).startswith(_FROZEN_MODULES)
+
+
+def owner(array: Any) -> Any:
+    """Give the array at the end of a chain of views: the one whose memory they all look at."""
+    while is_array(type(array.base)):
+        array = array.base
+    return array
+
+
+def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
+    """Say how to pickle an array or an object of pandas; NotImplemented where pickle knows best.
+
+    Args:
+        value: Any object that is no class and no function.
+        kind: Its type.
+        shared: Ids of the owners that several arrays of one pickle look at.
+    """
+    if kind is Private:
+        return value.array.__reduce_ex__(5)
+    if is_array(kind):
+        return _reduce_array(value, kind, shared)
+    if str(kind.__module__).startswith("pandas."):
+        return _made_private(value.__reduce_ex__(5))
+    return NotImplemented
+
+
+def _made_private(part: Any) -> Any:
+    if is_array(type(part)):
+        return Private(part)
+    if type(part) is tuple:
+        return tuple(map(_made_private, part))
+    if type(part) is dict:
+        return {key: _made_private(item) for key, item in part.items()}
+    return part
+
+
+def _reduce_array(array: Any, kind: type, shared: frozenset[int]) -> Any:
+    numpy, base = sys.modules["numpy"], owner(array)
+    mapped = kind is numpy.memmap
+    if mapped and base is array:
+        return _reduce_memmap(array)
+    if (kind is numpy.ndarray and id(base) in shared) or mapped:
+        if base is array or not (base.flags.c_contiguous or base.flags.f_contiguous):
+            return NotImplemented
+        offset = _address(array) - _address(base)
+        return _view, (base, kind, array.dtype, array.shape, offset, array.strides, array.flags.writeable)
+    return NotImplemented
+
+
+def _reduce_memmap(array: Any) -> Any:
+    if array.filename is None or array.mode == "c":
+        raise TypeError("a memmap without a file of its own")
+    mode = "r" if array.mode == "r" else "r+"
+    order = "C" if array.flags.c_contiguous else "F"
+    return _map, (str(array.filename), array.dtype, mode, array.offset, array.shape, order)
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _view(base: Any, kind: type, dtype: Any, shape: Any, offset: int, strides: Any, writeable: bool) -> Any:
+    numpy = sys.modules["numpy"]
+    flat = base.reshape(-1, order="A")
+    if dtype.hasobject:  # NumPy makes no array of objects over a buffer
+        start = flat[offset // dtype.itemsize :]
+        view = numpy.lib.stride_tricks.as_strided(start, shape, strides)
+    else:
+        view = numpy.ndarray(shape, dtype, flat, offset, strides)
+    if not writeable:
+        view.flags.writeable = False
+    return view.view(kind) if kind is not numpy.ndarray else view
+
+
+def _map(filename: str, dtype: Any, mode: str, offset: int, shape: Any, order: str) -> Any:
+    import numpy as np
+
+    return np.memmap(filename, dtype, mode, offset, shape, order)  # type: ignore[call-overload]

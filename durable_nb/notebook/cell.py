@@ -1,0 +1,115 @@
+"""A durable cell: the same hops as a task, from its call to its checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import fingerprint, scopes, tasks
+from durable_nb.codec import bundle
+from durable_nb.errors import DurableError, StepNested, located
+from durable_nb.loop import AWAITING
+from durable_nb.notebook import body, namespace, outputs, view
+from durable_nb.records import Call, Payload, StepKind
+
+if TYPE_CHECKING:
+    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.notebook.session import Session
+    from durable_nb.tasks import Policy
+
+__all__ = ["CellOptions", "run_cell"]
+
+FORMAT = "cell"
+
+
+@dataclass(frozen=True, slots=True)
+class CellOptions:
+    """What stands on the first line of a durable cell.
+
+    Attributes:
+        name: The step's name.
+        policy: How the body is executed.
+        on_edit: What to do when the cell's own code changed: rerun, keep, ask or error.
+    """
+
+    name: str
+    policy: Policy
+    on_edit: str
+
+
+async def run_cell(session: Session, options: CellOptions, source: str) -> None:
+    """Replay a durable cell, or execute its body and commit what it did.
+
+    Raises:
+        NoOpenRun: There is no open run.
+        StepNested: It stands inside another durable cell.
+    """
+    run = session.require_run()
+    if scopes.current() is not None:
+        raise StepNested(
+            "a durable cell cannot stand inside another",
+            run_id=run.run_id,
+            step=options.name,
+            remedy="Give it a cell of its own; inside a durable cell, use @wf.task.",
+        )
+    scopes.install_task_factory(asyncio.get_running_loop())
+    code = fingerprint.source(body.source_as_run(session.shell, source))
+    call = Call(scopes.Scope(run).named_id(options.name), StepKind.CELL, code=code, on_edit=options.on_edit)
+    begun = await run.begin_step(call, AWAITING)
+    with located(run_id=run.run_id, step=call.step_id):
+        if begun.replayed:
+            await _replay(session, run, begun)
+        else:
+            await _execute(session, run, begun, source, options)
+
+
+async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
+    payload = await run.load(begun.step, AWAITING)
+    header, parts = bundle.unpack(payload.data)
+    saved = namespace.Saved.from_parts(header["namespace"], parts)
+    restored = namespace.restore(session.shell.user_ns, saved, step=begun.step.step_id)
+    result = outputs.NO_RESULT if restored.result is namespace.NO_RESULT else restored.result
+    outputs.replay(session.shell, header["outputs"], result=result)
+    notice = f"replayed although {begun.decision.reason}" if begun.decision.notice else ""
+    _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed}, notice)
+
+
+async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions) -> None:
+    user_ns = session.shell.user_ns
+    before = namespace.take(user_ns, session.shell.user_ns_hidden)
+    with outputs.Recorder.of(session.shell).recording() as recording, body.interruptible():
+        execute = functools.partial(body.execute, session.shell, source)
+        try:
+            await tasks.attempts(run, begun, execute, options.policy, AWAITING)
+        except Exception as failure:
+            if not isinstance(failure, DurableError):
+                await run.fail_step(begun, failure, AWAITING)
+            raise
+    changes = before.changes(user_ns)
+    result = namespace.NO_RESULT if recording.result is outputs.NO_RESULT else recording.result
+    saved = namespace.save(user_ns, changes, result=result)
+    header = {"namespace": saved.header(), "outputs": recording.outputs}
+    step = await run.complete_step(begun, Payload(FORMAT, bundle.pack(header, saved.parts)), AWAITING)
+    _show(session, begun, step.seconds, changes.names, saved.unsaved)
+
+
+def _show(
+    session: Session,
+    begun: Begun,
+    seconds: float,
+    names: tuple[str, ...],
+    unsaved: dict[str, Any],
+    notice: str = "",
+) -> None:
+    view.show_cell(
+        session.badge,
+        run=begun.step.run_id,
+        step=begun.step.step_id,
+        replayed=begun.replayed,
+        seconds=seconds,
+        names=tuple(name for name in names if name not in unsaved),
+        unsaved=unsaved,
+        notice=notice,
+    )

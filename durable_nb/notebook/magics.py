@@ -1,0 +1,179 @@
+"""The magics: they parse what was typed, and hand it on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from IPython.core.error import UsageError
+from IPython.core.magic import no_var_expand
+
+from durable_nb import backoff, settings
+from durable_nb.errors import DurableError
+from durable_nb.notebook import body, outputs, view
+from durable_nb.notebook.cell import CellOptions, run_cell
+from durable_nb.notebook.session import Session
+from durable_nb.records import RunStatus
+from durable_nb.tasks import Policy
+
+__all__ = ["DurableMagics", "load"]
+
+ON_EDIT = ("rerun", "keep", "ask", "error")
+BACKOFFS = {"exponential": backoff.exponential, "linear": backoff.linear, "constant": backoff.constant}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a magic's line in one line, and takes each option once."""
+
+    def __init__(self, magic: str) -> None:
+        super().__init__(prog=magic, add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}. {self.format_usage().strip()}")
+
+    def parse_line(self, line: str) -> argparse.Namespace:
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            self.error(str(error))
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
+            self.error(f"{flag} is given twice")
+        return self.parse_args(words)
+
+
+def _workflow_parser() -> _Parser:
+    parser = _Parser("%durable_workflow")
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
+    parser.add_argument("--db", metavar="URL")
+    parser.add_argument("--name", metavar="NAME")
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--done", action="store_true")
+    parser.add_argument("--badge", choices=view.BADGES)
+    return parser
+
+
+def _step_parser() -> _Parser:
+    parser = _Parser("%%durable_step")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--retries", type=_count, default=0, metavar="N")
+    parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
+    parser.add_argument("--on-edit", choices=ON_EDIT, default="rerun")
+    return parser
+
+
+def _reset_parser() -> _Parser:
+    parser = _Parser("%durable_reset")
+    parser.add_argument("step", metavar="STEP")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def parse_backoff(text: str) -> backoff.BackoffStrategy:
+    """A backoff as it is written on a magic's line.
+
+    Example:
+        >>> parse_backoff("exponential:2:60")(0)
+        2.0
+    """
+    name, *numbers = text.split(":")
+    try:
+        return BACKOFFS[name](*map(float, numbers))
+    except (KeyError, TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no backoff; write exponential:2:60, linear:2:3 or constant:5"
+        ) from None
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show our own errors in one line: no traceback of internals."""
+    try:
+        yield
+    except DurableError as error:
+        raise UsageError(f"{type(error).__name__}: {error}") from None
+
+
+class DurableMagics:
+    """The magics of one shell.
+
+    Args:
+        shell: The IPython shell.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self.session = Session(shell)
+        with one_line_errors():
+            self.session.badge = view.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
+
+    def durable_workflow(self, line: str) -> None:
+        """Open a run, ``%durable_workflow RUN_ID``; alone, say where the open one stands."""
+        options = _workflow_parser().parse_line(line)
+        session = self.session
+        session.badge = options.badge or session.badge
+        with one_line_errors():
+            if options.done:
+                run_id = session.require_run().run_id
+                session.leave(RunStatus.DONE)
+                view.show_run(session.badge, run=run_id, text="done")
+                return
+            if options.run_id is not None:
+                session.open(options.run_id, db=options.db, name=options.name, fresh=options.fresh)
+                session.shell.user_ns["wf"] = session.workflow
+            self._say_where_it_stands()
+
+    async def durable_step(self, line: str, cell: str) -> None:
+        """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
+        parsed = _step_parser().parse_line(line)
+        wait = parsed.backoff or backoff.exponential()
+        options = CellOptions(parsed.name, Policy(parsed.retries, wait), parsed.on_edit)
+        with one_line_errors():
+            await run_cell(self.session, options, cell)
+
+    def durable_reset(self, line: str) -> None:
+        """Have a step run again at its next call: ``%durable_reset STEP``."""
+        options = _reset_parser().parse_line(line)
+        with one_line_errors():
+            found = self.session.reset(options.step)
+        inside = f", with {len(found) - 1} inside it" if len(found) > 1 else ""
+        print(f"step {options.step!r} will run again{inside}")  # noqa: T201 - a magic's answer
+
+    def _say_where_it_stands(self) -> None:
+        run = self.session.require_run()
+        count = len(self.session.finished())
+        state = f"resuming, {count} finished" if run.run.passes > 1 or count else "new"
+        view.show_run(self.session.badge, run=run.run_id, text=f"{run.journal.location} · {state}")
+
+
+def load(shell: Any) -> None:
+    """Register the magics with a shell; harmless when called again."""
+    if getattr(shell, "durable_nb", None) is not None:
+        return
+    magics = DurableMagics(shell)
+    shell.durable_nb = magics
+    outputs.Recorder.of(shell)
+    line_magics: Sequence[Callable[..., Any]] = (magics.durable_workflow, magics.durable_reset)
+    for magic in line_magics:
+        shell.register_magic_function(magic, "line")
+    shell.register_magic_function(no_var_expand(_plain(magics.durable_step)), "cell", "durable_step")
+    shell.input_transformers_post.append(body.awaited_magic("durable_step"))
+    shell.events.register("pre_run_cell", magics.session.new_cell)
+
+
+def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
+    # no_var_expand sets an attribute, which a bound method does not take.
+    async def durable_step(line: str, cell: str) -> None:
+        await method(line, cell)
+
+    durable_step.__doc__ = method.__doc__
+    return durable_step

@@ -1,0 +1,125 @@
+"""What stands in for a value that could not be saved: it says what it is, and raises when it is used."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+from durable_nb.errors import StepNotRestored
+
+__all__ = ["Placeholder", "placeholder"]
+
+_TOLD: Final = frozenset({"__class__", "__repr__", "__str__", "__format__", "__doc__", "__sizeof__"})
+"""Attributes that tracebacks, ``%whos`` and displays read; every other one is a use."""
+
+_BINARY: Final = [
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "divmod",
+    "pow",
+    "lshift",
+    "rshift",
+    "and",
+    "xor",
+    "or",
+]
+_USES: Final = (
+    *(prefix + name for name in _BINARY for prefix in ("", "r", "i") if name != "divmod" or prefix != "i"),
+    *[
+        "lt",
+        "le",
+        "eq",
+        "ne",
+        "gt",
+        "ge",
+        "hash",
+        "bool",
+        "neg",
+        "pos",
+        "abs",
+        "invert",
+        "round",
+        "trunc",
+        "floor",
+        "ceil",
+    ],
+    *[
+        "int",
+        "float",
+        "complex",
+        "index",
+        "bytes",
+        "fspath",
+        "array",
+        "len",
+        "length_hint",
+        "iter",
+        "next",
+        "reversed",
+        "contains",
+    ],
+    *["getitem", "setitem", "delitem", "call", "setattr", "delattr", "dir", "get", "enter", "exit"],
+    *["await", "aiter", "anext", "aenter", "aexit", "copy", "deepcopy", "reduce", "reduce_ex"],
+)
+
+
+class Placeholder:
+    """An object that raises StepNotRestored on any use but being shown.
+
+    Args:
+        name: The name it is bound to.
+        step: The step that could not save the value.
+        reason: Why not.
+    """
+
+    __slots__ = ("_name", "_reason", "_step")
+
+    def __init__(self, name: str, step: str, reason: str) -> None:
+        for slot, value in zip(self.__slots__, (name, reason, step), strict=True):
+            object.__setattr__(self, slot, value)
+
+    def __getattribute__(self, attribute: str) -> Any:
+        if attribute in _TOLD:
+            return object.__getattribute__(self, attribute)
+        return _refuse(self)
+
+    def __repr__(self) -> str:
+        name, step, reason = _described(self)
+        return f"<{name}: not restored by durable step {step!r}: {reason}>"
+
+
+def _described(stand_in: Placeholder) -> tuple[str, str, str]:
+    name, reason, step = (object.__getattribute__(stand_in, slot) for slot in Placeholder.__slots__)
+    return name, step, reason
+
+
+def _refuse(stand_in: Placeholder, *_: Any, **__: Any) -> NoReturn:
+    name, step, reason = _described(stand_in)
+    raise StepNotRestored(
+        f"`{name}` could not be restored: {reason}",
+        step=step or None,
+        remedy=f"Make `{name}` in an ordinary cell, which runs every time, or reset the step.",
+    )
+
+
+for _use in _USES:
+    setattr(Placeholder, f"__{_use}__", _refuse)
+
+
+def placeholder(name: str, step: str, reason: str) -> Any:
+    """Make the stand-in for a name whose value a step could not save.
+
+    Args:
+        name: The name it will be bound to.
+        step: The step that could not save it.
+        reason: Why not, such as "sqlite3.Connection cannot be saved".
+
+    Example:
+        >>> placeholder("con", "load", "sqlite3.Connection cannot be saved")
+        <con: not restored by durable step 'load': sqlite3.Connection cannot be saved>
+    """
+    return Placeholder(name, step, reason)

@@ -1,0 +1,120 @@
+"""How to pickle what pickle and cloudpickle refuse or get wrong: cells, locks, caches, streams."""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import io
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["LRU_CACHE", "REDUCERS", "importable", "set_attributes"]
+
+LRU_CACHE: Final = type(functools.lru_cache(len))
+"""The type of what `functools.lru_cache` gives, which has no public name."""
+
+
+def importable(value: Any) -> bool:
+    """Whether a class or function is found under its own name in a module other than the notebook."""
+    name = getattr(value, "__module__", None)
+    module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+    path = getattr(value, "__qualname__", None)
+    if not isinstance(module, types.ModuleType) or not isinstance(path, str):
+        return False
+    first, *rest = path.split(".")  # looked up in the dict: a module's own __getattr__ may import things
+    try:
+        return functools.reduce(getattr, rest, vars(module).get(first)) is value
+    except AttributeError:
+        return False
+
+
+def set_attributes(obj: Any, state: dict[str, Any]) -> None:
+    """Set attributes one by one: a state setter for objects that have no other.
+
+    Args:
+        obj: Any object.
+        state: Values by attribute.
+    """
+    for name, value in state.items():
+        setattr(obj, name, value)
+
+
+def _cell() -> types.CellType:
+    return types.CellType()
+
+
+def _fill(cell: types.CellType, contents: tuple[Any]) -> None:
+    (cell.cell_contents,) = contents
+
+
+def _cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+class _Gone:
+    """What nobody holds."""
+
+
+def _dead_ref() -> weakref.ref[Any]:
+    return weakref.ref(_Gone())
+
+
+# How to reduce objects of exactly these types.
+
+
+def _reduce_cell(cell: types.CellType) -> Any:
+    # Created empty and filled once memoized: a closure may be what its own cell holds.
+    try:
+        return _cell, (), (cell.cell_contents,), None, None, _fill
+    except ValueError:
+        return _cell, ()
+
+
+def _reduce_lock(lock: Any) -> Any:
+    if not repr(lock).startswith("<unlocked"):
+        return NotImplemented
+    return (threading.Lock if type(lock) is _thread.LockType else threading.RLock), ()
+
+
+def _reduce_cached(cached: Any) -> Any:
+    if importable(cached):
+        return NotImplemented
+    settings = cached.cache_parameters()
+    return _cached, (cached.__wrapped__, settings["maxsize"], settings["typed"]), vars(cached)
+
+
+def _reduce_stream(stream: io.TextIOWrapper) -> Any:
+    for name in ("stdin", "stdout", "stderr"):
+        if stream is getattr(sys, name):
+            return getattr, (sys, name)
+    raise TypeError("an open file")  # cloudpickle would give its contents, in another type
+
+
+def _reduce_memoryview(view: memoryview) -> Any:
+    whole = memoryview(view.obj)
+    if (view.format, view.shape, view.strides) != (whole.format, whole.shape, whole.strides):
+        raise TypeError("a memoryview of a part of something")
+    return memoryview, (view.obj,)
+
+
+def _reduce_weakref(ref: Any) -> Any:
+    if ref.__callback__ is not None:
+        return NotImplemented
+    target = ref()
+    return (_dead_ref, ()) if target is None else (weakref.ref, (target,))
+
+
+REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
+    types.CellType: _reduce_cell,
+    _thread.LockType: _reduce_lock,
+    type(threading.RLock()): _reduce_lock,
+    LRU_CACHE: _reduce_cached,
+    io.TextIOWrapper: _reduce_stream,
+    memoryview: _reduce_memoryview,
+    weakref.ref: _reduce_weakref,
+}
+"""By exact type: what gives a reduce value, NotImplemented to leave it to pickle, or raises."""

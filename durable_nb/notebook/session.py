@@ -1,0 +1,96 @@
+"""What one IPython shell has open: the workflow, its run, and how durable cells show themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import engine, settings
+from durable_nb.entry import check_run_id
+from durable_nb.errors import NoOpenRun, StepNotFound
+from durable_nb.loop import BLOCKING, drive
+from durable_nb.records import Run, RunStatus, StepStatus, scope_of
+from durable_nb.workflow import Workflow
+
+if TYPE_CHECKING:
+    from durable_nb.engine import OpenRun
+    from durable_nb.records import Step
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The open run of one shell; a ContextVar would not outlive the cell.
+
+    Args:
+        shell: The IPython shell.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.workflow: Workflow | None = None
+        self.run: OpenRun | None = None
+        self.badge = settings.BADGE
+
+    def open(self, run_id: str, *, db: str | None, name: str | None, fresh: bool = False) -> OpenRun:
+        """Open a run, or start a new pass of it; another one that was open is left first.
+
+        Raises:
+            RunChanged: The id belongs to another workflow.
+        """
+        workflow = self._workflow_on(db, name)
+        opening = Run(check_run_id(run_id), workflow.name)
+        run = drive(engine.open_run(workflow.journal, opening, BLOCKING, fresh=fresh))
+        if self.run is not None and self.run.run_id != run_id:
+            self.leave(RunStatus.INTERRUPTED)
+        self.workflow, self.run = workflow, run
+        self.new_cell()
+        return run
+
+    def leave(self, status: RunStatus) -> None:
+        """Record how the open run was left, and close it."""
+        run = self.require_run()
+        drive(run.mark(status, BLOCKING))
+        if self.workflow is not None:
+            self.workflow.attach(None)
+        self.run = None
+
+    def require_run(self) -> OpenRun:
+        """The open run.
+
+        Raises:
+            NoOpenRun: There is none.
+        """
+        if self.run is None:
+            raise NoOpenRun("no run is open", remedy="Type: %durable_workflow RUN_ID")
+        return self.run
+
+    def new_cell(self, *_: object) -> None:
+        """Forget how often a call came in the last cell: equal calls are counted within one execution."""
+        if self.workflow is not None:
+            self.workflow.attach(self.run)
+
+    def reset(self, name: str) -> list[str]:
+        """Have a step and all inside it run again at its next call; gives their ids.
+
+        Raises:
+            StepNotFound: The run has no step of that name.
+        """
+        run = self.require_run()
+        inside = f"{name}/"
+        found = [step_id for step_id in run.history if step_id == name or step_id.startswith(inside)]
+        if not found:
+            known = ", ".join(step for step in run.history if not scope_of(step)) or "none yet"
+            raise StepNotFound("no such step", run_id=run.run_id, step=name, remedy=f"Steps: {known}.")
+        drive(run.reset(found, BLOCKING))
+        return found
+
+    def finished(self) -> list[Step]:
+        """The finished steps of the open run, in the order in which they were recorded."""
+        return [step for step in self.require_run().history.values() if step.status is StepStatus.DONE]
+
+    def _workflow_on(self, db: str | None, name: str | None) -> Workflow:
+        wanted = db or settings.DB
+        known = self.workflow
+        if known is not None and str(known.db) == wanted and known.name == (name or known.name):
+            return known
+        return Workflow(name or settings.WORKFLOW_NAME, db=wanted)

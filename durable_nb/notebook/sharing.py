@@ -1,0 +1,172 @@
+"""Which names hold the same mutable objects, and so must be saved together."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import fractions
+import pathlib
+import pickle
+import re
+import types
+import uuid
+from collections.abc import Callable, Iterable
+from enum import EnumMeta
+from typing import Any, Final
+
+from durable_nb.notebook import arrays
+
+__all__ = ["Sharing", "is_flat"]
+
+ATOMS: Final = frozenset(
+    {bool, bytes, complex, float, int, range, slice, str, type(None), type(...), type(NotImplemented)}
+)
+"""Types whose instances never change and hold nothing that does."""
+
+_FROZEN: Final[tuple[type, ...]] = (
+    bytes,
+    complex,
+    float,
+    int,
+    str,
+    tuple,
+    frozenset,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.tzinfo,
+    decimal.Decimal,
+    fractions.Fraction,
+    pathlib.PurePath,
+    re.Pattern,
+    uuid.UUID,
+)
+"""Classes whose instances never change, if they have no ``__dict__``; what they hold counts by itself."""
+
+_STATELESS: Final = frozenset(
+    {
+        arrays.Private,
+        classmethod,
+        pickle.PickleBuffer,
+        property,
+        staticmethod,
+        types.BuiltinFunctionType,
+        types.CodeType,
+        types.GenericAlias,
+        types.GetSetDescriptorType,
+        types.MappingProxyType,
+        types.MethodDescriptorType,
+        types.MethodType,
+        types.ModuleType,
+        types.WrapperDescriptorType,
+    }
+)
+
+
+def is_flat(value: Any) -> bool:
+    """Whether a list, set, dict or tuple holds atoms alone: then it shares nothing but itself."""
+    kind = type(value)
+    if kind is dict:
+        return ATOMS.issuperset(map(type, value)) and ATOMS.issuperset(map(type, value.values()))
+    return kind in (list, set, tuple, frozenset) and ATOMS.issuperset(map(type, value))
+
+
+class Sharing:
+    """The mutable objects that each name holds, by id, kept alive so that no id is reused.
+
+    Args:
+        anchors: Ids of the classes and functions that names are bound to. Holding one of these binds a
+            name only where the class or function itself is to be saved.
+    """
+
+    def __init__(self, anchors: Iterable[int]) -> None:
+        self._anchors = frozenset(anchors)
+        self._keys: dict[str, set[int]] = {}
+        self._refs: dict[str, set[int]] = {}
+        self._lookers: dict[int, set[int]] = {}
+        self._kept: list[object] = []
+        self._how: dict[type, _Key | None] = {}
+
+    def add_flat(self, name: str, value: object) -> None:
+        """Note a name whose value holds atoms alone."""
+        self._refs[name] = set()
+        self._keys[name] = {id(value)} if type(value) in (list, set, dict) else set()
+
+    def add(self, name: str, visited: Iterable[tuple[int, object]], by_value: set[int]) -> None:
+        """Note what a name holds.
+
+        Args:
+            name: The name.
+            visited: The memo of the pickler that went through its value.
+            by_value: Ids of the classes and functions that were pickled whole, not as references.
+        """
+        keys, refs = self._keys.setdefault(name, set()), self._refs.setdefault(name, set())
+        for _, obj in visited:
+            kind = type(obj)
+            if kind not in self._how:
+                self._how[kind] = _key_of(kind)
+            how = self._how[kind]
+            if how is not None:
+                how(self, obj, keys, refs, by_value)
+
+    def views(self) -> frozenset[int]:
+        """Ids of the arrays whose memory more than one array looks at."""
+        return frozenset(owner for owner, lookers in self._lookers.items() if len(lookers) > 1)
+
+    def groups(self, names: Iterable[str], loose: Iterable[int]) -> list[list[str]]:
+        """Part names into groups that share nothing with each other.
+
+        Args:
+            names: The names; each group keeps their order.
+            loose: Ids of the anchors that are saved themselves, so that holding one binds.
+        """
+        loose, parent = frozenset(loose), dict[str, str]()
+        first: dict[int, str] = {}
+        for name in names:
+            parent[name] = name
+            for key in (*self._keys.get(name, ()), *(self._refs.get(name, frozenset()) & loose)):
+                _join(parent, first.setdefault(key, name), name)
+        groups: dict[str, list[str]] = {}
+        for name in parent:
+            groups.setdefault(_root(parent, name), []).append(name)
+        return list(groups.values())
+
+    def _plain(self, obj: Any, keys: set[int], _refs: set[int], _by_value: set[int]) -> None:
+        self._kept.append(obj)
+        keys.add(id(obj))
+
+    def _code(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        if id(obj) in self._anchors:
+            refs.add(id(obj))
+        elif id(obj) in by_value:
+            self._plain(obj, keys, refs, by_value)
+
+    def _array(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        owner = arrays.owner(obj)
+        self._kept.append(obj)
+        self._lookers.setdefault(id(owner), set()).add(id(obj))
+        self._plain(owner, keys, refs, by_value)
+
+
+_Key = Callable[[Sharing, Any, set[int], set[int], set[int]], None]
+
+
+def _key_of(kind: type) -> _Key | None:
+    if kind is types.FunctionType or issubclass(kind, type):
+        return Sharing._code  # noqa: SLF001 - the table of its own methods
+    if arrays.is_array(kind):
+        return Sharing._array  # noqa: SLF001
+    frozen = kind in ATOMS or kind in _STATELESS or isinstance(kind, EnumMeta) or arrays.is_frozen(kind)
+    if frozen or (issubclass(kind, _FROZEN) and not kind.__dictoffset__) or kind.__module__ == "typing":
+        return None
+    return Sharing._plain  # noqa: SLF001
+
+
+def _root(parent: dict[str, str], name: str) -> str:
+    while parent[name] != name:
+        parent[name] = name = parent[parent[name]]
+    return name
+
+
+def _join(parent: dict[str, str], one: str, other: str) -> None:
+    parent[_root(parent, other)] = _root(parent, one)

@@ -1,0 +1,112 @@
+"""What a durable cell shows of itself: one line, and the same in words for programs that read notebooks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from IPython.display import display
+
+from durable_nb.errors import InvalidOption
+
+__all__ = ["BADGES", "show_cell", "show_run", "spell"]
+
+BADGES = ("full", "plain", "off")
+_STYLE = "font-size: 0.85em; font-family: system-ui, sans-serif; padding: 2px 0"
+_LINE = f'<div style="color: #757575; {_STYLE}">{{mark}}&ensp;<b>{{name}}</b>&ensp;·&ensp;{{text}}</div>'
+_WARNING = f'<div style="color: #b26a00; {_STYLE}">⚠&ensp;{{}}</div>'
+_MINUTE = 60
+_HOUR = 3600
+
+
+def spell(seconds: float) -> str:
+    """A duration for people.
+
+    Example:
+        >>> spell(0.004), spell(12.41), spell(75), spell(9000)
+        ('4 ms', '12.4 s', '1 min 15 s', '2 h 30 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+
+
+def show_cell(
+    badge: str,
+    *,
+    run: str,
+    step: str,
+    replayed: bool,
+    seconds: float,
+    names: tuple[str, ...] = (),
+    unsaved: Mapping[str, str] | None = None,
+    notice: str = "",
+) -> None:
+    """Show the line of a durable cell.
+
+    Args:
+        badge: full, plain (the same text every time) or off.
+        run: The run id.
+        step: The step's id.
+        replayed: Whether it was replayed rather than executed.
+        seconds: How long its execution took, this time or when it was recorded.
+        names: The names that were saved or brought back.
+        unsaved: Names that could not be saved, with the reason.
+        notice: What a person must know besides.
+    """
+    facts = {"run": run, "step": step, "action": "replayed" if replayed else "executed", "seconds": seconds}
+    facts["saved"] = seconds if replayed else 0.0
+    text = f"replayed · {spell(seconds)} saved" if replayed else f"ran {spell(seconds)}"
+    if names:
+        text += f" · {_listed(names)}"
+    warnings = [f"{name}: {reason}" for name, reason in (unsaved or {}).items()]
+    if notice:
+        warnings.append(notice)
+    _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
+
+
+def show_run(badge: str, *, run: str, text: str) -> None:
+    """Show the line of a run that was opened, or where it stands."""
+    _show(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
+
+
+def check_badge(badge: str) -> str:
+    """Give back a badge that there is.
+
+    Raises:
+        InvalidOption: There is none of that name.
+    """
+    if badge not in BADGES:
+        raise InvalidOption(f"no badge is called {badge!r}", remedy=f"There are: {', '.join(BADGES)}.")
+    return badge
+
+
+def _show(
+    badge: str, mark: str, name: str, text: str, plain: str, warnings: list[str], facts: dict[str, Any]
+) -> None:
+    metadata = {"durable_nb": facts}
+    if badge == "off":
+        bundle: dict[str, str] = {}
+    elif badge == "plain":
+        bundle = {"text/plain": plain}
+    else:
+        bundle = _full(mark, name, text, warnings)
+    display(bundle, raw=True, metadata=metadata)
+
+
+def _full(mark: str, name: str, text: str, warnings: list[str]) -> dict[str, str]:
+    line = _LINE.format(mark=mark, name=html.escape(name), text=html.escape(text))
+    return {
+        "text/plain": "\n".join([f"{mark} {name} · {text}", *(f"⚠ {warning}" for warning in warnings)]),
+        "text/html": line + "".join(_WARNING.format(html.escape(warning)) for warning in warnings),
+    }
+
+
+def _listed(names: tuple[str, ...], most: int = 6) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,136 @@
+"""What step names are counted in: a workflow's body, a branch of it, a task's body, a durable cell.
+
+A call takes its id when it is called. Within one scope calls come in the program's own order, so counting
+them is enough; a concurrent branch (``gather``, ``TaskGroup``, ``create_task``) is a scope of its own, named
+when it is created, so that no interleaving can swap two results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import fingerprint
+from durable_nb.errors import StepError
+from durable_nb.records import BRANCH
+
+if TYPE_CHECKING:
+    from durable_nb.engine import OpenRun
+
+__all__ = ["KeyedScope", "Scope", "current", "entered", "install_task_factory"]
+
+UNKNOWN = "=?"
+_QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
+
+_current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("durable_nb_scope", default=None)
+
+
+class Scope:
+    """Names the steps that are called in one place of a run, in order.
+
+    Args:
+        run: The open run.
+        path: What every id of this scope begins with: empty, or ending in a slash.
+    """
+
+    __slots__ = ("_branches", "_counts", "path", "run")
+
+    def __init__(self, run: OpenRun, path: str = "") -> None:
+        self.run = run
+        self.path = path
+        self._counts: Counter[str] = Counter()
+        self._branches = 0
+
+    def step_id(self, name: str, arguments: str) -> str:  # noqa: ARG002 - order alone names a call here
+        """The id of the next call of ``name``: ``fetch``, ``fetch#1``, ``fetch#2``."""
+        return self._counted(_quoted(name))
+
+    def named_id(self, step_id: str) -> str:
+        """The id of a call that the user named."""
+        return self.path + _quoted(step_id)
+
+    def branch(self) -> Scope:
+        """The scope of the next concurrent branch."""
+        self._branches += 1
+        return Scope(self.run, f"{self.path}{BRANCH}{self._branches - 1}/")
+
+    def inside(self, step_id: str) -> Scope:
+        """The scope of the body of a step of this run."""
+        return Scope(self.run, f"{step_id}/")
+
+    def _counted(self, key: str) -> str:
+        before = self._counts[key]
+        self._counts[key] = before + 1
+        return f"{self.path}{key}#{before}" if before else self.path + key
+
+
+class KeyedScope(Scope):
+    """Names steps by their arguments, where there is no order to count on: an ordinary cell."""
+
+    __slots__ = ()
+
+    def step_id(self, name: str, arguments: str) -> str:
+        """The id of a call with these arguments, equal ones counted: ``fetch[9f1c…]``, ``fetch[9f1c…]#1``."""
+        if UNKNOWN in arguments:
+            unknown = ", ".join(part[: -len(UNKNOWN)] for part in arguments.split() if part.endswith(UNKNOWN))
+            raise StepError(
+                f"outside a durable cell the arguments name a call, and {unknown} cannot be fingerprinted",
+                run_id=self.run.run.run_id,
+                step=name,
+                remedy=f"Name the call: {name}(…, step_id='…'), or put it into a %%durable_step cell.",
+            )
+        key = (fingerprint.value(arguments) or "")[:12]
+        return self._counted(f"{_quoted(name)}[{key}]")
+
+
+def _quoted(name: str) -> str:
+    return name.translate(_QUOTED)
+
+
+def current() -> Scope | None:
+    """The scope that a call here and now belongs to, or None outside every run."""
+    return _current.get()
+
+
+@contextmanager
+def entered(scope: Scope) -> Iterator[Scope]:
+    """Make ``scope`` the current one."""
+    token = _current.set(scope)
+    try:
+        yield scope
+    finally:
+        _current.reset(token)
+
+
+class _BranchNamer:
+    """A task factory that gives each task created in a scope a branch of its own."""
+
+    def __init__(self, previous: Callable[..., asyncio.Future[Any]] | None) -> None:
+        self.previous = previous or _plain_task
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Future[Any]:
+        scope = _current.get()
+        if scope is not None:
+            context = options.get("context") or contextvars.copy_context()
+            context.run(_current.set, scope.branch())
+            options["context"] = context
+        return self.previous(loop, coro, **options)
+
+
+def _plain_task(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Future[Any]:
+    return asyncio.Task(coro, loop=loop, **options)
+
+
+def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
+    """Have ``loop`` name each branch that is created inside our scopes; all else goes to its old factory."""
+    previous = loop.get_task_factory()
+    if not isinstance(previous, _BranchNamer):
+        loop.set_task_factory(_BranchNamer(previous))  # type: ignore[arg-type]

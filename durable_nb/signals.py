@@ -1,0 +1,74 @@
+"""Signals: values that come from outside. The waiter reads what was delivered back from the store."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import codec
+from durable_nb.errors import located
+from durable_nb.records import Call, Payload, RunStatus, Signal, StepKind
+
+if TYPE_CHECKING:
+    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.loop import Colour
+    from durable_nb.stores.base import Journal
+
+__all__ = ["deliver", "pack", "signal_step", "wait"]
+
+
+def signal_step(name: str) -> str:
+    """What the step is called that records a signal."""
+    return f"signal:{name}"
+
+
+async def deliver(journal: Journal, signal: Signal) -> bool:
+    """Deliver a signal to a run, which need not exist yet; the first delivery of a name wins.
+
+    Runs on the loop thread.
+
+    Returns:
+        True if this was the first.
+    """
+    await journal.setup()
+    return await journal.put_signal(signal)
+
+
+async def wait(run: OpenRun, step_id: str, name: str, poll: float, colour: Colour) -> Any:
+    """Wait for a signal, and record what came; one that came before, or before a restart, is there at once.
+
+    Args:
+        run: The run that waits.
+        step_id: The id of the step that records it.
+        name: The signal's name.
+        poll: Seconds between two looks at the store.
+        colour: How the caller waits.
+    """
+    begun = await run.begin_step(Call(step_id, StepKind.SIGNAL), colour)
+    with located(run_id=run.run_id, step=step_id):
+        if begun.replayed:
+            return codec.decode(await run.load(begun.step, colour))
+        return await _first_delivery(run, begun, name, poll, colour)
+
+
+async def _first_delivery(run: OpenRun, begun: Begun, name: str, poll: float, colour: Colour) -> Any:
+    signal = await colour.store(run.journal.get_signal(run.run_id, name))
+    if signal is None:
+        await run.mark(RunStatus.WAITING, colour)
+        while signal is None:
+            await colour.sleep(poll)
+            signal = await colour.store(run.journal.get_signal(run.run_id, name))
+        await run.mark(RunStatus.RUNNING, colour)
+    await run.complete_step(begun, signal.payload, colour, delivered_by=signal.delivered_by)
+    return codec.decode(signal.payload)
+
+
+def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
+    """A signal, ready to be delivered.
+
+    Raises:
+        StepNotSaved: The value cannot be saved.
+    """
+    with located(run_id=run_id, step=signal_step(name)):
+        payload: Payload = codec.encode(value)
+    return Signal(run_id, name, payload, delivered_by, time.time())

@@ -1,0 +1,96 @@
+"""Where runs are kept: one journal per process and place."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from durable_nb import settings
+from durable_nb.errors import InvalidOption
+from durable_nb.stores.base import Journal
+
+if TYPE_CHECKING:
+    from durable_nb.stores.sqlite import SqliteJournal
+
+__all__ = ["Journal", "open_journal"]
+
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_REMEDY = f"Give a path such as {settings.DB!r}, 'sqlite:///{settings.DB}', or a Journal."
+
+_journals: dict[Path, SqliteJournal] = {}
+_guard = threading.Lock()
+
+
+def open_journal(db: str | os.PathLike[str] | Journal) -> Journal:
+    """The process's journal for a place; nothing is opened or created before its ``setup``.
+
+    Args:
+        db: A path (``~`` is the home folder), ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a
+            Journal, which is handed through.
+
+    Returns:
+        The same object for the same file, until it is closed or its file is deleted; then a new one.
+
+    Raises:
+        InvalidOption: It names no place that we know.
+
+    Example:
+        >>> open_journal("durable.db") is open_journal("sqlite:///durable.db")
+        True
+    """
+    if isinstance(db, Journal):
+        return db
+    path = _resolved(db)
+    from durable_nb.stores.sqlite import SqliteJournal  # only now: it brings aiosqlite
+
+    with _guard:
+        journal = _journals.get(path)
+        if journal is None or journal.closed:
+            journal = _journals[path] = SqliteJournal(path)
+        return journal
+
+
+def _resolved(db: object) -> Path:
+    name = _named(db)
+    try:
+        return Path(name).expanduser().resolve()
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InvalidOption(f"db={name!r} is no path ({error})", remedy=_REMEDY) from error
+
+
+def _named(db: object) -> str:
+    """The path in ``db``."""
+    if not isinstance(db, str | os.PathLike):
+        raise InvalidOption(f"db={db!r} is a {type(db).__name__}, not a path", remedy=_REMEDY)
+    name = os.fsdecode(db)
+    if url := _URL.fullmatch(name):
+        name = _of_url(url["scheme"].lower(), url["rest"], name)
+    if not name.strip():
+        raise InvalidOption(f"db={os.fsdecode(db)!r} names no file", remedy=_REMEDY)
+    if name == ":memory:":
+        raise InvalidOption(
+            "db=':memory:' would be gone with the process",
+            remedy="If that is wanted: db=durable_nb.stores.memory.MemoryJournal().",
+        )
+    return name
+
+
+def _of_url(scheme: str, rest: str, url: str) -> str:
+    if scheme in ("redis", "rediss"):
+        raise InvalidOption(f"the Redis store is not there yet (db={_hidden(url)!r})", remedy=_REMEDY)
+    if scheme != "sqlite":
+        raise InvalidOption(f"{scheme}:// is no store that we know (db={_hidden(url)!r})", remedy=_REMEDY)
+    if rest and not rest.startswith("/"):
+        raise InvalidOption(
+            f"db={url!r} lacks a slash",
+            remedy=f"Three for a relative path: 'sqlite:///{rest}'; four for an absolute one.",
+        )
+    return rest[1:]
+
+
+def _hidden(url: str) -> str:
+    """A URL without its password."""
+    return re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", url)

@@ -1,0 +1,191 @@
+"""A user's value-level store as a journal: everything exact, without what such a store cannot give."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from durable_nb import codec
+from durable_nb.errors import DurableError, DurableNotice, StoreError
+from durable_nb.records import Payload, Run, RunSnapshot, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.stores.base import Journal
+from durable_nb.stores.values import Store
+
+__all__ = ["StoreJournal"]
+
+_MARK = "durable_nb"
+_RUN = "durable_nb:run"
+_LACKING = (
+    "no list of runs, no protection against two owners of one run, "
+    "and each replayed step is read from it one by one"
+)
+
+
+class StoreJournal(Journal):
+    """Speaks the engine's contract to a ``Store`` subclass of the user's.
+
+    Each record is kept as one dict of plain JSON data, the value's bytes inside it as text.
+
+    Args:
+        store: The user's store.
+    """
+
+    whole_runs = False
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ready = False
+
+    @property
+    def location(self) -> str:
+        """Which class of store it is."""
+        return type(self._store).__name__
+
+    @property
+    def blobs(self) -> None:
+        """Nowhere: a large value goes into the store like any other."""
+        return
+
+    async def setup(self) -> None:
+        """Set the user's store up, once, and say what it cannot give."""
+        if self._ready:
+            return
+        await self._store.setup()
+        self._ready = True
+        told = f"{self.location} has only the value-level calls: {_LACKING}"
+        warnings.warn(told, DurableNotice, stacklevel=2)
+
+    async def close(self) -> None:
+        """Close the user's store if it can be closed."""
+        self._ready = False
+        close = getattr(self._store, "close", None)
+        if close is not None:
+            outcome = close()
+            if hasattr(outcome, "__await__"):
+                await outcome
+
+    async def open_run(self, opening: Run) -> RunSnapshot:
+        """Create the run, or take it over for another pass."""
+        known = await self.get_run(opening.run_id)
+        if known is None:
+            run = replace(opening, epoch=1, passes=1)
+        else:
+            run = replace(
+                known,
+                status=opening.status,
+                owner=opening.owner,
+                python=opening.python,
+                updated_at=opening.updated_at,
+                epoch=known.epoch + 1,
+                passes=known.passes + 1,
+                result=None,
+            )
+        await self._put_run(run)
+        return RunSnapshot(run)
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """The run alone, or None."""
+        found, record = await self._store.get_step(run_id, _RUN)
+        return _run_from(record) if found else None
+
+    async def read_run(self, run_id: str) -> RunSnapshot | None:
+        """The run without its steps, which such a store cannot list."""
+        run = await self.get_run(run_id)
+        return RunSnapshot(run) if run else None
+
+    async def list_runs(self) -> Sequence[Run]:
+        """Refused: such a store cannot list."""
+        raise self._cannot("list its runs")
+
+    async def rename_run(self, run_id: str, new_id: str) -> None:  # noqa: ARG002 - the contract's signature
+        """Refused: such a store cannot rename."""
+        raise self._cannot("set a run aside").at(run_id=run_id)
+
+    async def get_step(self, run_id: str, step_id: str) -> Step | None:
+        """One step, or None; a value that somebody else has put there counts as its result."""
+        found, record = await self._store.get_step(run_id, step_id)
+        if not found:
+            return None
+        if not (isinstance(record, dict) and _MARK in record):
+            return Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=codec.encode(record))
+        fields = _fields(record)
+        fields.update(kind=StepKind(fields["kind"]), status=StepStatus(fields["status"]))
+        return Step(**fields)
+
+    async def put_step(self, step: Step) -> None:
+        """Record a step, over what was recorded under its id."""
+        await self._store.set_step(step.run_id, step.step_id, _record(step), step.attempt)
+
+    async def finish_run(self, run: Run) -> None:
+        """Record where a run stands, and mark it where the store has a mark for that."""
+        await self._put_run(run)
+        if run.status is RunStatus.DONE:
+            await self._store.mark_run_done(run.run_id)
+        if run.status is RunStatus.FAILED and run.result is not None:
+            await self._store.mark_run_failed(run.run_id, str(codec.decode_failure(run.result)))
+
+    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``."""
+        steps = [step for step_id in step_ids if (step := await self.get_step(run_id, step_id))]
+        for step in steps:
+            await self.put_step(replace(step, status=StepStatus.RESET))
+        return len(steps)
+
+    async def put_signal(self, signal: Signal) -> bool:
+        """Deliver a signal; True if it was the first of its name."""
+        return bool(await self._store.set_signal(signal.run_id, signal.name, _record(signal)))
+
+    async def get_signal(self, run_id: str, name: str) -> Signal | None:
+        """What was delivered under that name, or None; a plain value may come from elsewhere."""
+        found, record = await self._store.get_signal(run_id, name)
+        if not found:
+            return None
+        if not (isinstance(record, dict) and _MARK in record):
+            return Signal(run_id, name, codec.encode(record))
+        return Signal(**_fields(record))
+
+    async def _put_run(self, run: Run) -> None:
+        await self._store.set_step(run.run_id, _RUN, _record(run))
+
+    def _cannot(self, what: str) -> DurableError:
+        return StoreError(
+            f"{self.location} cannot {what}: it has only the value-level calls",
+            remedy="Use a SQLite file, or write a Journal: durable_nb.stores.base.",
+        )
+
+
+def _record(record: Run | Step | Signal) -> dict[str, Any]:
+    """A record as plain JSON data."""
+    plain = dataclasses.asdict(record)
+    for name in ("payload", "result"):
+        if plain.get(name) is not None:
+            plain[name] = _plain_payload(plain[name])
+    return {_MARK: 1, **plain}
+
+
+def _plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = {"data": payload["data"].decode()}
+    except UnicodeDecodeError:
+        text = {"base64": base64.b64encode(payload["data"]).decode()}
+    return {"format": payload["format"], **text}
+
+
+def _fields(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record's class is made of; what a newer version added is left out."""
+    fields = {name: value for name, value in record.items() if name != _MARK}
+    for name in ("payload", "result"):
+        if fields.get(name) is not None:
+            plain = fields[name]
+            data = base64.b64decode(plain["base64"]) if "base64" in plain else plain["data"].encode()
+            fields[name] = Payload(plain["format"], data)
+    return fields
+
+
+def _run_from(record: Any) -> Run:
+    fields = _fields(record)
+    return Run(**{**fields, "status": RunStatus(fields["status"])})

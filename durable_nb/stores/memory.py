@@ -1,0 +1,155 @@
+"""The journal of one process: everything the contract says, kept in dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from durable_nb.blobs import Blobs, MemoryBlobs
+from durable_nb.errors import StoreUnavailable
+from durable_nb.records import Run, RunSnapshot, Signal, Step, StepStatus
+from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
+
+__all__ = ["MemoryJournal"]
+
+
+class MemoryJournal(Journal):
+    """Keeps runs as long as the process lives: for tests, and for trying things out.
+
+    ``close`` keeps what is recorded, and ``setup`` opens it again: one object can stand in for a database
+    that outlives several workflows.
+
+    Example:
+        >>> journal = MemoryJournal()
+        >>> wf = Workflow("etl", db=journal)
+    """
+
+    def __init__(self) -> None:
+        self._open = False
+        self._runs: dict[str, Run] = {}
+        self._steps: dict[str, dict[str, Step]] = {}
+        self._signals: dict[str, dict[str, Signal]] = {}
+        self._blobs = MemoryBlobs()
+
+    @property
+    def location(self) -> str:
+        """Where the data is, for people."""
+        return "memory"
+
+    @property
+    def blobs(self) -> Blobs:
+        """Where large payloads are kept: in memory too."""
+        return self._blobs
+
+    async def setup(self) -> None:
+        """Open it, the first time or again."""
+        self._open = True
+
+    async def close(self) -> None:
+        """Refuse everything until the next ``setup``."""
+        self._open = False
+
+    async def open_run(self, opening: Run) -> RunSnapshot:
+        """Create the run, or take it over for another pass, under the next epoch."""
+        self._check_open()
+        known = self._runs.get(opening.run_id)
+        if known is None:
+            epoch = max((run.epoch for run in self._runs.values()), default=0) + 1
+            run = replace(opening, epoch=epoch, passes=1, result=None)
+        else:
+            run = replace(
+                known,
+                status=opening.status,
+                owner=opening.owner,
+                python=opening.python,
+                updated_at=opening.updated_at,
+                epoch=known.epoch + 1,
+                passes=known.passes + 1,
+                result=None,
+            )
+        self._runs[run.run_id] = run
+        return self._snapshot(run)
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """The run alone, or None."""
+        self._check_open()
+        return self._runs.get(run_id)
+
+    async def read_run(self, run_id: str) -> RunSnapshot | None:
+        """The run and its steps, or None."""
+        self._check_open()
+        run = self._runs.get(run_id)
+        return None if run is None else self._snapshot(run)
+
+    async def list_runs(self) -> Sequence[Run]:
+        """All runs, the one with the latest ``updated_at`` first."""
+        self._check_open()
+        return sorted(self._runs.values(), key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
+
+    async def rename_run(self, run_id: str, new_id: str) -> None:
+        """Set a run, its steps and its signals aside under another id."""
+        self._check_open()
+        if run_id not in self._runs:
+            raise unknown_run(run_id)
+        signals = self._signals.get(run_id, {})
+        others = self._signals.get(new_id, {})
+        if new_id in self._runs or signals.keys() & others.keys():
+            raise id_taken(run_id, new_id)
+        self._runs[new_id] = replace(self._runs.pop(run_id), run_id=new_id)
+        steps = self._steps.pop(run_id, {})
+        self._steps[new_id] = {step_id: replace(step, run_id=new_id) for step_id, step in steps.items()}
+        moved = {name: replace(signal, run_id=new_id) for name, signal in signals.items()}
+        self._signals[new_id] = others | moved
+        self._signals.pop(run_id, None)
+
+    async def put_step(self, step: Step) -> None:
+        """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
+        self._check_open()
+        self._check_epoch(step.run_id, step.epoch, step.step_id)
+        self._steps.setdefault(step.run_id, {})[step.step_id] = step
+
+    async def get_step(self, run_id: str, step_id: str) -> Step | None:
+        """One step as it was last recorded, or None."""
+        self._check_open()
+        return self._steps.get(run_id, {}).get(step_id)
+
+    async def finish_run(self, run: Run) -> None:
+        """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
+        self._check_open()
+        known = self._check_epoch(run.run_id, run.epoch)
+        self._runs[run.run_id] = replace(
+            known, status=run.status, result=run.result, updated_at=run.updated_at
+        )
+
+    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were."""
+        self._check_open()
+        steps = self._steps.get(run_id, {})
+        found = set(step_ids) & steps.keys()
+        for step_id in found:
+            steps[step_id] = replace(steps[step_id], status=StepStatus.RESET)
+        return len(found)
+
+    async def put_signal(self, signal: Signal) -> bool:
+        """Deliver a signal. True if it was the first of its name."""
+        self._check_open()
+        return self._signals.setdefault(signal.run_id, {}).setdefault(signal.name, signal) is signal
+
+    async def get_signal(self, run_id: str, name: str) -> Signal | None:
+        """What was delivered under that name, or None."""
+        self._check_open()
+        return self._signals.get(run_id, {}).get(name)
+
+    def _snapshot(self, run: Run) -> RunSnapshot:
+        steps = self._steps.get(run.run_id, {}).values()
+        return RunSnapshot(run, tuple(sorted(steps, key=lambda step: (step.recorded, step.step_id))))
+
+    def _check_epoch(self, run_id: str, epoch: int, step: str | None = None) -> Run:
+        present = self._runs.get(run_id)
+        if present is None or present.epoch != epoch:
+            raise lost_run(run_id, present, step=step)
+        return present
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreUnavailable("the journal in memory is not open", remedy="Await its setup() first.")

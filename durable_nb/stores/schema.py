@@ -1,0 +1,221 @@
+"""The tables of a SQLite database of ours, how they came to be, and records as rows of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from durable_nb.errors import StoreTooNew, StoreUnreadable
+from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "RUN",
+    "SIGNAL",
+    "STEP",
+    "VERSION",
+    "check",
+    "migrate",
+    "payload_row",
+    "read_run",
+    "read_signal",
+    "read_step",
+    "run_row",
+    "signal_row",
+    "step_row",
+]
+
+APPLICATION_ID: Final = 0x444E4231
+"""``DNB1`` in a database's header: how a file of ours is told from anybody else's."""
+
+RUN: Final = (
+    "run_id, workflow, status, epoch, passes, code, arguments, shown, python, parent, owner, "
+    "result_format, result_data, result_blob, result_signature, created_at, updated_at"
+)
+"""The columns of ``runs``, in the order of the record's fields."""
+
+STEP: Final = (
+    "run_id, step_id, kind, status, attempt, epoch, began, recorded, code, arguments, shown, reads, once, "
+    "payload_format, payload_data, payload_blob, payload_signature, started_at, finished_at, delivered_by"
+)
+"""The columns of ``steps``, in the order of the record's fields."""
+
+SIGNAL: Final = (
+    "run_id, name, payload_format, payload_data, payload_blob, payload_signature, delivered_by, delivered_at"
+)
+"""The columns of ``signals``, in the order of the record's fields."""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE runs (
+            run_id TEXT NOT NULL PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL,
+            epoch INTEGER NOT NULL, passes INTEGER NOT NULL, code TEXT, arguments TEXT, shown TEXT,
+            python TEXT, parent TEXT, owner TEXT, result_format TEXT, result_data BLOB, result_blob TEXT,
+            result_signature BLOB, created_at REAL NOT NULL, updated_at REAL NOT NULL
+        ) STRICT""",
+        """CREATE TABLE steps (
+            run_id TEXT NOT NULL, step_id TEXT NOT NULL, kind TEXT NOT NULL, status TEXT NOT NULL,
+            attempt INTEGER NOT NULL, epoch INTEGER NOT NULL, began INTEGER NOT NULL,
+            recorded INTEGER NOT NULL, code TEXT, arguments TEXT, shown TEXT, reads TEXT,
+            once INTEGER NOT NULL, payload_format TEXT, payload_data BLOB, payload_blob TEXT,
+            payload_signature BLOB, started_at REAL NOT NULL, finished_at REAL, delivered_by TEXT,
+            PRIMARY KEY (run_id, step_id)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE signals (
+            run_id TEXT NOT NULL, name TEXT NOT NULL, payload_format TEXT NOT NULL,
+            payload_data BLOB NOT NULL, payload_blob TEXT, payload_signature BLOB,
+            delivered_by TEXT NOT NULL, delivered_at REAL NOT NULL, PRIMARY KEY (run_id, name)
+        ) STRICT, WITHOUT ROWID""",
+    ),
+)
+"""What was done to the tables, version by version. Append only: what stands here is in people's files."""
+
+VERSION: Final = len(MIGRATIONS)
+"""The version that this durable_nb writes, kept in ``PRAGMA user_version``."""
+
+_RUN_STATUSES = {str(status): status for status in RunStatus}
+_STEP_STATUSES = {str(status): status for status in StepStatus}
+_STEP_KINDS = {str(kind): kind for kind in StepKind}
+
+
+def check(connection: sqlite3.Connection, path: str) -> int:
+    """Find out whether a database is ours, reading only.
+
+    Args:
+        connection: A connection to it.
+        path: Its file, for the message.
+
+    Returns:
+        The version of its tables; 0 for an empty database.
+
+    Raises:
+        StoreTooNew: It is ours, of a version that we don't know.
+        StoreUnreadable: It belongs to another application.
+    """
+    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if ours != APPLICATION_ID and (ours or version or tables):
+        raise StoreUnreadable(
+            f"{path!r} is an SQLite database of another application",
+            remedy="It was left as it is; choose another path with db=.",
+        )
+    if version > VERSION:
+        raise StoreTooNew(
+            f"{path!r} was written by a newer durable_nb (its version is {version}, ours is {VERSION})",
+            remedy="It was left as it is; install that durable_nb (pip install -U durable_nb), or choose "
+            "another path with db=.",
+        )
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring a database of ours, or an empty one, to our version: all of it or nothing.
+
+    Args:
+        connection: A connection to it, outside a transaction.
+        path: Its file, for messages.
+
+    Raises:
+        StoreTooNew: Another process has brought it beyond our version meanwhile.
+        StoreUnreadable: Another application has taken it meanwhile.
+    """
+    if check(connection, path) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for script in MIGRATIONS[check(connection, path) :]:
+            for statement in script:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def run_row(run: Run) -> tuple[Any, ...]:
+    """A run as the values of its columns."""
+    return (
+        run.run_id,
+        run.workflow,
+        run.status.value,
+        run.epoch,
+        run.passes,
+        run.code,
+        run.arguments,
+        run.shown,
+        run.python,
+        run.parent,
+        run.owner,
+        *payload_row(run.result),
+        run.created_at,
+        run.updated_at,
+    )
+
+
+def step_row(step: Step) -> tuple[Any, ...]:
+    """A step as the values of its columns."""
+    return (
+        step.run_id,
+        step.step_id,
+        step.kind.value,
+        step.status.value,
+        step.attempt,
+        step.epoch,
+        step.began,
+        step.recorded,
+        step.code,
+        step.arguments,
+        step.shown,
+        step.reads,
+        step.once,
+        *payload_row(step.payload),
+        step.started_at,
+        step.finished_at,
+        step.delivered_by,
+    )
+
+
+def signal_row(signal: Signal) -> tuple[Any, ...]:
+    """A signal as the values of its columns."""
+    return (
+        signal.run_id,
+        signal.name,
+        *payload_row(signal.payload),
+        signal.delivered_by,
+        signal.delivered_at,
+    )
+
+
+def read_run(row: Sequence[Any]) -> Run:
+    """The run in a row of ``runs``."""
+    values = *row[:2], _RUN_STATUSES[row[2]], *row[3:11], _read_payload(row[11:15]), *row[15:]
+    return Run(*values)
+
+
+def read_step(row: Sequence[Any]) -> Step:
+    """The step in a row of ``steps``."""
+    kind, status, once = _STEP_KINDS[row[2]], _STEP_STATUSES[row[3]], bool(row[12])
+    values = *row[:2], kind, status, *row[4:12], once, _read_payload(row[13:17]), *row[17:]
+    return Step(*values)
+
+
+def read_signal(row: Sequence[Any]) -> Signal:
+    """The signal in a row of ``signals``."""
+    values = *row[:2], Payload(*row[2:6]), *row[6:]
+    return Signal(*values)
+
+
+def payload_row(payload: Payload | None) -> tuple[Any, ...]:
+    """A payload, or none, as the values of its four columns."""
+    if payload is None:
+        return None, None, None, None
+    return payload.format, payload.data, payload.blob, payload.signature
+
+
+def _read_payload(columns: Sequence[Any]) -> Payload | None:
+    return None if columns[0] is None else Payload(*columns)

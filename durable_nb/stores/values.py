@@ -1,0 +1,164 @@
+"""The value-level face of stores: what users subclass for another backend, and what ours offer too."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+from durable_nb import codec
+from durable_nb.loop import AWAITING
+from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.stores.base import Journal, load_payload, store_payload
+from durable_nb.stores.memory import MemoryJournal
+
+__all__ = ["InMemoryStore", "JournalStore", "SQLiteStore", "Store"]
+
+
+class Store(ABC):
+    """Keeps results and signals as values. Subclass it, and give an instance as ``Workflow(db=…)``.
+
+    What a run keeps through a subclass is plain JSON data: dicts, lists, strings, numbers.
+    """
+
+    @abstractmethod
+    async def setup(self) -> None:
+        """Create what the store needs; harmless when called again."""
+
+    @abstractmethod
+    async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
+        """Whether there is a result of a step, and the result."""
+
+    @abstractmethod
+    async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
+        """Keep the result of a step, made by the attempt of that number."""
+
+    @abstractmethod
+    async def mark_run_done(self, run_id: str) -> None:
+        """Note that a run is done."""
+
+    @abstractmethod
+    async def mark_run_failed(self, run_id: str, error: str) -> None:
+        """Note that a run has failed, and how."""
+
+    @abstractmethod
+    async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
+        """Whether a signal was delivered, and its payload."""
+
+    @abstractmethod
+    async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
+        """Deliver a signal; True if it was the first of its name, else nothing is changed."""
+
+
+class JournalStore(Store):
+    """A store of ours, by value; it can be used from any event loop.
+
+    Args:
+        journal: The journal behind it.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.journal.location!r}>"
+
+    async def setup(self) -> None:
+        """Create or migrate the store."""
+        await AWAITING.store(self.journal.setup())
+
+    async def close(self) -> None:
+        """Release what the store holds."""
+        await AWAITING.store(self.journal.close())
+
+    async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
+        """Whether a step is done, and its result."""
+        return _value(await AWAITING.store(self._get_step(run_id, step_id)))
+
+    async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
+        """Record a result as if the step had run."""
+        step = Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, attempt, payload=codec.encode(result))
+        await AWAITING.store(self._set_step(step))
+
+    async def mark_run_done(self, run_id: str) -> None:
+        """Record that a run is done."""
+        await AWAITING.store(self._mark(run_id, RunStatus.DONE, None))
+
+    async def mark_run_failed(self, run_id: str, error: str) -> None:
+        """Record that a run has failed, and how."""
+        await AWAITING.store(self._mark(run_id, RunStatus.FAILED, error))
+
+    async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
+        """Whether a signal was delivered, and its payload."""
+        return _value(await AWAITING.store(self._get_signal(run_id, name)))
+
+    async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
+        """Deliver a signal; True if it was the first of its name."""
+        signal = Signal(run_id, name, codec.encode(payload), delivered_at=time.time())
+        return await AWAITING.store(self._set_signal(signal))
+
+    async def _get_step(self, run_id: str, step_id: str) -> Payload | None:
+        await self.journal.setup()
+        step = await self.journal.get_step(run_id, step_id)
+        if step is None or step.status is not StepStatus.DONE or step.payload is None:
+            return None
+        return await load_payload(self.journal, step.payload)
+
+    async def _set_step(self, step: Step) -> None:
+        run = await self._run(step.run_id)
+        payload = await store_payload(self.journal, step.payload) if step.payload else None
+        now = time.time()
+        await self.journal.put_step(
+            replace(step, payload=payload, epoch=run.epoch, started_at=now, finished_at=now)
+        )
+
+    async def _mark(self, run_id: str, status: RunStatus, error: str | None) -> None:
+        run = await self._run(run_id)
+        result = None if error is None else codec.encode(error)
+        await self.journal.finish_run(replace(run, status=status, result=result, updated_at=time.time()))
+
+    async def _run(self, run_id: str) -> Run:
+        await self.journal.setup()
+        known = await self.journal.get_run(run_id)
+        return known or (await self.journal.open_run(Run(run_id, ""))).run
+
+    async def _get_signal(self, run_id: str, name: str) -> Payload | None:
+        await self.journal.setup()
+        signal = await self.journal.get_signal(run_id, name)
+        return None if signal is None else await load_payload(self.journal, signal.payload)
+
+    async def _set_signal(self, signal: Signal) -> bool:
+        await self.journal.setup()
+        return await self.journal.put_signal(
+            replace(signal, payload=await store_payload(self.journal, signal.payload))
+        )
+
+
+def _value(payload: Payload | None) -> tuple[bool, Any]:
+    return (False, None) if payload is None else (True, codec.decode(payload))
+
+
+class SQLiteStore(JournalStore):
+    """Runs in a SQLite file.
+
+    Args:
+        path: The file; it is created when first used.
+
+    Example:
+        >>> SQLiteStore("runs.db")
+        <SQLiteStore '…/runs.db'>
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        from durable_nb.stores import open_journal
+
+        super().__init__(open_journal(path))
+
+
+class InMemoryStore(JournalStore):
+    """Runs in memory: for tests and for trying things out; nothing survives the process."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryJournal())

@@ -1,0 +1,237 @@
+"""The public face for functions: ``Workflow``, its decorators, its signals."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from durable_nb import engine, scopes, settings, signals
+from durable_nb.backoff import BackoffStrategy, exponential
+from durable_nb.entry import WorkflowFunction, check_run_id
+from durable_nb.errors import InvalidOption, NoOpenRun
+from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.stores import open_journal
+from durable_nb.tasks import Policy, Task, check_function, name_of
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+    from typing import Self
+
+    from durable_nb.engine import OpenRun
+    from durable_nb.loop import Colour
+    from durable_nb.stores.base import Journal
+
+__all__ = ["SyncFace", "Workflow"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Workflow:
+    """Tasks and workflows whose results are kept in one store.
+
+    Args:
+        name: What its runs are filed under.
+        db: A path, a ``sqlite:///`` URL, or a store of your own.
+        default_retries: Further attempts of a task after its first.
+        default_backoff: How long to wait before each, in seconds.
+
+    Example:
+        >>> wf = Workflow("orders", db="orders.db")
+        >>> wf
+        <Workflow 'orders' on 'orders.db'>
+    """
+
+    def __init__(
+        self,
+        name: str,
+        db: str | os.PathLike[str] | Journal = settings.DB,
+        default_retries: int = settings.RETRIES,
+        default_backoff: BackoffStrategy | None = None,
+    ) -> None:
+        self.name = name
+        self.db = db
+        self._policy = Policy(default_retries, default_backoff or exponential())
+        self.attached: scopes.Scope | None = None
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name!r} on {str(self.db)!r}>"
+
+    @functools.cached_property
+    def journal(self) -> Journal:
+        """Where its runs are kept; shared by all users of one database in this process."""
+        return open_journal(self.db)
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        retries: int | None = None,
+        backoff: BackoffStrategy | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retries: int | None = None,
+        backoff: BackoffStrategy | None = None,
+    ) -> Any:
+        """Make a function a task: called in a run, its result is checkpointed and a re-run gets it back.
+
+        Args:
+            function: The function, sync or async.
+            name: What its steps are called; its own name if not given.
+            retries: Further attempts after the first.
+            backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
+
+        Raises:
+            TypeError: It is no function, or a generator.
+
+        Example:
+            >>> @Workflow("orders").task(retries=5)
+            ... async def charge(order: str) -> str: ...
+        """
+        if function is None:
+            return functools.partial(self._task, name=name, retries=retries, backoff=backoff)
+        return self._task(function, name=name, retries=retries, backoff=backoff)
+
+    def _task(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None,
+        retries: int | None,
+        backoff: BackoffStrategy | None,
+    ) -> Task[P, R]:
+        check_function(function, "task")
+        policy = Policy(self._policy.retries if retries is None else retries, backoff or self._policy.backoff)
+        if policy.retries < 0:
+            raise InvalidOption(f"retries={policy.retries} makes no sense", remedy="Give 0 or more.")
+        return Task(function, name=name or name_of(function), policy=policy, workflow=self)
+
+    @overload
+    def workflow(self, function: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
+    @overload
+    def workflow(self, /, *, id: str | None = None) -> Callable[[Callable[P, R]], WorkflowFunction[P, R]]: ...
+
+    def workflow(self, function: Callable[..., Any] | None = None, /, *, id: str | None = None) -> Any:
+        """Make a function the entry point of runs.
+
+        Args:
+            function: The function.
+            id: A template for run ids, filled from the arguments, such as ``order-{order_id}``; without one
+                the id is workflow name, function name and argument values, joined by ``-``.
+
+        Example:
+            >>> @Workflow("orders").workflow(id="order-{order_id}")
+            ... async def process(order_id: str) -> str: ...
+        """
+        if function is None:
+            return lambda function: WorkflowFunction(self, function, id)
+        return WorkflowFunction(self, function, id)
+
+    def attach(self, run: OpenRun | None) -> None:
+        """Have calls outside every scope belong to ``run``, as in a notebook's ordinary cells."""
+        self.attached = scopes.KeyedScope(run) if run else None
+
+    async def signal(self, name: str, poll: float = settings.SIGNAL_POLL) -> Any:
+        """Wait in a run for a value from outside; one that came before is there at once, a restart or not.
+
+        Args:
+            name: The signal's name; its value is the same wherever the run waits for it.
+            poll: Seconds between two looks at the store.
+
+        Raises:
+            NoOpenRun: It is called outside a run (also a RuntimeError).
+
+        Example:
+            >>> async def review(wf: Workflow) -> str:
+            ...     return "published" if await wf.signal("approval") else "withdrawn"
+        """
+        return await self._signal(name, poll, AWAITING)
+
+    async def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
+        """Deliver a signal to a run, from anywhere, also before it exists; the first delivery of a name wins.
+
+        Args:
+            run_id: The run.
+            name: The signal's name.
+            payload: The value, kept as it is: False and None are answers too.
+
+        Returns:
+            True if this was the first delivery.
+
+        Example:
+            >>> async def approve(wf: Workflow) -> bool:
+            ...     return await wf.complete("order-a17", "approval", {"approved": True})
+        """
+        return await self._complete(run_id, name, payload, AWAITING)
+
+    @property
+    def sync(self) -> SyncFace:
+        """The same for synchronous code: ``wf.sync.signal(…)``, ``wf.sync.complete(…)``."""
+        return SyncFace(self)
+
+    def close(self) -> None:
+        """Release the database; a later call opens it again, and a script that never closes still exits."""
+        journal = self.__dict__.pop("journal", None)
+        if journal is not None:
+            drive(BLOCKING.store(journal.close()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _signal(self, name: str, poll: float, colour: Colour) -> Any:
+        scope = scopes.current() or self.attached
+        if scope is None:
+            raise NoOpenRun(
+                f"signal({name!r}) was called outside a run",
+                remedy="Call it in a @wf.workflow, or open a run: %durable_workflow RUN_ID",
+            )
+        step_id = scope.named_id(signals.signal_step(name))
+        return await signals.wait(scope.run, step_id, name, poll, colour)
+
+    async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
+        signal = signals.pack(check_run_id(run_id), name, payload, engine.this_process())
+        return await colour.store(signals.deliver(self.journal, signal))
+
+
+class SyncFace:
+    """What only async code could await, for synchronous code.
+
+    Args:
+        workflow: The workflow.
+    """
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+
+    def signal(self, name: str, poll: float = settings.SIGNAL_POLL) -> Any:
+        """Wait in a run for a value from outside: see ``Workflow.signal``."""
+        return drive(self._workflow._signal(name, poll, BLOCKING))  # noqa: SLF001 - the same object's other face
+
+    def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
+        """Deliver a signal to a run: see ``Workflow.complete``."""
+        return drive(self._workflow._complete(run_id, name, payload, BLOCKING))  # noqa: SLF001

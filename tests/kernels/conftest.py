@@ -1,0 +1,47 @@
+"""Kernels for tests, shut down with them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .kernel import Kernel
+
+
+@pytest.fixture
+def kernel_factory(tmp_path):
+    """Starts kernels: ``kernel_factory(cwd=..., NAME="value")``; by default in ``tmp_path/work``."""
+    started = []
+
+    def start(cwd=None, **env):
+        if cwd is None:
+            cwd = tmp_path / "work"
+            cwd.mkdir(exist_ok=True)
+        started.append(Kernel(cwd, tmp_path / f"home-{len(started)}", **env))
+        return started[-1]
+
+    yield start
+    for kernel in started:
+        kernel.shutdown()
+
+
+@pytest.fixture
+def kernel(kernel_factory):
+    """One kernel in a directory of its own."""
+    return kernel_factory()
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """A kernel with the magics of probe.py, one for all tests of a module."""
+    home = tmp_path_factory.mktemp("probed")
+    kernel = Kernel(home, home / "home", **probe_env())
+    kernel.run("%load_ext probe")
+    yield kernel
+    kernel.shutdown()
+
+
+def probe_env():
+    """The environment in which ``import probe`` works."""
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}

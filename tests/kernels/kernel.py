@@ -1,0 +1,206 @@
+"""Real kernels for tests: started, interrupted, killed, and never left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty
+
+from jupyter_client.manager import KernelManager
+
+ANSI = re.compile(r"\x1b\[[\d;]*m")
+TIMEOUT = 60.0
+
+
+class KernelDied(Exception):
+    """The kernel's process ended while a cell was running."""
+
+
+@dataclass
+class Cell:
+    """What came back from one execution of a cell."""
+
+    reply: dict
+    messages: list[dict] = field(repr=False)
+    seconds: float
+
+    @property
+    def status(self):
+        return self.reply["status"]
+
+    @property
+    def execution_count(self):
+        return self.reply["execution_count"]
+
+    @property
+    def outputs(self):
+        """What the notebook would hold, as nbclient computes it."""
+        outputs = []
+        clear = False
+        for message in self.messages:
+            kind, content = message["msg_type"], message["content"]
+            if kind == "update_display_data":
+                _update(outputs, content)
+                continue
+            clear = clear or kind == "clear_output"
+            if clear and not (kind == "clear_output" and content["wait"]):
+                outputs.clear()
+                clear = False
+            if kind != "clear_output":
+                _append(outputs, kind, content)
+        return [{key: value for key, value in one.items() if key != "transient"} for one in outputs]
+
+    @property
+    def error(self):
+        """Name, message and plain traceback of the error that ended the cell; None if none did."""
+        for one in self.outputs:
+            if one["output_type"] == "error":
+                return ANSI.sub("", "\n".join([f"{one['ename']}: {one['evalue']}", *one["traceback"]]))
+        return None
+
+    @property
+    def text(self):
+        return self._stream("stdout")
+
+    @property
+    def stderr(self):
+        return self._stream("stderr")
+
+    @property
+    def result(self):
+        """The last expression's value by MIME type, or None."""
+        data = [one["data"] for one in self.outputs if one["output_type"] == "execute_result"]
+        return data[-1] if data else None
+
+    def _stream(self, name):
+        return "".join(one["text"] for one in self.outputs if one.get("name") == name)
+
+
+def _update(outputs, content):
+    for one in outputs:
+        if one.get("transient", {}).get("display_id") == content["transient"]["display_id"]:
+            one.update(content)
+
+
+def _append(outputs, kind, content):
+    last = outputs[-1] if outputs else {}
+    if kind == "stream" and last.get("name") == content["name"]:
+        last["text"] += content["text"]
+    else:
+        outputs.append({"output_type": kind, **content})
+
+
+class Kernel:
+    """A kernel of this interpreter in a directory, cut off from the user's own configuration.
+
+    Args:
+        cwd: Where it works.
+        env: Further environment variables.
+    """
+
+    DISPLAYED = frozenset(
+        {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
+    )
+
+    def __init__(self, cwd, home, **env):
+        self.cwd = Path(cwd)
+        self._home = Path(home)
+        self._env = {**os.environ, **self._isolation(), **env}
+        self._env.pop("PYTEST_CURRENT_TEST", None)  # with it ipykernel captures no file descriptors
+        self._start()
+
+    def run(self, code, *, timeout=TIMEOUT, **request):
+        """Execute a cell and wait for the end of it; `request` goes to ``client.execute``."""
+        return self.wait(self.start(code, **request), timeout=timeout)
+
+    def start(self, code, **request):
+        """Begin to execute a cell; gives what to pass to `wait`."""
+        self._started_at = time.monotonic()
+        return self.client.execute(code, **{"allow_stdin": False, **request})
+
+    def wait(self, request, *, timeout=TIMEOUT, until=None):
+        """Wait for the end of a cell, or until it displayed the text `until`, which gives None."""
+        deadline = time.monotonic() + timeout
+        while (reply := self._reply(request)) is None or not self._idle(request):
+            self._receive(deadline)
+            if until is not None and until in self._text(request):
+                return None
+        seconds = time.monotonic() - self._started_at
+        shown = [one for one in self._messages[request] if one["msg_type"] in self.DISPLAYED]
+        return Cell(reply, shown, seconds)
+
+    def interrupt(self):
+        self.manager.interrupt_kernel()
+
+    def sigkill(self):
+        """Kill the kernel's process as the kernel's out-of-memory killer would, and see it dead."""
+        process = self.manager.provisioner.process
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+    def restart(self):
+        """A new kernel in the same directory."""
+        self.shutdown()
+        self._start()
+
+    def shutdown(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+    @property
+    def alive(self):
+        return self.manager.is_alive()
+
+    def _isolation(self):
+        names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+        folders = {name: self._home / name.lower() for name in names}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        return {
+            **{name: str(folder) for name, folder in folders.items()},
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+
+    def _start(self):
+        self._messages = {}
+        self._replies = {}
+        self.manager = KernelManager(connection_file=str(self._home / f"kernel-{time.monotonic_ns()}.json"))
+        self.manager.kernel_spec.argv[0] = sys.executable
+        self.manager.start_kernel(
+            cwd=str(self.cwd), env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.client = self.manager.client()
+        self.client.start_channels()
+        try:
+            self.client.wait_for_ready(timeout=TIMEOUT)
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def _receive(self, deadline):
+        if time.monotonic() > deadline:
+            raise TimeoutError(self._messages)
+        try:
+            message = self.client.get_iopub_msg(timeout=0.05)
+            self._messages.setdefault(message["parent_header"].get("msg_id"), []).append(message)
+        except Empty:
+            if not self.alive:
+                raise KernelDied from None
+
+    def _reply(self, request):
+        try:
+            reply = self.client.get_shell_msg(timeout=0)
+            self._replies[reply["parent_header"]["msg_id"]] = reply["content"]
+        except Empty:
+            pass
+        return self._replies.get(request)
+
+    def _idle(self, request):
+        return any(one["content"].get("execution_state") == "idle" for one in self._messages.get(request, ()))
+
+    def _text(self, request):
+        return "".join(one["content"].get("text", "") for one in self._messages.get(request, ()))

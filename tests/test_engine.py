@@ -1,0 +1,57 @@
+"""The table of what replays and what runs, row by row."""
+
+import pytest
+
+from durable_nb.engine import decide
+from durable_nb.errors import StepChanged, StepInDoubt
+from durable_nb.records import Action, Call, Step, StepKind, StepStatus
+
+DONE = Step("r", "s", StepKind.TASK, StepStatus.DONE, code="c1", arguments="n=1 m=2")
+STARTED = Step("r", "s", StepKind.CELL, StepStatus.STARTED, code="c1")
+FAILED = Step("r", "s", StepKind.TASK, StepStatus.FAILED, code="c1")
+RESET = Step("r", "s", StepKind.TASK, StepStatus.RESET, code="c1")
+SAME = Call("s", code="c1", arguments="n=1 m=2")
+
+
+@pytest.mark.parametrize(
+    ("record", "call", "action"),
+    [
+        (None, SAME, Action.RUN),
+        (DONE, SAME, Action.REPLAY),
+        (RESET, SAME, Action.RUN),
+        (STARTED, SAME, Action.RUN),
+        (STARTED, SAME._replace(once=True), Action.ASK),
+        (FAILED, SAME, Action.RUN),
+        (FAILED, SAME._replace(moved_on=True), Action.REPLAY),
+        (FAILED, SAME._replace(moved_on=True, kind=StepKind.CELL), Action.RUN),
+        (FAILED, SAME._replace(once=True), Action.ASK),
+        (DONE, SAME._replace(code="c2"), Action.REPLAY),
+        (DONE, SAME._replace(code="c2", on_edit="rerun"), Action.RUN),
+        (DONE, SAME._replace(code="c2", on_edit="ask"), Action.ASK),
+        (DONE, SAME._replace(code="c2", on_edit="error"), Action.REFUSE),
+        (DONE, SAME._replace(code="c2", on_edit="rerun", once=True), Action.ASK),
+        (DONE, SAME._replace(code=None), Action.REPLAY),
+        (DONE, SAME._replace(arguments="n=7 m=2"), Action.REFUSE),
+        (DONE, SAME._replace(arguments="n=7 m=2", on_change="rerun"), Action.RUN),
+        (DONE, SAME._replace(arguments="n=7 m=2", on_change="keep"), Action.REPLAY),
+        (DONE, SAME._replace(arguments="n=7 m=2", on_change="rerun", once=True), Action.ASK),
+        (DONE, SAME._replace(arguments="n=1"), Action.REFUSE),
+        (DONE, SAME._replace(arguments="n=1 m=?"), Action.REPLAY),
+        (DONE, SAME._replace(arguments="n=7 m=?"), Action.REFUSE),
+    ],
+)
+def test_each_row_of_the_table(record, call, action):
+    assert decide(record, call).action is action
+
+
+def test_what_is_replayed_although_it_changed_is_told():
+    assert decide(DONE, SAME._replace(code="c2")).notice
+    assert not decide(DONE, SAME).notice
+
+
+def test_a_changed_argument_is_an_error_of_its_own_class():
+    assert decide(DONE, SAME._replace(arguments="n=7 m=2")).error is StepChanged
+
+
+def test_a_step_marked_once_that_may_have_run_is_in_doubt():
+    assert decide(STARTED, SAME._replace(once=True)).error is StepInDoubt

@@ -1,0 +1,45 @@
+"""What the README shows works as it is printed there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(section):
+    text = README.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_notebook_blocks_run_in_a_kernel_and_again_after_a_kill(kernel):
+    cells = blocks("In a notebook")
+    assert len(cells) == 4
+    assert [kernel.run(cell).status for cell in cells] == ["ok"] * 4
+    kernel.sigkill()
+    kernel.restart()
+    again = [kernel.run(cell) for cell in cells]
+    assert [cell.status for cell in again] == ["ok"] * 4
+    assert again[-1].text == "34\n"
+    assert "replayed" in again[1].badge
+
+
+def test_the_script_runs_once_and_replays(tmp_path):
+    (script,) = blocks("In a script")
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True) for _ in range(2)
+    )
+    result = "['receipt for a17', 'receipt for a17-delivery']\n"
+    assert first.stdout == "charging a17\ncharging a17-delivery\n" + result
+    assert second.stdout == result
+
+
+def test_the_options_it_names_are_those_that_there_are():
+    from durable_nb.notebook.magics import _step_parser
+
+    named = set(re.findall(r"\| `(--[a-z-]+)", README.read_text(encoding="utf-8")))
+    there = {option for action in _step_parser()._actions for option in action.option_strings}
+    assert named == there
