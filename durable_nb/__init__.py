@@ -16,21 +16,30 @@ and then ``@wf.task`` and ``@wf.workflow``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durable_nb.backoff import BackoffStrategy, constant, exponential, linear
 from durable_nb.errors import DurableError
-from durable_nb.workflow import Workflow
+from durable_nb.stores import Store
+from durable_nb.workflow import NOTEBOOK, RunContext, Workflow
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from durable_nb.stores.values import InMemoryStore, SQLiteStore
+
 __all__ = [
     "BackoffStrategy",
     "DurableError",
+    "InMemoryStore",
+    "RunContext",
+    "SQLiteStore",
+    "Store",
     "Workflow",
     "__version__",
     "constant",
+    "durable_step",
+    "durable_workflow",
     "exponential",
     "linear",
     "load_ipython_extension",
@@ -38,9 +47,21 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+durable_step = NOTEBOOK.task
+durable_workflow = NOTEBOOK.workflow
+
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
     """Register the magics: what ``%load_ext durable_nb`` calls."""
     from durable_nb.notebook import magics
 
     magics.load(ipython)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what not everybody needs when it is first asked for."""
+    if name in ("InMemoryStore", "SQLiteStore"):
+        from durable_nb.stores import values
+
+        return getattr(values, name)
+    raise AttributeError(f"module 'durable_nb' has no attribute {name!r}")

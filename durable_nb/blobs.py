@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
+from durable_nb import settings
 from durable_nb.errors import StepNotRestored, StoreUnavailable
+from durable_nb.records import Payload
 
-__all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
+__all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs", "fetch", "spill"]
 
 BlobData: TypeAlias = bytes | bytearray | memoryview | Iterable[bytes | bytearray | memoryview]
 """Bytes in one piece, or in several that are joined without a copy in memory."""
@@ -183,6 +187,22 @@ class MemoryBlobs:
 
     def path(self, digest: str) -> None:
         """None: no file holds them."""
+
+
+async def spill(blobs: Blobs | None, payload: Payload) -> Payload:
+    """A payload as a row can hold it: bytes above the threshold are put into a blob first."""
+    if blobs is None or len(payload.data) <= settings.BLOB_THRESHOLD:
+        return payload
+    digest = await asyncio.to_thread(blobs.put, payload.data)
+    return replace(payload, data=b"", blob=digest)
+
+
+async def fetch(blobs: Blobs | None, payload: Payload) -> Payload:
+    """A payload with its bytes, read from the blob if they are in one."""
+    if blobs is None or payload.blob is None:
+        return payload
+    data = await asyncio.to_thread(blobs.get, payload.blob)
+    return replace(payload, data=data, blob=None)
 
 
 def _copy(parts: Iterable[bytes | bytearray | memoryview], file: BinaryIO) -> tuple[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -12,7 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import codec, fingerprint, loop, settings
+from durable_nb import codec, fingerprint, loop
+from durable_nb.blobs import fetch, spill
 from durable_nb.errors import DurableError, RunChanged, StepChanged, StepInDoubt, located
 from durable_nb.records import (
     Action,
@@ -157,6 +157,8 @@ class OpenRun:
             StepInDoubt: A once step was started and never finished.
         """
         loop.check_process()
+        if not self.journal.whole_runs and call.step_id not in self.history:
+            await self._look_up(call.step_id, colour)
         decision = self.decide(call)
         record = self.history.get(call.step_id)
         if decision.action is Action.REPLAY and record is not None:
@@ -167,6 +169,11 @@ class OpenRun:
         if call.once or call.kind is StepKind.CELL:
             await colour.store(self._commit(step))
         return Begun(call, decision, step)
+
+    async def _look_up(self, step_id: str, colour: Colour) -> None:
+        step = await colour.store(self.journal.get_step(self.run_id, step_id))
+        if step is not None:
+            self.history[step_id] = step
 
     async def complete_step(
         self, begun: Begun, payload: Payload, colour: Colour, *, delivered_by: str | None = None
@@ -184,8 +191,7 @@ class OpenRun:
         payload = step.payload or codec.encode(None)
         if payload.blob is None:
             return payload
-        data = await colour.store(asyncio.to_thread(self.journal.blobs.get, payload.blob))
-        return replace(payload, data=data, blob=None)
+        return await colour.store(fetch(self.journal.blobs, payload))
 
     async def reset(self, step_ids: list[str], colour: Colour) -> None:
         """Have steps run again at their next call; their old results stay until then."""
@@ -199,7 +205,7 @@ class OpenRun:
         await colour.store(self._mark(run, result))
 
     async def _mark(self, run: Run, result: Payload | None) -> None:
-        stored = await self._stored(result) if result else None
+        stored = await spill(self.journal.blobs, result) if result else None
         self.run = replace(run, result=stored)
         await self.journal.finish_run(self.run)
 
@@ -217,16 +223,10 @@ class OpenRun:
         # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
         with located(run_id=self.run_id, step=step.step_id):
             if step.payload is not None:
-                step = replace(step, payload=await self._stored(step.payload))
+                step = replace(step, payload=await spill(self.journal.blobs, step.payload))
             await self.journal.put_step(step)
         self.history[step.step_id] = step
         return step
-
-    async def _stored(self, payload: Payload) -> Payload:
-        if len(payload.data) <= settings.BLOB_THRESHOLD:
-            return payload
-        digest = await asyncio.to_thread(self.journal.blobs.put, payload.data)
-        return replace(payload, data=b"", blob=digest)
 
     def _started(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
         return Step(

@@ -50,7 +50,6 @@ class WorkflowFunction(Generic[P, R]):
         self.workflow = workflow
         self.function = function
         self.template = template
-        self.workflow_id = f"{workflow.name}.{name_of(function)}"
         self.is_async = inspect.iscoroutinefunction(function)
         self._arguments = Arguments(function)
         self._code = fingerprint.function(function)
@@ -76,6 +75,11 @@ class WorkflowFunction(Generic[P, R]):
         work = self._pass(opening, functools.partial(self.function, *args, **kwargs), colour)
         result: Any = work if self.is_async else drive(work)
         return result  # type: ignore[no-any-return]
+
+    @property
+    def workflow_id(self) -> str:
+        """What its runs are filed under."""
+        return f"{self.workflow.name}.{name_of(self.function)}"
 
     def run_id(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The id that these arguments give, by the template or without one."""

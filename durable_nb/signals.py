@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
+from durable_nb.blobs import spill
 from durable_nb.errors import located
 from durable_nb.records import Call, Payload, RunStatus, Signal, StepKind
 
@@ -31,7 +33,8 @@ async def deliver(journal: Journal, signal: Signal) -> bool:
         True if this was the first.
     """
     await journal.setup()
-    return await journal.put_signal(signal)
+    payload = await spill(journal.blobs, signal.payload)
+    return await journal.put_signal(replace(signal, payload=payload))
 
 
 async def wait(run: OpenRun, step_id: str, name: str, poll: float, colour: Colour) -> Any:
@@ -59,8 +62,8 @@ async def _first_delivery(run: OpenRun, begun: Begun, name: str, poll: float, co
             await colour.sleep(poll)
             signal = await colour.store(run.journal.get_signal(run.run_id, name))
         await run.mark(RunStatus.RUNNING, colour)
-    await run.complete_step(begun, signal.payload, colour, delivered_by=signal.delivered_by)
-    return codec.decode(signal.payload)
+    step = await run.complete_step(begun, signal.payload, colour, delivered_by=signal.delivered_by)
+    return codec.decode(await run.load(step, colour))
 
 
 def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:

@@ -54,7 +54,7 @@ class CellReport:
         step: The step's id, if it is a durable cell.
         took: Seconds it took this time, as seen from outside.
         seconds: Seconds of the recorded execution, for a durable cell.
-        saved: Seconds that its replay saved.
+        saved: Seconds that its replay saved: those of the recorded execution less those it took.
         error: How it failed, in one line.
     """
 
@@ -116,7 +116,7 @@ async def run_notebook(
     on_cell: OnCell | None = None,
     on_kernel: OnKernel | None = None,
     kernel_name: str | None = None,
-    timeout: float | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - of a cell, not of the call
     env: Mapping[str, str] | None = None,
 ) -> Report:
     """Run a notebook's code cells in order, in a kernel of its own, until one fails or the kernel dies.
@@ -136,12 +136,13 @@ async def run_notebook(
         What became of each cell.
 
     Raises:
-        InvalidOption: The file is not there, or no notebook.
+        InvalidOption: The file is not there, or no notebook; or no kernel has that name.
         DurableError: The kernel did not start.
     """
     notebook = _read(path)
     started = time.monotonic()
-    async with _kernel(notebook, cwd, kernel_name, timeout, env) as client:
+    client = _client(notebook, kernel_name, timeout)
+    async with _kernel(client, cwd, env):
         pid = getattr(client.km.provisioner, "pid", None)
         if on_kernel is not None:
             on_kernel(pid)
@@ -179,7 +180,9 @@ class _Passage:
             self._tell(position, running)
             started = time.monotonic()
             ended = await self._execute(running)
-            self._tell(position, replace(ended, took=time.monotonic() - started))
+            took = time.monotonic() - started
+            ended = replace(ended, took=took, saved=max(0.0, ended.saved - took))
+            self._tell(position, ended)
             if ended.state in {CellState.FAILED, CellState.KILLED}:
                 return
 
@@ -193,8 +196,8 @@ class _Passage:
         except CellExecutionError as error:
             return replace(cell, state=CellState.FAILED, error=f"{error.ename}: {error.evalue}")
         except CellTimeoutError:
-            error = f"it took longer than {self.client.timeout:g} s"
-            return replace(cell, state=CellState.FAILED, error=error)
+            late = f"it took longer than {self.client.timeout_func(source):g} s"
+            return replace(cell, state=CellState.FAILED, error=late)
         return _with_facts(cell, source.outputs)
 
     def _tell(self, position: int, cell: CellReport) -> None:
@@ -235,14 +238,14 @@ def _title(source: str) -> str:
 
 def _read(path: str | os.PathLike[str]) -> Any:
     try:
-        return nbformat.read(Path(path), as_version=4)
+        return nbformat.read(Path(path), as_version=4)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise InvalidOption(f"{os.fspath(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, nbformat.ValidationError, AttributeError):
         raise InvalidOption(f"{os.fspath(path)!r} is no notebook") from None
 
 
-class _ThisPython(KernelSpecManager):  # type: ignore[misc]
+class _ThisPython(KernelSpecManager):
     """Knows one kernel, the Python that asks, whatever is installed or shadowed on the machine."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -250,26 +253,35 @@ class _ThisPython(KernelSpecManager):  # type: ignore[misc]
         return KernelSpec(argv=argv, display_name=kernel_name, language="python")
 
 
-@asynccontextmanager
-async def _kernel(
-    notebook: Any,
-    cwd: str | os.PathLike[str],
-    kernel_name: str | None,
-    timeout: float | None,
-    env: Mapping[str, str] | None,
-) -> AsyncIterator[Any]:
-    """A client with a kernel that is ready, and gone afterwards."""
+def _client(notebook: Any, kernel_name: str | None, timeout: float | None) -> Any:
     if kernel_name is None:
         manager = AsyncKernelManager(kernel_spec_manager=_ThisPython())
     else:
+        _check_kernel(kernel_name)
         manager = AsyncKernelManager(kernel_name=kernel_name)
-    client = NotebookClient(notebook, km=manager, timeout=timeout, startup_timeout=STARTUP_TIMEOUT)
+    # Its own `timeout` takes whole seconds alone.
+    return NotebookClient(
+        notebook, km=manager, timeout_func=lambda _cell: timeout, startup_timeout=STARTUP_TIMEOUT
+    )
+
+
+def _check_kernel(name: str) -> None:
+    installed = KernelSpecManager().find_kernel_specs()
+    if name not in installed:
+        there = ", ".join(sorted(installed))
+        raise InvalidOption(f"no kernel is called {name!r}", remedy=f"There are: {there}.")
+
+
+@asynccontextmanager
+async def _kernel(
+    client: Any, cwd: str | os.PathLike[str], env: Mapping[str, str] | None
+) -> AsyncIterator[None]:
+    """A kernel that is ready inside, and gone afterwards."""
     with tempfile.TemporaryFile() as stderr:
         try:
-            await _start(
-                client, stderr, cwd=os.fspath(cwd), env={**QUIET, **(os.environ if env is None else env)}
-            )
-            yield client
+            environment = {**QUIET, **(os.environ if env is None else env)}
+            await _start(client, stderr, cwd=os.fspath(cwd), env=environment)
+            yield
         finally:
             await _end(client)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import engine, scopes, settings, signals
@@ -11,11 +12,10 @@ from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.entry import WorkflowFunction, check_run_id
 from durable_nb.errors import InvalidOption, NoOpenRun
 from durable_nb.loop import AWAITING, BLOCKING, drive
-from durable_nb.stores import open_journal
+from durable_nb.stores import Place, open_journal
 from durable_nb.tasks import Policy, Task, check_function, name_of
 
 if TYPE_CHECKING:
-    import os
     from types import TracebackType
     from typing import Self
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["SyncFace", "Workflow"]
+__all__ = ["NOTEBOOK", "RunContext", "SyncFace", "Workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +47,7 @@ class Workflow:
     def __init__(
         self,
         name: str,
-        db: str | os.PathLike[str] | Journal = settings.DB,
+        db: Place = settings.DB,
         default_retries: int = settings.RETRIES,
         default_backoff: BackoffStrategy | None = None,
     ) -> None:
@@ -139,6 +139,13 @@ class Workflow:
             return lambda function: WorkflowFunction(self, function, id)
         return WorkflowFunction(self, function, id)
 
+    def move_to(self, *, name: str | None = None, db: Place | None = None) -> None:
+        """File later runs under another name, or keep them in another place; what is open stays open."""
+        self.name = name or self.name
+        if db is not None and db != self.db:
+            self.db = db
+            self.__dict__.pop("journal", None)
+
     def attach(self, run: OpenRun | None) -> None:
         """Have calls outside every scope belong to ``run``, as in a notebook's ordinary cells."""
         self.attached = scopes.KeyedScope(run) if run else None
@@ -218,6 +225,42 @@ class Workflow:
         return await colour.store(signals.deliver(self.journal, signal))
 
 
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The run that code is part of.
+
+    Attributes:
+        run_id: Its id.
+        workflow_id: What it is filed under.
+        store: Where it is kept.
+
+    Example:
+        >>> async def log_run() -> None:
+        ...     print(RunContext.current().run_id)
+    """
+
+    run_id: str
+    workflow_id: str
+    store: Journal
+    _scope: scopes.Scope
+
+    @classmethod
+    def current(cls) -> RunContext:
+        """The context of the run that the caller is in.
+
+        Raises:
+            NoOpenRun: It is in none.
+        """
+        scope = scopes.current()
+        if scope is None:
+            raise NoOpenRun("this code is not part of a run", remedy="Call it in a @wf.workflow.")
+        return cls(scope.run.run_id, scope.run.run.workflow, scope.run.journal, scope)
+
+    def next_step_id(self, name: str) -> str:
+        """Take the next id of a step of that name, as a call would."""
+        return self._scope.step_id(name, "")
+
+
 class SyncFace:
     """What only async code could await, for synchronous code.
 
@@ -235,3 +278,7 @@ class SyncFace:
     def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
         """Deliver a signal to a run: see ``Workflow.complete``."""
         return drive(self._workflow._complete(run_id, name, payload, BLOCKING))  # noqa: SLF001
+
+
+NOTEBOOK = Workflow(settings.WORKFLOW_NAME)
+"""The workflow of the notebook: ``%durable_workflow`` moves it to its database and opens a run of it."""

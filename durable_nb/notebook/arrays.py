@@ -7,13 +7,7 @@ from typing import Any, Final
 
 __all__ = ["Private", "is_array", "is_frozen", "owner", "reduce"]
 
-_FROZEN_MODULES: Final = (
-    "pandas._libs.missing",
-    "pandas._libs.tslibs",
-    "pandas.core.dtypes",
-    "pandas.core.indexes",
-    "pyarrow.",
-)
+_FROZEN_MODULES: Final = ("pandas._libs.missing", "pandas._libs.tslibs", "pyarrow.")
 
 
 class Private:
@@ -37,8 +31,10 @@ def is_array(kind: type) -> bool:
 
 def is_frozen(kind: type) -> bool:
     """Whether instances of a class of NumPy, pandas or Arrow never change: sharing one binds nobody."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and issubclass(kind, (numpy.dtype, numpy.generic, numpy.ufunc)):
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas.api.extensions")
+    if numpy is not None and issubclass(kind, (numpy.dtype, numpy.generic)):
+        return True
+    if pandas is not None and issubclass(kind, (sys.modules["pandas"].Index, pandas.ExtensionDtype)):
         return True
     return str(kind.__module__).startswith(_FROZEN_MODULES)
 
@@ -59,20 +55,28 @@ def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
         shared: Ids of the owners that several arrays of one pickle look at.
     """
     if kind is Private:
-        return value.array.__reduce_ex__(5)
+        reduced = value.array.__reduce_ex__(5)
+        return reduced if is_array(type(value.array)) else _made_private(reduced)
     if is_array(kind):
         return _reduce_array(value, kind, shared)
-    if str(kind.__module__).startswith("pandas."):
+    if _is_pandas(kind):
         return _made_private(value.__reduce_ex__(5))
     return NotImplemented
 
 
+def _is_pandas(kind: type) -> bool:
+    module = str(kind.__module__)
+    return module == "pandas" or module.startswith("pandas.")
+
+
 def _made_private(part: Any) -> Any:
-    if is_array(type(part)):
+    """Put what pandas shares between its objects, in what one of them reduces to, out of the memo's sight."""
+    kind, extensions = type(part), sys.modules.get("pandas.api.extensions")
+    if is_array(kind) or (extensions is not None and issubclass(kind, extensions.ExtensionArray)):
         return Private(part)
-    if type(part) is tuple:
-        return tuple(map(_made_private, part))
-    if type(part) is dict:
+    if kind in (tuple, list):
+        return kind(map(_made_private, part))
+    if kind is dict:
         return {key: _made_private(item) for key, item in part.items()}
     return part
 

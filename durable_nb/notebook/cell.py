@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint, scopes, tasks
@@ -109,7 +110,11 @@ def _show(
         step=begun.step.step_id,
         replayed=begun.replayed,
         seconds=seconds,
-        names=tuple(name for name in names if name not in unsaved),
+        names=tuple(name for name in names if name not in unsaved and not _is_module(session, name)),
         unsaved=unsaved,
         notice=notice,
     )
+
+
+def _is_module(session: Session, name: str) -> bool:
+    return isinstance(session.shell.user_ns.get(name), ModuleType)

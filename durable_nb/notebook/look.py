@@ -6,12 +6,11 @@ import re
 import types
 import weakref
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from durable_nb.notebook.pickling import Fingerprinter, NamedRef, reason
 from durable_nb.notebook.reducers import LRU_CACHE, importable
-from durable_nb.notebook.sharing import ATOMS, Sharing, is_flat
+from durable_nb.notebook.sharing import ATOMS, Sharing, containers, is_flat
 
 __all__ = ["RESULT", "Look", "Mark"]
 
@@ -21,8 +20,7 @@ RESULT: Final = "<result>"
 _OWNED_BY_IPYTHON: Final = re.compile(r"_i?\d*|_{2,3}|_i{2,3}|_[dio]h|In|Out|__\w+__")
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """What a name was bound to.
 
     Attributes:
@@ -106,6 +104,19 @@ class Look:
             if name in self.failed or (name not in saved and id(value) in self.anchors)
         }
 
+    def unsaveable(self, names: Collection[str]) -> dict[str, str]:
+        """Say which of the names to save cannot be: those that failed, and what needs their classes."""
+        found = {name: self.failed[name] for name in names if name in self.failed}
+        left = list(found)
+        while left:
+            cls = left.pop()
+            value = self.values[cls]
+            for name in self.sharing.holders([id(value)]) if issubclass(type(value), type) else ():
+                if name in names and name not in found:
+                    found[name] = f"it needs the class `{cls}`, which cannot be saved"
+                    left.append(name)
+        return found
+
     def note_result(self, user_ns: dict[str, Any], result: object, saved: Collection[str]) -> object:
         """Note what the cell's last value shares; gives what to save, a reference if a name has it."""
         if type(result) not in ATOMS:
@@ -124,17 +135,23 @@ class Look:
             self._fingerprint(self.fingerprinter, name, value)
 
     def _fingerprint(self, fingerprinter: Fingerprinter, name: str, value: object) -> None:
+        flat = is_flat(value)
         try:
-            self.marks[name] = Mark(id(value), fingerprinter.fingerprint(value))
+            self.marks[name] = Mark(id(value), fingerprinter.fingerprint(value, flat=flat))
         except Exception as error:
             self.failed[name] = reason(value, fingerprinter.culprit, error)
             self.marks[name] = Mark(id(value), None, _hold(value))
             return
         self.failed.pop(name, None)
-        if self._asks_sharing and is_flat(value):
-            self.sharing.add_flat(name, value)
-        elif self._asks_sharing:
+        if self._asks_sharing:
+            self._note_sharing(fingerprinter, name, value, flat=flat)
+
+    def _note_sharing(self, fingerprinter: Fingerprinter, name: str, value: object, *, flat: bool) -> None:
+        found = {id(value): value} if flat else containers(value)
+        if found is None:
             self.sharing.add(name, fingerprinter.visited(), fingerprinter.by_value)
+        else:
+            self.sharing.add_containers(name, found)
 
     def _note_failed_again(self, user_ns: dict[str, Any]) -> None:
         """What holds the unpicklable value of another name can be pickled with that name in its place."""
@@ -149,7 +166,9 @@ class Look:
         return Fingerprinter(user_ns, (*self.anchors, *unpicklable), self.fingerprinter.kept)
 
 
-def _is_hidden(name: str, hidden: Collection[str]) -> bool:
+def _is_hidden(name: object, hidden: Collection[str]) -> bool:
+    if not isinstance(name, str):
+        return True  # what `globals()[1] = 2` makes is no name
     return name in hidden or (name[:1] in "_IO" and _OWNED_BY_IPYTHON.fullmatch(name) is not None)
 
 
@@ -159,6 +178,8 @@ def _is_code(kind: type) -> bool:
 
 def _is_anchor(value: object) -> bool:
     kind = type(value)
+    if kind in ATOMS:
+        return False
     code = kind is types.FunctionType or kind is LRU_CACHE or issubclass(kind, type)
     return code and not importable(value)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,15 +24,24 @@ from durable_nb.tasks import Policy
 
 __all__ = ["DurableMagics", "load"]
 
+LINE_WIDTH = 1000
 ON_EDIT = ("rerun", "keep", "ask", "error")
-BACKOFFS = {"exponential": backoff.exponential, "linear": backoff.linear, "constant": backoff.constant}
+BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
+    "exponential": backoff.exponential,
+    "linear": backoff.linear,
+    "constant": backoff.constant,
+}
+
+
+def _one_line(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=LINE_WIDTH)
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with a magic's line in one line, and takes each option once."""
 
     def __init__(self, magic: str) -> None:
-        super().__init__(prog=magic, add_help=False, allow_abbrev=False)
+        super().__init__(prog=magic, add_help=False, allow_abbrev=False, formatter_class=_one_line)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}. {self.format_usage().strip()}")
@@ -155,6 +166,21 @@ class DurableMagics:
         view.show_run(self.session.badge, run=run.run_id, text=f"{run.journal.location} · {state}")
 
 
+_CELL_MAGIC = re.compile(r"get_ipython\(\)\.run_cell_magic\('(?P<name>\w+)', (?P<rest>.*)\)$")
+
+
+def must_come_first(lines: list[str]) -> list[str]:
+    """A post input transformer that refuses another cell magic above a durable step."""
+    call = _CELL_MAGIC.match("".join(lines).strip())
+    if call is None or call["name"] == "durable_step":
+        return lines
+    _, body = ast.literal_eval(f"({call['rest']})")
+    if not body.lstrip().startswith("%%durable_step"):
+        return lines
+    told = f"%%durable_step must be the first line of its cell, and %%{call['name']} stands above it."
+    return ["from IPython.core.error import UsageError\n", f"raise UsageError({told!r})\n"]
+
+
 def load(shell: Any) -> None:
     """Register the magics with a shell; harmless when called again."""
     if getattr(shell, "durable_nb", None) is not None:
@@ -167,6 +193,7 @@ def load(shell: Any) -> None:
         shell.register_magic_function(magic, "line")
     shell.register_magic_function(no_var_expand(_plain(magics.durable_step)), "cell", "durable_step")
     shell.input_transformers_post.append(body.awaited_magic("durable_step"))
+    shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
 
 

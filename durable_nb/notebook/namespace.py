@@ -47,11 +47,12 @@ class Snapshot:
     _anchors: dict[int, object] = field(repr=False)
     _kept: object = field(repr=False)
 
-    def changes(self, user_ns: dict[str, Any]) -> Changes:
+    def changes(self, user_ns: dict[str, Any], assigned: Collection[str] = ()) -> Changes:
         """Compare with how the namespace is now.
 
         Args:
             user_ns: The same namespace, after the cell.
+            assigned: Names that the cell is known to bind: rebound, even if to the very same object.
         """
         look = Look(user_ns, self.hidden, self._anchors)
         created, rebound, mutated = [], [], []
@@ -59,7 +60,7 @@ class Snapshot:
             before = self._marks.get(name)
             if before is None:
                 created.append(name)
-            elif not before.is_same(look.values[name]):
+            elif name in assigned or not before.is_same(look.values[name]):
                 rebound.append(name)
             elif before.digest != mark.digest:
                 mutated.append(name)
@@ -194,7 +195,7 @@ def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) 
         result: The cell's last value.
     """
     look, names = changes._look, changes.names  # noqa: SLF001 - one module
-    unsaved = {name: look.failed[name] for name in names if name in look.failed}
+    unsaved = look.unsaveable(names)
     values = {name: look.values[name] for name in names if name not in unsaved}
     if result is not NO_RESULT:
         values[RESULT] = look.note_result(user_ns, result, names)

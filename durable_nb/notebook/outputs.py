@@ -14,7 +14,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 __all__ = ["MARK", "NO_RESULT", "Recorder", "Recording", "coalesced", "replay"]
@@ -24,7 +24,6 @@ MARK: Final = "durable_nb"
 
 DISPLAYS: Final = frozenset({"display_data", "update_display_data"})
 KEPT: Final = DISPLAYS | {"stream", "execute_result", "clear_output"}
-
 COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 PIPE_PAUSE: Final = 0.001
 PIPE_PATIENCE: Final = 1.0
@@ -95,7 +94,9 @@ class Recorder:
         _flush_figures()
         _flush_streams()
         recording = Recording(self._cell())
-        with self._tee() if self._in_terminal and not self._recordings else nullcontext():
+        with ExitStack() as stack:
+            for name in ("stdout", "stderr") if self._in_terminal and not self._recordings else ():
+                stack.enter_context(self._tee(name))
             self._recordings.append(recording)
             try:
                 yield recording
@@ -182,12 +183,7 @@ class Recorder:
         return unrecorded
 
     @contextmanager
-    def _tee(self) -> Iterator[None]:
-        with self._teed("stdout"), self._teed("stderr"):
-            yield
-
-    @contextmanager
-    def _teed(self, name: str) -> Iterator[None]:
+    def _tee(self, name: str) -> Iterator[None]:
         stream = getattr(sys, name)
         write = stream.write
 

@@ -79,7 +79,7 @@ class Placeholder:
     __slots__ = ("_name", "_reason", "_step")
 
     def __init__(self, name: str, step: str, reason: str) -> None:
-        for slot, value in zip(self.__slots__, (name, reason, step), strict=True):
+        for slot, value in zip(Placeholder.__slots__, (name, reason, step), strict=True):
             object.__setattr__(self, slot, value)
 
     def __getattribute__(self, attribute: str) -> Any:

@@ -22,7 +22,7 @@ def importable(value: Any) -> bool:
     """Whether a class or function is found under its own name in a module other than the notebook."""
     name = getattr(value, "__module__", None)
     module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
-    path = getattr(value, "__qualname__", None)
+    path = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if not isinstance(module, types.ModuleType) or not isinstance(path, str):
         return False
     first, *rest = path.split(".")  # looked up in the dict: a module's own __getattr__ may import things
@@ -108,6 +108,10 @@ def _reduce_weakref(ref: Any) -> Any:
     return (_dead_ref, ()) if target is None else (weakref.ref, (target,))
 
 
+def _reduce_weak_dict(weak: Any) -> Any:
+    return type(weak), (), None, None, iter(list(weak.items()))
+
+
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     types.CellType: _reduce_cell,
     _thread.LockType: _reduce_lock,
@@ -116,5 +120,7 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     io.TextIOWrapper: _reduce_stream,
     memoryview: _reduce_memoryview,
     weakref.ref: _reduce_weakref,
+    weakref.WeakKeyDictionary: _reduce_weak_dict,
+    weakref.WeakValueDictionary: _reduce_weak_dict,
 }
 """By exact type: what gives a reduce value, NotImplemented to leave it to pickle, or raises."""

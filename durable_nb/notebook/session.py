@@ -9,11 +9,13 @@ from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, StepNotFound
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.records import Run, RunStatus, StepStatus, scope_of
-from durable_nb.workflow import Workflow
+from durable_nb.stores import open_journal
+from durable_nb.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
     from durable_nb.records import Step
+    from durable_nb.stores import Place
 
 __all__ = ["Session"]
 
@@ -27,22 +29,29 @@ class Session:
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
-        self.workflow: Workflow | None = None
+        self.workflow = NOTEBOOK
         self.run: OpenRun | None = None
         self.badge = settings.BADGE
 
-    def open(self, run_id: str, *, db: str | None, name: str | None, fresh: bool = False) -> OpenRun:
-        """Open a run, or start a new pass of it; another one that was open is left first.
+    def open(self, run_id: str, *, db: Place | None, name: str | None, fresh: bool = False) -> OpenRun:
+        """Open a run, or start a new pass of it; another one that was open is left.
+
+        Args:
+            run_id: What names the run.
+            db: Where it is kept; as before if not given, at first in ``durable.db``.
+            name: The workflow's name; as before if not given.
+            fresh: Set an old history of that id aside, and start over.
 
         Raises:
             RunChanged: The id belongs to another workflow.
         """
-        workflow = self._workflow_on(db, name)
-        opening = Run(check_run_id(run_id), workflow.name)
-        run = drive(engine.open_run(workflow.journal, opening, BLOCKING, fresh=fresh))
-        if self.run is not None and self.run.run_id != run_id:
+        place = open_journal(self.workflow.db if db is None else db)
+        opening = Run(check_run_id(run_id), name or self.workflow.name)
+        run = drive(engine.open_run(place, opening, BLOCKING, fresh=fresh))
+        if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
             self.leave(RunStatus.INTERRUPTED)
-        self.workflow, self.run = workflow, run
+        self.workflow.move_to(name=name, db=db)
+        self.run = run
         self.new_cell()
         return run
 
@@ -50,8 +59,7 @@ class Session:
         """Record how the open run was left, and close it."""
         run = self.require_run()
         drive(run.mark(status, BLOCKING))
-        if self.workflow is not None:
-            self.workflow.attach(None)
+        self.workflow.attach(None)
         self.run = None
 
     def require_run(self) -> OpenRun:
@@ -66,8 +74,7 @@ class Session:
 
     def new_cell(self, *_: object) -> None:
         """Forget how often a call came in the last cell: equal calls are counted within one execution."""
-        if self.workflow is not None:
-            self.workflow.attach(self.run)
+        self.workflow.attach(self.run)
 
     def reset(self, name: str) -> list[str]:
         """Have a step and all inside it run again at its next call; gives their ids.
@@ -87,10 +94,3 @@ class Session:
     def finished(self) -> list[Step]:
         """The finished steps of the open run, in the order in which they were recorded."""
         return [step for step in self.require_run().history.values() if step.status is StepStatus.DONE]
-
-    def _workflow_on(self, db: str | None, name: str | None) -> Workflow:
-        wanted = db or settings.DB
-        known = self.workflow
-        if known is not None and str(known.db) == wanted and known.name == (name or known.name):
-            return known
-        return Workflow(name or settings.WORKFLOW_NAME, db=wanted)

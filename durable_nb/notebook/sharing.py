@@ -15,13 +15,17 @@ from enum import EnumMeta
 from typing import Any, Final
 
 from durable_nb.notebook import arrays
+from durable_nb.notebook.reducers import LRU_CACHE, importable
 
-__all__ = ["Sharing", "is_flat"]
+__all__ = ["Sharing", "containers", "is_flat"]
 
-ATOMS: Final = frozenset(
+ATOMS: Final[frozenset[type]] = frozenset(
     {bool, bytes, complex, float, int, range, slice, str, type(None), type(...), type(NotImplemented)}
 )
 """Types whose instances never change and hold nothing that does."""
+
+_MUTABLE: Final = frozenset({dict, list, set})
+_CONTAINERS: Final = _MUTABLE | {tuple, frozenset}
 
 _FROZEN: Final[tuple[type, ...]] = (
     bytes,
@@ -64,11 +68,31 @@ _STATELESS: Final = frozenset(
 
 
 def is_flat(value: Any) -> bool:
-    """Whether a list, set, dict or tuple holds atoms alone: then it shares nothing but itself."""
+    """Whether a list, set, dict or tuple holds atoms alone."""
     kind = type(value)
     if kind is dict:
         return ATOMS.issuperset(map(type, value)) and ATOMS.issuperset(map(type, value.values()))
-    return kind in (list, set, tuple, frozenset) and ATOMS.issuperset(map(type, value))
+    return kind in _CONTAINERS and ATOMS.issuperset(map(type, value))
+
+
+def containers(value: Any) -> dict[int, object] | None:
+    """Collect the containers in a value that is made of containers and atoms, by id; None for other values.
+
+    Asking the pickler's memo costs five times as much, as it must be copied as a whole.
+    """
+    found: dict[int, object] = {}
+    left = [value]
+    while left:
+        item = left.pop()
+        kind = type(item)
+        if kind not in _CONTAINERS:
+            return None
+        if id(item) not in found:
+            found[id(item)] = item
+            for part in (item, item.values()) if kind is dict else (item,):
+                if not ATOMS.issuperset(map(type, part)):
+                    left += [child for child in part if type(child) not in ATOMS]
+    return found
 
 
 class Sharing:
@@ -86,11 +110,13 @@ class Sharing:
         self._lookers: dict[int, set[int]] = {}
         self._kept: list[object] = []
         self._how: dict[type, _Key | None] = {}
+        self._frozen: set[type] = {*ATOMS, tuple, frozenset}
 
-    def add_flat(self, name: str, value: object) -> None:
-        """Note a name whose value holds atoms alone."""
-        self._refs[name] = set()
-        self._keys[name] = {id(value)} if type(value) in (list, set, dict) else set()
+    def add_containers(self, name: str, found: dict[int, object]) -> None:
+        """Note a name whose value is made of these containers and of atoms alone."""
+        mutable = {key: obj for key, obj in found.items() if type(obj) in _MUTABLE}
+        self._kept.append(mutable)
+        self._keys[name] = set(mutable)
 
     def add(self, name: str, visited: Iterable[tuple[int, object]], by_value: set[int]) -> None:
         """Note what a name holds.
@@ -101,17 +127,25 @@ class Sharing:
             by_value: Ids of the classes and functions that were pickled whole, not as references.
         """
         keys, refs = self._keys.setdefault(name, set()), self._refs.setdefault(name, set())
-        for _, obj in visited:
+        frozen = self._frozen  # strings and tuples by the million are the cost: they leave at once
+        for obj in [obj for _, obj in visited if type(obj) not in frozen]:
             kind = type(obj)
             if kind not in self._how:
                 self._how[kind] = _key_of(kind)
             how = self._how[kind]
-            if how is not None:
+            if how is None:
+                frozen.add(kind)
+            else:
                 how(self, obj, keys, refs, by_value)
 
     def views(self) -> frozenset[int]:
         """Ids of the arrays whose memory more than one array looks at."""
         return frozenset(owner for owner, lookers in self._lookers.items() if len(lookers) > 1)
+
+    def holders(self, anchors: Iterable[int]) -> set[str]:
+        """Names whose values hold one of these classes or functions."""
+        wanted = set(anchors)
+        return {name for name, refs in self._refs.items() if not wanted.isdisjoint(refs)}
 
     def groups(self, names: Iterable[str], loose: Iterable[int]) -> list[list[str]]:
         """Part names into groups that share nothing with each other.
@@ -124,7 +158,7 @@ class Sharing:
         first: dict[int, str] = {}
         for name in names:
             parent[name] = name
-            for key in (*self._keys.get(name, ()), *(self._refs.get(name, frozenset()) & loose)):
+            for key in (*self._keys.get(name, ()), *(self._refs.get(name, set()) & loose)):
                 _join(parent, first.setdefault(key, name), name)
         groups: dict[str, list[str]] = {}
         for name in parent:
@@ -141,6 +175,10 @@ class Sharing:
         elif id(obj) in by_value:
             self._plain(obj, keys, refs, by_value)
 
+    def _callable(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        if not importable(obj):  # ufuncs and Cython functions are, and would weld all that names them
+            self._plain(obj, keys, refs, by_value)
+
     def _array(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
         owner = arrays.owner(obj)
         self._kept.append(obj)
@@ -152,13 +190,15 @@ _Key = Callable[[Sharing, Any, set[int], set[int], set[int]], None]
 
 
 def _key_of(kind: type) -> _Key | None:
-    if kind is types.FunctionType or issubclass(kind, type):
+    if kind in (types.FunctionType, LRU_CACHE) or issubclass(kind, type):
         return Sharing._code  # noqa: SLF001 - the table of its own methods
     if arrays.is_array(kind):
         return Sharing._array  # noqa: SLF001
     frozen = kind in ATOMS or kind in _STATELESS or isinstance(kind, EnumMeta) or arrays.is_frozen(kind)
     if frozen or (issubclass(kind, _FROZEN) and not kind.__dictoffset__) or kind.__module__ == "typing":
         return None
+    if hasattr(kind, "__call__") and kind.__module__ != "__main__":  # noqa: B004 - of the instances, not the class
+        return Sharing._callable  # noqa: SLF001
     return Sharing._plain  # noqa: SLF001
 
 

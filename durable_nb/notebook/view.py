@@ -13,9 +13,11 @@ from durable_nb.errors import InvalidOption
 __all__ = ["BADGES", "show_cell", "show_run", "spell"]
 
 BADGES = ("full", "plain", "off")
-_STYLE = "font-size: 0.85em; font-family: system-ui, sans-serif; padding: 2px 0"
-_LINE = f'<div style="color: #757575; {_STYLE}">{{mark}}&ensp;<b>{{name}}</b>&ensp;·&ensp;{{text}}</div>'
-_WARNING = f'<div style="color: #b26a00; {_STYLE}">⚠&ensp;{{}}</div>'
+# JupyterLab's own variables make the line follow its theme; elsewhere the second value counts.
+_STYLE = "font: 0.85em var(--jp-ui-font-family, system-ui, sans-serif); padding: 2px 5px"
+_GREY, _AMBER = "var(--jp-ui-font-color2, #757575)", "var(--jp-warn-color-normal, #b26a00)"
+_LINE = f'<div style="color: {_GREY}; {_STYLE}">{{mark}}&ensp;<b>{{name}}</b>&ensp;·&ensp;{{text}}</div>'
+_WARNING = f'<div style="color: {_AMBER}; {_STYLE}">⚠&ensp;{{}}</div>'
 _MINUTE = 60
 _HOUR = 3600
 
@@ -64,7 +66,10 @@ def show_cell(
     text = f"replayed · {spell(seconds)} saved" if replayed else f"ran {spell(seconds)}"
     if names:
         text += f" · {_listed(names)}"
-    warnings = [f"{name}: {reason}" for name, reason in (unsaved or {}).items()]
+    warnings = [
+        f"{name} is not saved: {reason}. Make it in an ordinary cell."
+        for name, reason in (unsaved or {}).items()
+    ]
     if notice:
         warnings.append(notice)
     _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
@@ -96,7 +101,7 @@ def _show(
         bundle = {"text/plain": plain}
     else:
         bundle = _full(mark, name, text, warnings)
-    display(bundle, raw=True, metadata=metadata)
+    display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
 def _full(mark: str, name: str, text: str, warnings: list[str]) -> dict[str, str]:

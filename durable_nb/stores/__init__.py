@@ -6,16 +6,19 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from durable_nb import settings
 from durable_nb.errors import InvalidOption
-from durable_nb.stores.base import Journal
+from durable_nb.stores.base import Journal, Store
 
 if TYPE_CHECKING:
     from durable_nb.stores.sqlite import SqliteJournal
 
-__all__ = ["Journal", "open_journal"]
+__all__ = ["Journal", "Place", "Store", "open_journal"]
+
+Place: TypeAlias = "str | os.PathLike[str] | Journal | Store"
+"""What names where runs are kept: a path, a URL, or a store."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _REMEDY = f"Give a path such as {settings.DB!r}, 'sqlite:///{settings.DB}', or a Journal."
@@ -24,12 +27,12 @@ _journals: dict[Path, SqliteJournal] = {}
 _guard = threading.Lock()
 
 
-def open_journal(db: str | os.PathLike[str] | Journal) -> Journal:
+def open_journal(db: Place) -> Journal:
     """The process's journal for a place; nothing is opened or created before its ``setup``.
 
     Args:
         db: A path (``~`` is the home folder), ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a
-            Journal, which is handed through.
+            Journal, which is handed through, or a Store.
 
     Returns:
         The same object for the same file, until it is closed or its file is deleted; then a new one.
@@ -43,6 +46,8 @@ def open_journal(db: str | os.PathLike[str] | Journal) -> Journal:
     """
     if isinstance(db, Journal):
         return db
+    if isinstance(db, Store):
+        return _behind(db)
     path = _resolved(db)
     from durable_nb.stores.sqlite import SqliteJournal  # only now: it brings aiosqlite
 
@@ -51,6 +56,14 @@ def open_journal(db: str | os.PathLike[str] | Journal) -> Journal:
         if journal is None or journal.closed:
             journal = _journals[path] = SqliteJournal(path)
         return journal
+
+
+def _behind(store: Store) -> Journal:
+    """The journal behind a store of ours; one made to speak to a store of the user's."""
+    from durable_nb.stores.adapter import StoreJournal
+
+    journal = getattr(store, "journal", None)
+    return journal if isinstance(journal, Journal) else StoreJournal(store)
 
 
 def _resolved(db: object) -> Path:

@@ -12,8 +12,7 @@ from typing import Any
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
 from durable_nb.records import Payload, Run, RunSnapshot, RunStatus, Signal, Step, StepKind, StepStatus
-from durable_nb.stores.base import Journal
-from durable_nb.stores.values import Store
+from durable_nb.stores.base import Journal, Store
 
 __all__ = ["StoreJournal"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
 from durable_nb.records import Run, RunSnapshot, Signal, Step
 
-__all__ = ["Journal", "id_taken", "lost_run", "unknown_run"]
+__all__ = ["Journal", "Store", "id_taken", "lost_run", "unknown_run"]
 
 
 class Journal(ABC):
@@ -21,6 +22,9 @@ class Journal(ABC):
     Before ``setup`` and after ``close`` every other coroutine raises ``StoreUnavailable``.
     """
 
+    whole_runs = True
+    """Whether ``open_run`` gives all steps of a run; where it does not, they are read one by one."""
+
     @property
     @abstractmethod
     def location(self) -> str:
@@ -28,8 +32,8 @@ class Journal(ABC):
 
     @property
     @abstractmethod
-    def blobs(self) -> Blobs:
-        """Where payloads too large for a row are kept."""
+    def blobs(self) -> Blobs | None:
+        """Where payloads too large for a row are kept; None where any size fits a row."""
 
     @abstractmethod
     async def setup(self) -> None:
@@ -95,6 +99,41 @@ class Journal(ABC):
     @abstractmethod
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """What was delivered under that name, or None."""
+
+
+class Store(ABC):
+    """Keeps results and signals as values. Subclass it, and give an instance as ``Workflow(db=…)``.
+
+    What a run keeps through a subclass is plain JSON data: dicts, lists, strings, numbers.
+    """
+
+    @abstractmethod
+    async def setup(self) -> None:
+        """Create what the store needs; harmless when called again."""
+
+    @abstractmethod
+    async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
+        """Whether there is a result of a step, and the result."""
+
+    @abstractmethod
+    async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
+        """Keep the result of a step, made by the attempt of that number."""
+
+    @abstractmethod
+    async def mark_run_done(self, run_id: str) -> None:
+        """Note that a run is done."""
+
+    @abstractmethod
+    async def mark_run_failed(self, run_id: str, error: str) -> None:
+        """Note that a run has failed, and how."""
+
+    @abstractmethod
+    async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
+        """Whether a signal was delivered, and its payload."""
+
+    @abstractmethod
+    async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
+        """Deliver a signal; True if it was the first of its name, else nothing is changed."""
 
 
 def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> RunHeld:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import stat
 import warnings
@@ -17,17 +18,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from durable_nb import settings
-from durable_nb.errors import (
-    DurableError,
-    DurableNotice,
-    StoreError,
-    StoreUnavailable,
-    StoreUnreadable,
-)
+from durable_nb.errors import DurableNotice, StoreUnavailable
 from durable_nb.stores import schema
+from durable_nb.stores.failures import meaning, result_code
 from durable_nb.stores.lockfile import LockFile
 
-__all__ = ["READ", "WRITE", "Connection", "Database", "Outcome", "Work", "set_journal_mode", "translated"]
+__all__ = ["READ", "WRITE", "Connection", "Database", "Outcome", "Work", "set_journal_mode"]
 
 READ = "BEGIN"
 """Opens a transaction that sees one moment and takes no lock."""
@@ -41,6 +37,10 @@ _NETWORK = frozenset(
         *("nfs", "nfs4", "smb3", "smbfs", "vboxsf"),
     )
 )
+
+
+_SMALLEST = 512
+"""Bytes of the smallest database there is: one page of the smallest size."""
 
 
 class Outcome(NamedTuple):
@@ -146,11 +146,13 @@ class Database:
         # Never by opening the file ourselves: closing it would drop the locks SQLite has on it.
         if not self.path.exists():
             return
+        if 0 < self.path.stat().st_size < _SMALLEST:  # SQLite takes a single byte for an empty database
+            raise meaning(sqlite3.SQLITE_NOTADB, self.path, "too short")
         reader = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=self.timeout)
         try:
             schema.check(reader, str(self.path))
         except sqlite3.OperationalError as error:
-            if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise  # those two: a crashed writer left a log, which only a writer may roll back
         finally:
             reader.close()
@@ -199,7 +201,7 @@ class Connection(sqlite3.Connection):
         try:
             self._transact(begin, works)
         except Exception as error:
-            if len(works) == 1 or _code(error) == sqlite3.SQLITE_BUSY:
+            if len(works) == 1 or result_code(error) == sqlite3.SQLITE_BUSY:
                 for work in works:
                     work.error = error
                 return
@@ -235,7 +237,7 @@ def set_journal_mode(connection: sqlite3.Connection, wanted: str, path: str) -> 
         (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # needs the log's shared memory
     except sqlite3.OperationalError as error:
-        if wanted != "wal" or _code(error) not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL):
+        if wanted != "wal" or result_code(error) not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL):
             raise
         mode = "delete"
     if mode != "wal":
@@ -246,64 +248,6 @@ def set_journal_mode(connection: sqlite3.Connection, wanted: str, path: str) -> 
             DurableNotice,
             stacklevel=2,
         )
-
-
-def translated(error: Exception, path: Path) -> DurableError:
-    """Any failure of the database, as one of our errors, in one line and with a remedy.
-
-    Args:
-        error: What sqlite3, aiosqlite or the system raised; one of ours is handed through.
-        path: The database's file.
-
-    Example:
-        >>> translated(sqlite3.OperationalError("?"), Path("durable.db"))
-        StoreError("'durable.db' did not take it: ?", None, None, 'Nothing was written.')
-    """
-    if isinstance(error, DurableError):
-        return error
-    said = " ".join(str(error).split())
-    if isinstance(error, OSError):
-        return StoreUnavailable(
-            f"the system did not let us use {str(path)!r} ({said})",
-            remedy="Check the permissions and the free space of its folder, or choose another path with db=.",
-        )
-    kind, what, remedy = _MEANINGS.get(_code(error), (StoreError, "did not take it", "Nothing was written."))
-    return kind(f"{str(path)!r} {what}: {said}", remedy=remedy)
-
-
-_UNWRITABLE = "Give yourself permission to write the file and its folder, or choose another path with db=."
-_DAMAGED = "Restore a copy of it, or try: sqlite3 FILE .recover; to go on without it, choose another path."
-_LOCKED = "End the process that holds it, or wait and run it again."
-_MEANINGS: dict[int, tuple[type[StoreError], str, str]] = {
-    sqlite3.SQLITE_BUSY: (StoreUnavailable, "is locked by another process", _LOCKED),
-    sqlite3.SQLITE_LOCKED: (StoreUnavailable, "is locked by another process", _LOCKED),
-    sqlite3.SQLITE_PROTOCOL: (StoreUnavailable, "is locked by another process", _LOCKED),
-    sqlite3.SQLITE_READONLY: (StoreUnavailable, "is read-only", _UNWRITABLE),
-    sqlite3.SQLITE_PERM: (StoreUnavailable, "is read-only", _UNWRITABLE),
-    sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "cannot be opened", _UNWRITABLE),
-    sqlite3.SQLITE_FULL: (
-        StoreUnavailable,
-        "was not written, the disk is full",
-        "Free some space and run it again; what was finished before is kept.",
-    ),
-    sqlite3.SQLITE_IOERR: (
-        StoreUnavailable,
-        "could not be read or written",
-        "Check the disk and its free space, then run it again; what was finished before is kept.",
-    ),
-    sqlite3.SQLITE_CORRUPT: (StoreUnreadable, "is damaged", _DAMAGED),
-    sqlite3.SQLITE_NOTADB: (
-        StoreUnreadable,
-        "is not an SQLite database",
-        "It was left as it is; choose another path with db=.",
-    ),
-}
-
-
-def _code(error: BaseException) -> int:
-    """SQLite's primary result code, or -1."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return -1 if code is None else code & 0xFF
 
 
 def _check_place(path: Path) -> None:
@@ -340,7 +284,7 @@ def _on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool
     found = ("", "")
     for line in lines:
         before, _, after = line.partition(" - ")
-        place = before.split(" ")[4].encode().decode("unicode_escape")
+        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4])
         if path.is_relative_to(place) and len(place) >= len(found[0]):
             found = (place, after.split(" ")[0])
     return found[1] in _NETWORK

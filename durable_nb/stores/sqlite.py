@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,8 @@ from durable_nb.errors import InvalidOption, StoreUnavailable
 from durable_nb.records import Run, RunSnapshot, Signal, Step
 from durable_nb.stores import schema
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
-from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work, translated
+from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
+from durable_nb.stores.failures import translated
 from durable_nb.stores.schema import RUN, SIGNAL, STEP
 
 __all__ = ["SqliteJournal"]
@@ -53,9 +53,7 @@ _PUT_STEP = f"""
 _FINISH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
-_RESET_STEPS = """
-    UPDATE steps SET status = 'reset'
-    WHERE run_id = ? AND step_id IN (SELECT value FROM json_each(?))"""
+_RESET_STEP = "UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ?"
 _PUT_SIGNAL = f"""
     INSERT INTO signals ({SIGNAL}) VALUES ({_marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
@@ -183,6 +181,8 @@ class SqliteJournal(Journal):
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
         """Set a run, its steps and its signals aside under another id."""
+        if new_id == run_id:
+            raise id_taken(run_id, new_id)
         work = await self._commit([(sql, (new_id, run_id)) for sql in _RENAME_RUN])
         if isinstance(work.error, sqlite3.IntegrityError):
             raise id_taken(run_id, new_id) from work.error
@@ -210,8 +210,8 @@ class SqliteJournal(Journal):
 
     async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
         """Mark steps ``reset``; gives how many of them there were."""
-        (reset,) = await self._write((_RESET_STEPS, (run_id, json.dumps(list(step_ids)))))
-        return reset.changed
+        reset = await self._write(*((_RESET_STEP, (run_id, step_id)) for step_id in set(step_ids)))
+        return sum(outcome.changed for outcome in reset)
 
     async def put_signal(self, signal: Signal) -> bool:
         """Deliver a signal; the run need not exist. True if it was the first of its name."""

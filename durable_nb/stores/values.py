@@ -1,55 +1,20 @@
-"""The value-level face of stores: what users subclass for another backend, and what ours offer too."""
+"""Our stores by value: what the ancestor called stores."""
 
 from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
 from durable_nb import codec
+from durable_nb.blobs import fetch, spill
 from durable_nb.loop import AWAITING
 from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
-from durable_nb.stores.base import Journal, load_payload, store_payload
+from durable_nb.stores.base import Journal, Store
 from durable_nb.stores.memory import MemoryJournal
 
-__all__ = ["InMemoryStore", "JournalStore", "SQLiteStore", "Store"]
-
-
-class Store(ABC):
-    """Keeps results and signals as values. Subclass it, and give an instance as ``Workflow(db=…)``.
-
-    What a run keeps through a subclass is plain JSON data: dicts, lists, strings, numbers.
-    """
-
-    @abstractmethod
-    async def setup(self) -> None:
-        """Create what the store needs; harmless when called again."""
-
-    @abstractmethod
-    async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
-        """Whether there is a result of a step, and the result."""
-
-    @abstractmethod
-    async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
-        """Keep the result of a step, made by the attempt of that number."""
-
-    @abstractmethod
-    async def mark_run_done(self, run_id: str) -> None:
-        """Note that a run is done."""
-
-    @abstractmethod
-    async def mark_run_failed(self, run_id: str, error: str) -> None:
-        """Note that a run has failed, and how."""
-
-    @abstractmethod
-    async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
-        """Whether a signal was delivered, and its payload."""
-
-    @abstractmethod
-    async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
-        """Deliver a signal; True if it was the first of its name, else nothing is changed."""
+__all__ = ["InMemoryStore", "JournalStore", "SQLiteStore"]
 
 
 class JournalStore(Store):
@@ -104,11 +69,11 @@ class JournalStore(Store):
         step = await self.journal.get_step(run_id, step_id)
         if step is None or step.status is not StepStatus.DONE or step.payload is None:
             return None
-        return await load_payload(self.journal, step.payload)
+        return await fetch(self.journal.blobs, step.payload)
 
     async def _set_step(self, step: Step) -> None:
         run = await self._run(step.run_id)
-        payload = await store_payload(self.journal, step.payload) if step.payload else None
+        payload = await spill(self.journal.blobs, step.payload) if step.payload else None
         now = time.time()
         await self.journal.put_step(
             replace(step, payload=payload, epoch=run.epoch, started_at=now, finished_at=now)
@@ -127,12 +92,12 @@ class JournalStore(Store):
     async def _get_signal(self, run_id: str, name: str) -> Payload | None:
         await self.journal.setup()
         signal = await self.journal.get_signal(run_id, name)
-        return None if signal is None else await load_payload(self.journal, signal.payload)
+        return None if signal is None else await fetch(self.journal.blobs, signal.payload)
 
     async def _set_signal(self, signal: Signal) -> bool:
         await self.journal.setup()
         return await self.journal.put_signal(
-            replace(signal, payload=await store_payload(self.journal, signal.payload))
+            replace(signal, payload=await spill(self.journal.blobs, signal.payload))
         )
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import pickle
+from pathlib import Path
 
 from durable_nb.notebook import body, outputs
 
@@ -10,21 +11,19 @@ from durable_nb.notebook import body, outputs
 async def probe(shell, line, cell):
     with outputs.Recorder.of(shell).recording() as recording, body.interruptible():
         await body.execute(shell, cell)
-    with open(f"{line}.json", "w") as file:
-        json.dump(recording.outputs, file)
+    save(line, recording)
+
+
+def save(name, recording):
+    Path(f"{name}.json").write_text(json.dumps(recording.outputs))
     if recording.result is not outputs.NO_RESULT:
-        with open(f"{line}.pickle", "wb") as file:
-            pickle.dump(recording.result, file)
+        Path(f"{name}.pickle").write_bytes(pickle.dumps(recording.result))
 
 
 def again(shell, line):
-    with open(f"{line}.json") as file:
-        shown = json.load(file)
-    try:
-        with open(f"{line}.pickle", "rb") as file:
-            result = pickle.load(file)
-    except FileNotFoundError:
-        result = outputs.NO_RESULT
+    shown = json.loads(Path(f"{line}.json").read_text())
+    pickled = Path(f"{line}.pickle")
+    result = pickle.loads(pickled.read_bytes()) if pickled.exists() else outputs.NO_RESULT
     outputs.replay(shell, shown, result=result)
 
 

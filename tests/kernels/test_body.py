@@ -24,7 +24,7 @@ SAME = {
     "an indented body": "    y = 5\n    y",
     "only a comment": "# nothing here",
     "walrus": "(z := 3)",
-    "the usual suspects": "from IPython.display import display\nfor i in range(2):\n    display(i)\nprint('end')",
+    "the usual suspects": "from IPython.display import display\nfor i in 0, 1:\n    display(i)\nprint('end')",
     "stderr": "import sys\nprint('a', file=sys.stderr)\nprint('b')",
     "autocall": "%autocall 0",
     "a usage error": "%env --no such option",
@@ -84,6 +84,12 @@ def test_an_error_below_blank_lines_at_the_top_of_the_cell(probed):
     cell = probed.run("\n\n%%probe error\n1 / 0")
     assert "----> 2 1 / 0" in cell.error
     assert "run_cell_magic" not in cell.error
+
+
+def test_an_empty_body_is_a_usage_error(probed):
+    cell = probed.run("%%probe empty")
+    assert cell.status == "error"
+    assert cell.stderr == "UsageError: %%probe is a cell magic, but the cell body is empty.\n"
 
 
 def test_output_history(probed):

@@ -38,15 +38,13 @@ SHOWN = {
         "from IPython.display import clear_output\nprint('gone')\nclear_output()\nprint('here')\n"
         "clear_output(wait=True)\nprint('really here')"
     ),
-    "clear-at-the-end": (
-        "from IPython.display import clear_output\nprint('stays')\nclear_output(wait=True)"
-    ),
+    "clear-at-the-end": ("from IPython.display import clear_output\nprint('stays')\nclear_output(wait=True)"),
     "progress": (
         "import sys, time\nfor n in range(101):\n    print(f'\\r{n:3}%|{\"#\" * (n // 10):10}|', end='',"
         " file=sys.stderr)\n    time.sleep(0.001)\nprint(file=sys.stderr)"
     ),
     "countdown": "for n in range(120, 0, -1):\n    print(f'\\r{n} left', end='')\nprint('\\rdone')",
-    "coloured-progress": "for n in range(20):\n    print(f'\\r\\x1b[31m{n}\\x1b[0m of 20', end='', flush=True)",
+    "coloured-progress": "for n in range(9):\n    print(f'\\r\\x1b[31m{n}\\x1b[0m of 9', end='', flush=True)",
     "cursor-up": "print('\\router 0'); print('\\rinner 1\\x1b[A\\router 1'); print('\\b\\bend')",
     "shell": "!echo out; echo err >&2; echo end",
     "nested-shell": "%%bash\nfor i in 1 2 3; do echo $i; done",
@@ -89,7 +87,6 @@ def visible(cell):
     """A cell's outputs as they look: no execution counts, nothing overwritten."""
     outputs = [one | {"execution_count": 0} for one in cell.outputs]
     for one in outputs:
-        # Labs's algorithm counts colours as characters; so does the recording where it may be seen.
         if one["output_type"] == "stream":
             one["text"] = overwritten(re.sub(r"\x1b\[\d*m", "", one["text"]))
     return outputs
@@ -151,13 +148,10 @@ def test_recording_does_not_change_what_the_cell_shows(probed, name):
 
 def test_recordings_are_small(probed):
     assert recorded_texts(probed, SHOWN["progress"]) == ["100%|##########|\n"]
-    assert recorded_texts(probed, SHOWN["countdown"]) == ["100 left\r10 left\r1 left\rdone"[:0] or COUNTDOWN]
+    assert recorded_texts(probed, SHOWN["countdown"]) == ["100 left\r10 left\r1 left\rdone\n"]
     assert len(recorded_texts(probed, SHOWN["long"])) == 1
     probed.run(f"%%probe small\n{SHOWN['updates']}")
     assert [one["type"] for one in recorded(probed, "small")] == ["display_data", "stream"]
-
-
-COUNTDOWN = "100 left\r10 left\r1 left\rdone\n"
 
 
 def recorded_texts(kernel, code):
@@ -174,7 +168,8 @@ def test_children_that_write_to_the_file_descriptor_are_recorded_whole(probed):
 
 def test_a_display_is_recorded_as_it_was_when_shown(probed):
     code = (
-        "from IPython.display import JSON, display\nlive = {'a': 1}\ndisplay(JSON(live), metadata=live)\nlive['a'] = 2"
+        "from IPython.display import JSON, display\nlive = {'a': 1}\n"
+        "display(JSON(live), metadata=live)\nlive['a'] = 2"
     )
     probed.run(f"%%probe live\n{code}")
     [shown] = recorded(probed, "live")
@@ -208,7 +203,9 @@ def test_results_are_set_without_running_the_users_repr(probed, fresh):
     replayed = fresh.run("%again loud")
     assert replayed.result["text/plain"] == "loud"
     count = replayed.execution_count
-    check = f"print(type(_).__name__, type(Out[{count}]).__name__, Out[{count}] is _{count} is _, __, Loud.count)"
+    check = (
+        f"print(type(_).__name__, type(Out[{count}]).__name__, Out[{count}] is _{count} is _, __, Loud.count)"
+    )
     assert fresh.run(check).text == "Loud Loud True before 0\n"
 
 
@@ -236,7 +233,8 @@ def test_what_is_ours_or_paused_or_another_cells_is_not_recorded(probed):
     probed.run(
         "import asyncio\nfrom durable_nb.notebook.outputs import Recorder\n"
         "recorder = Recorder.of(get_ipython())\n"
-        "async def tick():\n    while True:\n        print('tick', flush=True)\n        await asyncio.sleep(0.01)\n"
+        "async def tick():\n    while True:\n        print('tick', flush=True)\n"
+        "        await asyncio.sleep(0.01)\n"
         "ticking = asyncio.get_running_loop().create_task(tick())\nawait asyncio.sleep(0.02)"
     )
     probed.run(

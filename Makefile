@@ -1,0 +1,73 @@
+# make demo    see a notebook survive its kernel
+# make test    lint, types and tests
+# Both make a virtual environment first; PYTHON names the Python that it is made from.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo lint types tests core long notebooks test test-all clean
+
+help:
+	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
+	@echo "make test       lint, types and tests"
+	@echo "make test-all   the same, the long suites and the notebooks"
+	@echo "make lint | types | tests | core | long | notebooks   one of them"
+	@echo "make venv       the virtual environment alone, in $(VENV)"
+	@echo "make clean      remove what was made"
+	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv-3.12"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "$(PYTHON) is not Python 3.11 or newer. Name one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "== installing into $(VENV), once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/durable-nb demo
+
+lint: $(STAMP)
+	@echo "== lint"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: $(BIN)/ruff format ." >&2; exit 1; }
+
+types: $(STAMP)
+	@echo "== types"
+	@$(BIN)/mypy
+
+tests: $(STAMP)
+	@echo "== tests"
+	@$(PYTEST) -m "not long"
+
+core: $(STAMP)
+	@echo "== the core of the tests, without a browser"
+	@$(PYTEST) -m "not long" --ignore=tests/browser
+
+# pytest says 5 where no test is marked long.
+long: $(STAMP)
+	@echo "== long tests"
+	@$(PYTEST) -x -m long || [ $$? -eq 5 ]
+
+# On a copy, so that no database is left beside the notebooks; twice, since a replay must show the same.
+notebooks: $(STAMP)
+	@echo "== notebooks, executed and replayed"
+	@rm -rf build/notebooks && mkdir -p build && cp -R notebooks build/
+	@for time in first second; do \
+	  DURABLE_NB_BADGE=plain $(BIN)/python -m pytest -q --nbval --nbval-current-env build/notebooks || exit 1; \
+	done
+
+test: lint types tests
+
+test-all: lint types notebooks long tests
+
+clean:
+	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

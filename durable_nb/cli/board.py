@@ -1,0 +1,118 @@
+"""A notebook's progress in a terminal: one row a cell; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from durable_nb.supervisor import CellReport, CellState
+
+__all__ = ["Board"]
+
+MARKS = {
+    CellState.WAITING: "○",
+    CellState.RUNNING: "▶",
+    CellState.RAN: "✓",
+    CellState.EXECUTED: "✓",
+    CellState.REPLAYED: "↺",
+    CellState.FAILED: "✗",
+    CellState.KILLED: "✗",
+}
+STYLES = {
+    CellState.WAITING: "dim",
+    CellState.RUNNING: "yellow",
+    CellState.RAN: "dim",
+    CellState.EXECUTED: "green",
+    CellState.REPLAYED: "cyan",
+    CellState.FAILED: "bold red",
+    CellState.KILLED: "bold red",
+}
+FRAMES_A_SECOND = 12
+TITLE_WIDTH = 28
+
+
+class Board:
+    """Shows how a notebook gets on; a context manager, in which `show` takes the reports as they come.
+
+    Args:
+        console: Where to show it.
+        heading: What stands above.
+        cells: The cells, as `supervisor.plan` gives them.
+
+    Attributes:
+        kernel: The kernel's process id, as soon as it is known.
+    """
+
+    def __init__(self, console: Console, heading: str, cells: Iterable[CellReport]) -> None:
+        self.kernel: int | None = None
+        self._console = console
+        self._heading = heading
+        self._cells = {cell.index: cell for cell in cells}
+        self._started: dict[int, float] = {}
+        self._spinner = Spinner("dots", style=STYLES[CellState.RUNNING])
+        self._live = Live(
+            console=console, get_renderable=self._table, refresh_per_second=FRAMES_A_SECOND, transient=False
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start(refresh=True)
+        else:
+            self._console.print(self._heading)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, cell: CellReport) -> None:
+        """Take in how one cell stands now."""
+        self._cells[cell.index] = cell
+        if cell.state is CellState.RUNNING:
+            self._started[cell.index] = time.monotonic()
+        elif not self._console.is_terminal:
+            self._console.print(self._line(cell))
+
+    def _line(self, cell: CellReport) -> Text:
+        facts = f"{cell.title:<{TITLE_WIDTH}}{_word(cell):<10}{self._took(cell):>7}"
+        return Text(f"  {MARKS[cell.state]} {facts}  {_remark(cell)}".rstrip(), STYLES[cell.state])
+
+    def _table(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=3, justify="right")
+        table.add_column(min_width=TITLE_WIDTH, max_width=TITLE_WIDTH, no_wrap=True, overflow="ellipsis")
+        table.add_column(min_width=8)
+        table.add_column(min_width=6, justify="right")
+        table.add_column()
+        for cell in self._cells.values():
+            style = STYLES[cell.state]
+            mark = self._spinner if cell.state is CellState.RUNNING else MARKS[cell.state]
+            table.add_row(mark, cell.title, _word(cell), self._took(cell), _remark(cell), style=style)
+        kernel = "a kernel starts" if self.kernel is None else f"kernel {self.kernel}"
+        return Group(Text.assemble((self._heading, "bold"), (f" · {kernel}", "dim")), table)
+
+    def _took(self, cell: CellReport) -> str:
+        if cell.state is CellState.WAITING:
+            return ""
+        running = cell.state is CellState.RUNNING
+        return f"{time.monotonic() - self._started[cell.index] if running else cell.took:.1f} s"
+
+
+def _word(cell: CellReport) -> str:
+    return "" if cell.state is CellState.WAITING else str(cell.state)
+
+
+def _remark(cell: CellReport) -> str:
+    if cell.state is CellState.REPLAYED:
+        return f"{cell.saved:.1f} s saved"
+    return cell.error or ""

@@ -1,0 +1,187 @@
+"""Blobs: content-addressed files that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import stat
+import threading
+
+import pytest
+
+from durable_nb.blobs import BlobFolder, MemoryBlobs
+from durable_nb.errors import StepNotRestored, StoreUnavailable
+
+DATA = random.Random(1).randbytes(300_000)
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return BlobFolder(tmp_path / "a.db.blobs")
+
+
+@pytest.fixture(params=["folder", "memory"])
+def blobs(request, folder):
+    return folder if request.param == "folder" else MemoryBlobs()
+
+
+def files(folder):
+    return sorted(path for path in folder.folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DATA,
+        bytearray(DATA),
+        memoryview(DATA),
+        [DATA[:1000], memoryview(DATA)[1000:2000], bytearray(DATA[2000:])],
+        [DATA, b""],
+    ],
+    ids=["bytes", "bytearray", "memoryview", "list", "empty part"],
+)
+def test_bytes_come_back_however_they_are_given(blobs, data):
+    assert blobs.put(data) == DIGEST
+    assert blobs.get(DIGEST) == DATA
+    assert blobs.exists(DIGEST)
+
+
+def test_a_generator_is_as_good_as_a_list(blobs):
+    assert blobs.put(DATA[start : start + 7919] for start in range(0, len(DATA), 7919)) == DIGEST
+    assert blobs.get(DIGEST) == DATA
+
+
+@pytest.mark.parametrize("data", [b"", [], [b""]])
+def test_nothing_is_a_value_too(blobs, data):
+    digest = blobs.put(data)
+    assert digest == hashlib.sha256().hexdigest()
+    assert blobs.get(digest) == b""
+
+
+def test_wide_items_are_counted_in_bytes(folder):
+    array = memoryview(DATA).cast("I")
+    assert folder.put(array) == folder.put([array]) == DIGEST
+    assert folder.put(array) == DIGEST
+    assert folder.get(DIGEST) == DATA
+
+
+def test_changing_the_buffer_later_changes_nothing(blobs):
+    data = bytearray(DATA)
+    digest = blobs.put(data)
+    data[0] ^= 1
+    assert blobs.get(digest) == DATA
+
+
+def test_files_are_named_by_content_and_the_users_alone(folder):
+    before = os.umask(0)
+    try:
+        folder.put(DATA)
+    finally:
+        os.umask(before)
+    path = folder.path(DIGEST)
+    assert files(folder) == [path]
+    assert path == folder.folder / DIGEST[:2] / DIGEST
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(folder.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("data", [DATA, [DATA[:5], DATA[5:]]], ids=["one", "parts"])
+def test_what_is_there_is_not_written_again(folder, data):
+    folder.put(DATA)
+    before = folder.path(DIGEST).stat()
+    assert folder.put(data) == DIGEST
+    after = folder.path(DIGEST).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(files(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", DATA[:-1], DATA[:-1] + bytes([DATA[-1] ^ 1]), DATA + b"x"],
+    ids=["emptied", "cut", "one bit", "longer"],
+)
+def test_damage_is_named_and_a_second_run_repairs_it(folder, damage):
+    folder.put(DATA)
+    folder.path(DIGEST).write_bytes(damage)
+    with pytest.raises(StepNotRestored, match="damaged") as caught:
+        folder.get(DIGEST)
+    assert DIGEST in str(caught.value)
+    assert "%durable_reset" in str(caught.value)
+    assert folder.put(DATA) == DIGEST
+    assert folder.get(DIGEST) == DATA
+
+
+def test_a_truncated_file_is_replaced_even_unread(folder):
+    folder.put(DATA)
+    folder.path(DIGEST).write_bytes(DATA[:10])
+    folder.put(DATA)
+    assert folder.get(DIGEST) == DATA
+
+
+def test_what_is_missing_is_named(blobs):
+    digest = "0" * 64
+    assert not blobs.exists(digest)
+    with pytest.raises(StepNotRestored, match="missing") as caught:
+        blobs.get(digest)
+    assert digest in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("digest", ["", "../../../etc/passwd", DIGEST.upper(), DIGEST + "/x", DIGEST + "\n"])
+def test_a_digest_names_no_file_outside_the_folder(folder, digest):
+    for call in (folder.get, folder.exists, folder.path):
+        with pytest.raises(StepNotRestored, match="no SHA-256"):
+            call(digest)
+
+
+def test_memory_has_no_files():
+    blobs = MemoryBlobs()
+    assert blobs.path(blobs.put(DATA)) is None
+
+
+def test_nothing_is_created_by_looking(folder):
+    assert not folder.exists(DIGEST)
+    assert not folder.folder.exists()
+
+
+def test_a_source_that_fails_leaves_nothing_behind(folder):
+    def parts():
+        yield DATA
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        folder.put(parts())
+    assert files(folder) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    folder = BlobFolder(tmp_path / "file" / "blobs")
+    for call in (lambda: folder.put(DATA), lambda: folder.put([DATA]), lambda: folder.get(DIGEST)):
+        with pytest.raises(StoreUnavailable) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        assert str(folder.folder) in str(caught.value)
+        assert caught.value.remedy
+
+
+def test_threads_put_the_same_and_others(folder):
+    values = [bytes([number]) * 100_000 for number in range(4)]
+    digests = [hashlib.sha256(value).hexdigest() for value in values]
+    barrier, found = threading.Barrier(8), []
+
+    def work():
+        barrier.wait()
+        found.append([folder.put(value) for value in values])
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [digests] * 8
+    assert files(folder) == sorted(map(folder.path, digests))
+    assert [folder.get(digest) for digest in digests] == values

@@ -1,0 +1,157 @@
+"""`durable-nb demo`: what it shows, that it is true, and that it would say so if it were not."""
+
+import dataclasses
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from durable_nb.cli.demo import VICTIM, Evidence
+from durable_nb.supervisor import CellReport, CellState, Report
+
+COMMAND = [sys.executable, "-m", "durable_nb.cli", "demo"]
+BEFORE = ("download", "mend", "picture", "compare", "compare/mean", "compare/yesterday", VICTIM)
+AFTER = ("compare", VICTIM, "compare/four weeks", "report")
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """The demo's exit code, output and directory, where there is no terminal."""
+    place = tmp_path_factory.mktemp("demo") / "kept"
+    began = time.monotonic()
+    done = subprocess.run([*COMMAND, "--keep", str(place)], capture_output=True, text=True, timeout=90)
+    return done, place, time.monotonic() - began
+
+
+def test_it_succeeds_in_less_than_30_seconds(shown):
+    done, _, seconds = shown
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert seconds < 30
+
+
+def test_it_shows_cell_by_cell_what_was_replayed_and_what_executed(shown):
+    first, second = shown[0].stdout.split("$ kill -9 ")
+    rows = r"^  (\S) (\w+) +(killed|executed|replayed)"
+    assert re.findall(rows, first, re.MULTILINE) == [
+        *(("✓", step, "executed") for step in ("download", "mend", "picture")),
+        ("✗", "compare", "killed"),
+    ]
+    assert re.findall(rows, second, re.MULTILINE) == [
+        *(("↺", step, "replayed") for step in ("download", "mend", "picture")),
+        *(("✓", step, "executed") for step in ("compare", "report")),
+    ]
+    saved = float(re.search(r"3 cells replayed, 2 executed; ([\d.]+) s saved\.", second)[1])
+    assert saved > 3
+    assert saved == pytest.approx(
+        sum(map(float, re.findall(r"([\d.]+) s saved$", second, re.MULTILINE))), abs=0.2
+    )
+    assert "2 of its tasks had finished and were replayed too" in second
+
+
+def test_the_bodies_wrote_what_it_claims(shown):
+    lines = (shown[1] / "executions.log").read_text().splitlines()
+    assert tuple(lines) == BEFORE + AFTER
+
+
+def test_it_leaves_the_notebook_with_its_outputs(shown):
+    notebook = nbformat.read(shown[1] / "demo.ipynb", as_version=4)
+    shown_as = [
+        kind
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        for kind in output.get("data", ())
+    ]
+    assert "text/html" in shown_as
+    assert notebook.cells[-1].outputs[0].text.startswith("best:")
+
+
+def test_in_a_terminal_the_table_lives_and_ends_complete():
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm-256color", COLUMNS="100", LINES="60")
+        os.execv(COMMAND[0], COMMAND)
+    said = b""
+    while True:
+        try:
+            said += os.read(terminal, 65536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said.decode()
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", said.decode())
+    assert "⠋" in text  # the spinner of a running cell
+    assert re.search(r"↺ +picture +replayed", text)
+    assert "nothing that had finished ran again" in text
+
+
+def test_interrupted_it_leaves_no_kernel_behind():
+    process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "download" not in process.stdout.readline():
+        pass
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert children
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert process.stderr.read() == ""
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(child), 0)
+
+
+# What it proves is itself proved: each lie below is found out.
+
+
+def report(**states):
+    cells = [
+        CellReport(index, title, CellState(state)) for index, (title, state) in enumerate(states.items())
+    ]
+    return Report(tuple(cells), 1, 1.0, None)
+
+
+FIRST = {
+    "download": "executed",
+    "mend": "executed",
+    "picture": "executed",
+    "compare": "killed",
+    "report": "waiting",
+}
+SECOND = {
+    "download": "replayed",
+    "mend": "replayed",
+    "picture": "replayed",
+    "compare": "executed",
+    "report": "executed",
+}
+TRUE = Evidence(report(**FIRST), report(**SECOND), BEFORE, AFTER)
+
+
+def test_the_truth_meets_no_objection():
+    assert TRUE.objections() == []
+    assert TRUE.spared_tasks == ("compare/mean", "compare/yesterday")
+
+
+@pytest.mark.parametrize(
+    ("lie", "objection"),
+    [
+        ({"first": report(**{**FIRST, "compare": "executed"})}, "the kernel did not die in the middle"),
+        ({"before": BEFORE[:-1]}, "the kernel did not die in the middle"),
+        ({"second": report(**{**SECOND, "report": "failed"})}, "the second run did not reach the end"),
+        ({"after": ("mend", *AFTER)}, "these had finished and ran again: mend"),
+        ({"after": ("compare/mean", *AFTER)}, "these had finished and ran again: compare/mean"),
+        (
+            {"second": report(**{**SECOND, "mend": "executed"})},
+            "not everything that had finished was replayed",
+        ),
+        ({"after": AFTER[:-1]}, "what was reported is not what was executed"),
+        ({"before": BEFORE[1:]}, "what was reported is not what was executed"),
+    ],
+)
+def test_each_lie_meets_its_objection(lie, objection):
+    assert objection in dataclasses.replace(TRUE, **lie).objections()
