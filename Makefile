@@ -7,7 +7,9 @@ VENV ?= .venv
 WORKERS ?= 2
 
 BIN = $(VENV)/bin
-STAMP = $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PACKAGE = $(VENV)/.package-installed
+TOOLS = $(VENV)/.tools-installed
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -22,43 +24,48 @@ help:
 	@echo "make clean      remove what was made"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv-3.12"
 
-venv: $(STAMP)
+venv: $(TOOLS)
 
-$(STAMP): pyproject.toml
+$(PACKAGE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "$(PYTHON) is not Python 3.11 or newer. Name one: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "== installing into $(VENV), once"
+	@echo "== installing the package into $(VENV), once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
-	@touch $(STAMP)
+	@$(PIP) --editable .
+	@touch $(PACKAGE)
 
-demo: $(STAMP)
+$(TOOLS): $(PACKAGE)
+	@echo "== installing what the tests need into $(VENV), once"
+	@$(PIP) --editable '.[all,dev]'
+	@touch $(TOOLS)
+
+demo: $(PACKAGE)
 	@$(BIN)/durable-nb demo
 
-lint: $(STAMP)
+lint: $(TOOLS)
 	@echo "== lint"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: $(BIN)/ruff format ." >&2; exit 1; }
 
-types: $(STAMP)
+types: $(TOOLS)
 	@echo "== types"
 	@$(BIN)/mypy
 
-tests: $(STAMP)
+tests: $(TOOLS)
 	@echo "== tests"
 	@$(PYTEST) -m "not long"
 
-core: $(STAMP)
+core: $(TOOLS)
 	@echo "== the core of the tests, without a browser"
 	@$(PYTEST) -m "not long" --ignore=tests/browser
 
 # pytest says 5 where no test is marked long.
-long: $(STAMP)
+long: $(TOOLS)
 	@echo "== long tests"
 	@$(PYTEST) -x -m long || [ $$? -eq 5 ]
 
 # On a copy, so that no database is left beside the notebooks; twice, since a replay must show the same.
-notebooks: $(STAMP)
+notebooks: $(TOOLS)
 	@echo "== notebooks, executed and replayed"
 	@rm -rf build/notebooks && mkdir -p build && cp -R notebooks build/
 	@for time in first second; do \

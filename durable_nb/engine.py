@@ -279,7 +279,8 @@ async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: boo
         RunChanged: The id is on record with other arguments, or for another workflow.
         StoreError: The store cannot be opened.
     """
-    return await colour.store(_open_run(journal, opening, fresh=fresh))
+    with located(run_id=opening.run_id):
+        return await colour.store(_open_run(journal, opening, fresh=fresh))
 
 
 async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> OpenRun:

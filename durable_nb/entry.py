@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import codec, engine, fingerprint, scopes
-from durable_nb.errors import InvalidRunId, located
+from durable_nb.errors import DurableError, InvalidRunId, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import Run, RunStatus
 from durable_nb.tasks import Arguments, check_function, name_of
@@ -121,7 +121,7 @@ class WorkflowFunction(Generic[P, R]):
             with scopes.entered(scopes.Scope(run)):
                 value = await colour.body(body)
         except BaseException as error:
-            await run.mark(_status_after(error), colour, codec.encode_failure(error))
+            await _mark_ended(run, error, colour)
             raise
         await self._finish(run, value, colour)
         return value
@@ -130,6 +130,14 @@ class WorkflowFunction(Generic[P, R]):
         with located(run_id=run.run_id):
             payload = codec.encode(value)
         await run.mark(RunStatus.DONE, colour, payload)
+
+
+async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> None:
+    """Record how a run ended; where that fails too, the error that ended it is still the one to see."""
+    try:
+        await run.mark(_status_after(error), colour, codec.encode_failure(error))
+    except DurableError as second:
+        error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")
 
 
 def _status_after(error: BaseException) -> RunStatus:

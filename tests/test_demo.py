@@ -1,5 +1,6 @@
 """`durable-nb demo`: what it shows, that it is true, and that it would say so if it were not."""
 
+import contextlib
 import dataclasses
 import os
 import pty
@@ -10,6 +11,7 @@ import sys
 import time
 
 import nbformat
+import psutil
 import pytest
 
 from durable_nb.cli.demo import VICTIM, Evidence
@@ -72,17 +74,15 @@ def test_it_leaves_the_notebook_with_its_outputs(shown):
 
 
 def test_in_a_terminal_the_table_lives_and_ends_complete():
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(TERM="xterm-256color", COLUMNS="100", LINES="60")
-        os.execv(COMMAND[0], COMMAND)
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "60"}
+    process = subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
     said = b""
-    while True:
-        try:
-            said += os.read(terminal, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
-            break
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said.decode()
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+        while chunk := terminal.read(65536):  # at its end Linux says EIO
+            said += chunk
+    assert process.wait() == 0, said.decode()
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", said.decode())
     assert "⠋" in text  # the spinner of a running cell
     assert re.search(r"↺ +picture +replayed", text)
@@ -91,18 +91,14 @@ def test_in_a_terminal_the_table_lives_and_ends_complete():
 
 def test_interrupted_it_leaves_no_kernel_behind():
     process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "download" not in process.stdout.readline():
-        pass
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert children
+    while "download" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    kernels = psutil.Process(process.pid).children()
+    assert kernels
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
-    assert process.stderr.read() == ""
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(child), 0)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (130, "")
+    assert not any(kernel.is_running() for kernel in kernels)
 
 
 # What it proves is itself proved: each lie below is found out.

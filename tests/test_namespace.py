@@ -258,6 +258,24 @@ SCENARIOS = [
         {"r": "R cannot be saved"},
     ),
     S(
+        "no metaclass or hook of the user's runs again",
+        """
+        import abc
+        REG, subs, made = {}, [], []
+        class Meta(abc.ABCMeta):
+            def __new__(m, n, b, d):
+                c = super().__new__(m, n, b, d); REG[n] = c; return c
+            def __init__(c, n, b, d): made.append(n)
+        class A(metaclass=Meta):
+            def __init_subclass__(cls, **k): subs.append(cls)
+        ‖
+        class B(A): x = 1
+        ‖
+        b = B()
+        """,
+        "assert REG == {'A': A, 'B': B} and subs == [B] and made == ['A', 'B'] and type(b) is B\nclass C(B): pass\nassert subs.pop() is C and REG.pop('C') is C and made.pop() == 'C'",
+    ),
+    S(
         "29g a class that cannot be saved, and what needs it",
         "import threading\nclass C: pass\nC.lock = threading.Lock(); C.lock.acquire()\nclass D(C): pass\no = D(); n = [1]; fs = [len]",
         "assert n == [1] and fs[0] is len",
@@ -414,6 +432,29 @@ SCENARIOS = [
         "categorical, multiindex, nullable and string columns",
         "import pandas as pd; df = pd.DataFrame({'c': pd.Categorical(['a', 'b']), 'n': pd.array([1, None], dtype='Int64'), 's': ['x', None], 'o': [[1], {}], 't': pd.to_datetime(['2020', '2021']).tz_localize('UTC')}, index=pd.MultiIndex.from_tuples([(1, 'a'), (2, 'b')])) ‖ df['z'] = df.n + 1; df.o.iloc[0].append(2)",
         "assert df.o.iloc[0] == [1, 2] and str(df.dtypes['c']) == 'category' and str(df.dtypes['n']) == 'Int64' and df.loc[(1, 'a'), 'z'] == 2 and df.t.dt.tz is not None and df.s.isna().sum() == 1",
+    ),
+    S(
+        "what a class body may hold",
+        """
+        import functools, typing, dataclasses
+        class P(typing.Protocol):
+            def f(self) -> int: ...
+        class TD(typing.TypedDict):
+            a: int
+        class I:
+            @functools.cached_property
+            def x(self): return [1]
+            @functools.lru_cache
+            def y(self): return 2
+            def f(self): return 1
+        class L(list): pass
+        @dataclasses.dataclass(slots=True)
+        class D:
+            x: int = 1
+        ‖
+        i = I(); i.x; i.y(); l = L([1]); l.tag = 2; d = D(); td = TD(a=1)
+        """,
+        "assert i.__dict__['x'] == [1] and i.y() == 2 and l == [1] and l.tag == 2 and d == D() and td['a'] == 1 and issubclass(TD, dict)",
     ),
     S(
         "memoryview",
@@ -622,6 +663,19 @@ def test_what_is_only_of_numpy_binds_nobody(ns):
     assert sorted(changes.groups) == [("a",), ("b",), ("c",), ("f",), ("np",)]
 
 
+def test_frames_that_pandas_keeps_apart_are_not_saved_together(ns):
+    run(
+        ns,
+        "import pandas as pd; df = pd.DataFrame({'x': [1.0, 2], 'd': pd.to_datetime(['2020', '2021'])}); other = df.copy()",
+    )
+    run(
+        ns,
+        "view = df[:]; day = df['d']; index = df.index; text = pd.Series(['a', 'b'], index=index); same_index = df.assign(z=1)",
+    )
+    changes, _ = run(ns, "df.loc[0, 'x'] = 5")
+    assert changes.names == ("df",)
+
+
 def test_what_is_shared_comes_along_and_nothing_else(ns):
     run(ns, "shared = [1]; a = {'s': shared}; b = (shared, [2]); far = [b[1]]; other = [3]")
     changes, _ = run(ns, "a['x'] = 1")
@@ -715,11 +769,13 @@ def test_what_was_restored_is_saved_and_restored_again(ns):
         c = C(); c.up = up
         """,
     )
+    steps = [saved]
     for _ in range(2):
         life = {"__name__": "__main__"}
-        header, parts = saved.header(), [bytes(part) for part in saved.parts]
-        namespace.restore(life, namespace.Saved.from_parts(header, parts))
-        _, saved = run(life, "v[:] += 1; up()")
+        for saved in steps:
+            parts = [bytes(part) for part in saved.parts]
+            assert not namespace.restore(life, namespace.Saved.from_parts(saved.header(), parts)).failed
+        steps.append(run(life, "v[:] += 1; up()")[1])
     assert list(life["base"][1:6]) == [1, 4, 5, 6, 5]
     assert life["n"] == [2]
     assert life["c"].up is life["up"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import sys
 from typing import Any, Final
 
@@ -55,8 +56,7 @@ def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
         shared: Ids of the owners that several arrays of one pickle look at.
     """
     if kind is Private:
-        reduced = value.array.__reduce_ex__(5)
-        return reduced if is_array(type(value.array)) else _made_private(reduced)
+        return _reduce_private(value.array)
     if is_array(kind):
         return _reduce_array(value, kind, shared)
     if _is_pandas(kind):
@@ -67,6 +67,19 @@ def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
 def _is_pandas(kind: type) -> bool:
     module = str(kind.__module__)
     return module == "pandas" or module.startswith("pandas.")
+
+
+def _reduce_private(array: Any) -> Any:
+    reduced = array.__reduce_ex__(5)
+    if is_array(type(array)):
+        return reduced
+    create, *rest = _made_private(reduced)
+    # pickle wants copyreg's own function to make an object of the very class that is being pickled.
+    return _new if create is copyreg.__newobj__ else create, *rest  # type: ignore[attr-defined]
+
+
+def _new(cls: type, *arguments: Any) -> Any:
+    return cls.__new__(cls, *arguments)
 
 
 def _made_private(part: Any) -> Any:

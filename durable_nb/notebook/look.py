@@ -138,13 +138,13 @@ class Look:
         flat = is_flat(value)
         try:
             self.marks[name] = Mark(id(value), fingerprinter.fingerprint(value, flat=flat))
+            if self._asks_sharing:
+                self._note_sharing(fingerprinter, name, value, flat=flat)
         except Exception as error:
             self.failed[name] = reason(value, fingerprinter.culprit, error)
             self.marks[name] = Mark(id(value), None, _hold(value))
-            return
-        self.failed.pop(name, None)
-        if self._asks_sharing:
-            self._note_sharing(fingerprinter, name, value, flat=flat)
+        else:
+            self.failed.pop(name, None)
 
     def _note_sharing(self, fingerprinter: Fingerprinter, name: str, value: object, *, flat: bool) -> None:
         found = {id(value): value} if flat else containers(value)

@@ -19,7 +19,7 @@ import cloudpickle
 import xxhash
 
 from durable_nb.notebook import arrays
-from durable_nb.notebook.reducers import REDUCERS, importable, set_attributes
+from durable_nb.notebook.reducers import REDUCERS, importable, make_class, set_attributes
 
 __all__ = ["Fingerprinter", "NamedRef", "Saver", "load", "reason"]
 
@@ -110,6 +110,8 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduced = super().reducer_override(cls)
         if reduced is not NotImplemented and cls.__module__ != "builtins":
             self.by_value.add(id(cls))
+        if type(reduced) is tuple and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:  # noqa: SLF001
+            return make_class, *reduced[1:]
         return reduced
 
     def _reduce_function(self, function: types.FunctionType) -> Any:

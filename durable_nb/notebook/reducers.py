@@ -10,9 +10,11 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
-__all__ = ["LRU_CACHE", "REDUCERS", "importable", "set_attributes"]
+from cloudpickle import cloudpickle as internals
+
+__all__ = ["LRU_CACHE", "REDUCERS", "importable", "make_class", "set_attributes"]
 
 LRU_CACHE: Final = type(functools.lru_cache(len))
 """The type of what `functools.lru_cache` gives, which has no public name."""
@@ -61,6 +63,42 @@ class _Gone:
 
 def _dead_ref() -> weakref.ref[Any]:
     return weakref.ref(_Gone())
+
+
+def make_class(
+    kind: type, name: str, bases: tuple[Any, ...], attributes: dict[str, Any], tracker: str, extra: object
+) -> type:
+    """Create a class without its attributes, as cloudpickle does, but run no metaclass or hook of the user's.
+
+    Those ran when the class was defined, and what they did (entries in a registry) is saved like everything.
+
+    Args:
+        kind: Its metaclass.
+        name: Its name.
+        bases: Its bases.
+        attributes: Those that a class must have from the start, such as ``__slots__``.
+        tracker: cloudpickle's id of it: a class that this process has already is used again.
+        extra: What cloudpickle keeps for later versions of itself.
+    """
+    resolved = types.resolve_bases(bases)
+    users = {cls for base in resolved for cls in base.__mro__ if "__init_subclass__" in vars(cls)}
+    hooks = {cls: vars(cls)["__init_subclass__"] for cls in users if not importable(cls)}
+    library = next(meta for meta in kind.__mro__ if importable(meta))
+    try:
+        for cls in hooks:
+            type.__setattr__(cls, "__init_subclass__", classmethod(_do_nothing))
+        if library is kind:
+            return cast("type", internals._make_skeleton_class(kind, name, bases, attributes, tracker, extra))  # noqa: SLF001
+        original = {} if resolved is bases else {"__orig_bases__": bases}
+        made: type = library.__new__(kind, name, resolved, {**attributes, **original})
+        return cast("type", internals._lookup_class_or_track(tracker, made))  # noqa: SLF001
+    finally:
+        for cls, hook in hooks.items():
+            type.__setattr__(cls, "__init_subclass__", hook)
+
+
+def _do_nothing(*_: object, **__: object) -> None:
+    return None
 
 
 # How to reduce objects of exactly these types.

@@ -197,9 +197,20 @@ def _key_of(kind: type) -> _Key | None:
     frozen = kind in ATOMS or kind in _STATELESS or isinstance(kind, EnumMeta) or arrays.is_frozen(kind)
     if frozen or (issubclass(kind, _FROZEN) and not kind.__dictoffset__) or kind.__module__ == "typing":
         return None
-    if hasattr(kind, "__call__") and kind.__module__ != "__main__":  # noqa: B004 - of the instances, not the class
+    if _is_library_callable(kind):
         return Sharing._callable  # noqa: SLF001
     return Sharing._plain  # noqa: SLF001
+
+
+def _is_library_callable(kind: type) -> bool:
+    """Whether a class's instances may be functions of a library's, and safe to ask for their name."""
+    if kind.__module__ == "__main__":
+        return False
+    attributes = [
+        vars(base).get(hook) for base in kind.__mro__ for hook in ("__getattr__", "__getattribute__")
+    ]
+    hooked = any(type(attribute) is types.FunctionType for attribute in attributes)
+    return not hooked and any("__call__" in vars(base) for base in kind.__mro__)
 
 
 def _root(parent: dict[str, str], name: str) -> str:
