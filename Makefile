@@ -1,5 +1,5 @@
 # make demo    see a notebook survive its kernel
-# make test    lint, types and tests
+# make test    lint, types, notebooks and tests
 # Both make a virtual environment first; PYTHON names the Python that it is made from.
 
 PYTHON ?= python3
@@ -17,8 +17,8 @@ PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
-	@echo "make test       lint, types and tests"
-	@echo "make test-all   the same, the long suites and the notebooks"
+	@echo "make test       lint, types, notebooks and tests"
+	@echo "make test-all   the same and the long suites"
 	@echo "make lint | types | tests | core | long | notebooks   one of them"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
@@ -72,7 +72,7 @@ notebooks: $(TOOLS)
 	  DURABLE_NB_BADGE=plain $(BIN)/python -m pytest -q --nbval --nbval-current-env build/notebooks || exit 1; \
 	done
 
-test: lint types tests
+test: lint types notebooks tests
 
 test-all: lint types notebooks long tests
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-import json
 import os
 import platform
 import socket
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
 from durable_nb.blobs import fetch, spill
-from durable_nb.errors import DurableError, RunChanged, StepChanged, StepInDoubt, located
+from durable_nb.errors import (
+    DurableError,
+    InvalidOption,
+    RunChanged,
+    StepChanged,
+    StepInDoubt,
+    located,
+)
 from durable_nb.records import (
     Action,
     Call,
@@ -34,12 +41,23 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["Begun", "OpenRun", "decide", "dump_shown", "open_run", "this_process"]
+__all__ = ["Begun", "OpenRun", "check_policy", "decide", "open_run", "this_process"]
 
 
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
 _POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
+
+
+def check_policy(option: str, policy: str) -> str:
+    """Give back a policy for what changed that there is.
+
+    Raises:
+        InvalidOption: There is none of that name.
+    """
+    if policy not in _POLICIES:
+        raise InvalidOption(f"{option}={policy!r} makes no sense", remedy=f"Use {', '.join(_POLICIES)}.")
+    return policy
 
 
 def decide(record: Step | None, call: Call) -> Decision:
@@ -69,9 +87,9 @@ def decide(record: Step | None, call: Call) -> Decision:
 
 
 def _decide_done(record: Step, call: Call) -> Decision:
-    if _differ(record.arguments, call.arguments):
+    if fingerprint.differ(record.arguments, call.arguments):
         return _changed(call.on_change, "its arguments changed", call)
-    if _differ(record.code, call.code):
+    if fingerprint.differ(record.code, call.code):
         return _changed(call.on_edit, "its code changed", call)
     return _UNCHANGED
 
@@ -81,17 +99,6 @@ def _changed(policy: str, reason: str, call: Call) -> Decision:
     if action is Action.RUN and call.once:
         action = Action.ASK
     return Decision(action, reason, notice=True, error=StepChanged)
-
-
-def _differ(recorded: str | None, called: str | None) -> bool:
-    """Whether two fingerprints, or two lists of them, are known to differ: unknown ones are not compared."""
-    if recorded == called or recorded is None or called is None:
-        return False
-    before = dict(part.partition("=")[::2] for part in recorded.split())
-    after = dict(part.partition("=")[::2] for part in called.split())
-    if before.keys() != after.keys():
-        return True
-    return any(before[name] != after[name] and "?" not in (before[name], after[name]) for name in before)
 
 
 @dataclass(slots=True)
@@ -121,6 +128,9 @@ class OpenRun:
         journal: Where it is kept.
         run: The run, under the epoch that was taken.
         steps: All that is on record of it.
+
+    Attributes:
+        claims: The steps whose calls are running, each with a mark of its own.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
@@ -129,6 +139,7 @@ class OpenRun:
         self.history = {step.step_id: step for step in steps}
         latest = max((max(step.began, step.recorded) for step in steps), default=0)
         self._counter = itertools.count(latest + 1)
+        self.claims: dict[str, object] = {}
 
     @property
     def run_id(self) -> str:
@@ -239,7 +250,7 @@ class OpenRun:
             began=next(self._counter),
             code=call.code,
             arguments=call.arguments,
-            shown=dump_shown(arguments),
+            shown=fingerprint.show(arguments),
             once=call.once,
             started_at=time.time(),
         )
@@ -250,7 +261,7 @@ class OpenRun:
         kind = decision.error or StepChanged
         what = decision.reason
         if record is not None and record.shown and arguments:
-            what += f" ({_difference(record.shown, dump_shown(arguments))})"
+            what += f" ({fingerprint.explain(record.shown, fingerprint.show(arguments))})"
         remedy = (
             f"To run it again: %durable_reset {call.step_id}; to call it under another name: step_id='…'; "
             "to start the run over: fresh=True."
@@ -262,7 +273,7 @@ class OpenRun:
         scopes = set(joining_scopes(failed.step_id))
         return any(
             step.began > failed.recorded and scope_of(step.step_id) in scopes
-            for step in self.history.values()
+            for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
         )
 
 
@@ -280,7 +291,11 @@ async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: boo
         StoreError: The store cannot be opened.
     """
     with located(run_id=opening.run_id):
-        return await colour.store(_open_run(journal, opening, fresh=fresh))
+        run, cancelled = await colour.settled(_open_run(journal, opening, fresh=fresh))
+    if cancelled:
+        await run.mark(RunStatus.CANCELLED, colour)
+        raise asyncio.CancelledError
+    return run
 
 
 async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> OpenRun:
@@ -307,26 +322,17 @@ def this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def dump_shown(arguments: Mapping[str, Any] | None) -> str | None:
-    """Bounded reprs of arguments, by name, as JSON; None without arguments."""
-    return json.dumps(fingerprint.shown(arguments), ensure_ascii=False) if arguments else None
-
-
-def _difference(before: str | None, after: str | None) -> str:
-    return fingerprint.difference(json.loads(before or "{}"), json.loads(after or "{}"))
-
-
 def _check_same(known: Run, opening: Run) -> None:
     remedy = "Use another run id, or start this one over: fresh=True (in a notebook: --fresh)."
-    if known.workflow != opening.workflow:
+    if known.workflow not in ("", opening.workflow):  # empty: somebody filled its store beforehand
         raise RunChanged(
             f"it belongs to the workflow {known.workflow!r}, not to {opening.workflow!r}",
             run_id=known.run_id,
             remedy=remedy,
         )
-    if _differ(known.arguments, opening.arguments):
+    if fingerprint.differ(known.arguments, opening.arguments):
         raise RunChanged(
-            f"it was started with other arguments ({_difference(known.shown, opening.shown)})",
+            f"it was started with other arguments ({fingerprint.explain(known.shown, opening.shown)})",
             run_id=known.run_id,
             remedy=remedy,
         )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import types
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import codec, engine, fingerprint, scopes
-from durable_nb.errors import DurableError, InvalidRunId, located
+from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import Run, RunStatus
-from durable_nb.tasks import Arguments, check_function, name_of
+from durable_nb.tasks import Arguments, check_function, check_name, name_of
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
     from durable_nb.loop import Colour
+    from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
 
 __all__ = ["WorkflowFunction", "check_run_id"]
@@ -29,6 +32,7 @@ class Home(Protocol):
     """What a workflow function needs of its workflow."""
 
     name: str
+    passes: list[str]
 
     @property
     def journal(self) -> Journal:
@@ -94,11 +98,16 @@ class WorkflowFunction(Generic[P, R]):
             return "-".join(parts)
         try:
             return self.template.format(**values)
-        except (LookupError, ValueError, AttributeError) as error:
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise InvalidRunId(
                 f"the template {self.template!r} of {self.workflow_id} cannot be filled: {error!r}",
                 remedy=f"Its arguments are {', '.join(values) or 'none'}.",
             ) from None
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return WorkflowFunction(self.workflow, types.MethodType(self.function, instance), self.template)
 
     def __repr__(self) -> str:
         return f"<workflow {self.workflow_id}>"
@@ -108,8 +117,8 @@ class WorkflowFunction(Generic[P, R]):
             check_run_id(run_id),
             self.workflow_id,
             code=self._code,
-            arguments=Arguments.fingerprint(arguments),
-            shown=engine.dump_shown(arguments),
+            arguments=fingerprint.arguments(arguments),
+            shown=fingerprint.show(arguments),
         )
 
     async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour) -> Any:
@@ -117,19 +126,29 @@ class WorkflowFunction(Generic[P, R]):
         run = await engine.open_run(self.workflow.journal, opening, colour)
         if self.is_async:
             scopes.install_task_factory(asyncio.get_running_loop())
+        self.workflow.passes.append(run.run_id)
         try:
             with scopes.entered(scopes.Scope(run)):
                 value = await colour.body(body)
+        except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
+            raise
         except BaseException as error:
             await _mark_ended(run, error, colour)
             raise
-        await self._finish(run, value, colour)
+        finally:
+            self.workflow.passes.remove(run.run_id)
+        await run.mark(RunStatus.DONE, colour, _result(run, value))
         return value
 
-    async def _finish(self, run: OpenRun, value: Any, colour: Colour) -> None:
-        with located(run_id=run.run_id):
-            payload = codec.encode(value)
-        await run.mark(RunStatus.DONE, colour, payload)
+
+def _result(run: OpenRun, value: Any) -> Payload | None:
+    """What a run returned, for people to look up; nobody replays it, so that one not saved is no failure."""
+    try:
+        return codec.encode(value)
+    except DurableError as error:
+        told = f"run {run.run_id!r} is done; what it returned is not kept: {error}"
+        warnings.warn(told, DurableNotice, stacklevel=2)
+        return None
 
 
 async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> None:
@@ -150,8 +169,6 @@ def check_run_id(run_id: str) -> str:
     """Give back a run id that can name a run.
 
     Raises:
-        InvalidRunId: It is empty, or no string.
+        InvalidRunId: It is no string, empty, longer than a name can be, or has control characters in it.
     """
-    if not isinstance(run_id, str) or not run_id.strip():
-        raise InvalidRunId(f"{run_id!r} cannot name a run", remedy="Give a string that is not empty.")
-    return run_id
+    return check_name(run_id, "a run", InvalidRunId)

@@ -16,6 +16,7 @@
     │   ├── StepNested           a durable cell inside another durable cell
     │   ├── StepNotSaved         the body succeeded, its result could not be saved
     │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
+    │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
     │   └── StepFailed           a recorded failure whose own class cannot be rebuilt
     └── StoreError
         ├── StoreUnavailable     locked, read-only, full, unreachable
@@ -50,6 +51,7 @@ __all__ = [
     "StepNotFound",
     "StepNotRestored",
     "StepNotSaved",
+    "StepTimeout",
     "StoreError",
     "StoreTooNew",
     "StoreUnavailable",
@@ -193,6 +195,10 @@ class StepNotRestored(StepError):
 
 class StepFailed(StepError):
     """A recorded failure whose own class cannot be rebuilt."""
+
+
+class StepTimeout(StepError, TimeoutError):
+    """An attempt took longer than its timeout, and was ended."""
 
 
 class StoreError(DurableError):

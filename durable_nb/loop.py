@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
+from durable_nb.deadline import deadline, timed_out
 from durable_nb.errors import ForkedProcess
 
 __all__ = ["AWAITING", "BLOCKING", "Colour", "check_process", "drive", "submit"]
@@ -75,33 +77,60 @@ class Colour(Protocol):
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         """Have the loop thread do it; what was begun there is finished even if the caller is cancelled."""
 
+    async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+        """The same, waiting for it to the end; with whether the caller was cancelled meanwhile."""
+
     async def sleep(self, seconds: float) -> None:
         """Let that many seconds pass."""
 
-    async def body(self, function: Callable[[], Any]) -> Any:
-        """Execute a body of this colour."""
+    async def body(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Execute a body of this colour, for so many seconds at most.
+
+        Raises:
+            StepTimeout: It took longer, and was ended.
+        """
 
 
 class _Awaiting:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(asyncio.wrap_future(submit(work)))
 
+    async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+        future = asyncio.wrap_future(submit(work))
+        try:
+            return await asyncio.shield(future), False
+        except asyncio.CancelledError:
+            return await future, True
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def body(self, function: Callable[[], Any]) -> Any:
-        return await function()
+    async def body(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
+        if timeout is None:
+            return await function()
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await function()
+        except TimeoutError:
+            if not limit.expired():  # the body's own
+                raise
+        raise timed_out(timeout)
 
 
 class _Blocking:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         return submit(work).result()
 
+    async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+        return submit(work).result(), False
+
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - this colour never suspends: it is how sync code waits
 
-    async def body(self, function: Callable[[], Any]) -> Any:
-        return function()
+    async def body(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
+        with nullcontext() if timeout is None else deadline(timeout):
+            return function()
 
 
 AWAITING: Colour = _Awaiting()

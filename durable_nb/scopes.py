@@ -2,14 +2,16 @@
 
 A call takes its id when it is called. Within one scope calls come in the program's own order, so counting
 them is enough; a concurrent branch (``gather``, ``TaskGroup``, ``create_task``) is a scope of its own, named
-when it is created, so that no interleaving can swap two results.
+when it is created, so that no interleaving can swap two results. Another thread has no place in that order:
+what it calls is named by its arguments.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import Counter
+import itertools
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyedScope", "Scope", "current", "entered", "install_task_factory"]
 
-UNKNOWN = "=?"
+COUNTED = ""
 _QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
 
 _current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("durable_nb_scope", default=None)
@@ -37,21 +39,51 @@ class Scope:
         path: What every id of this scope begins with: empty, or ending in a slash.
     """
 
-    __slots__ = ("_branches", "_counts", "path", "run")
+    __slots__ = ("_branches", "_counts", "_owners", "_thread", "path", "run")
 
     def __init__(self, run: OpenRun, path: str = "") -> None:
         self.run = run
         self.path = path
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, itertools.count[int]] = {}
+        self._owners: dict[str, str] = {}
         self._branches = 0
+        self._thread = threading.get_ident()
 
-    def step_id(self, name: str, arguments: str) -> str:  # noqa: ARG002 - order alone names a call here
-        """The id of the next call of ``name``: ``fetch``, ``fetch#1``, ``fetch#2``."""
-        return self._counted(_quoted(name))
+    def step_id(self, name: str, arguments: str) -> str:
+        """The id of the next call of ``name``: ``fetch``, ``fetch#1``; in another thread ``fetch[9f1c…]``.
 
-    def named_id(self, step_id: str) -> str:
-        """The id of a call that the user named."""
-        return self.path + _quoted(step_id)
+        Args:
+            name: The task's name.
+            arguments: The fingerprints of the arguments.
+
+        Raises:
+            StepError: The arguments are to name the call, and one of them has no fingerprint.
+        """
+        if threading.get_ident() == self._thread:
+            return self._counted(_quoted(name))
+        return self._keyed(name, arguments, "in a thread")
+
+    def named_id(self, step_id: str, owner: str = "") -> str:
+        """The id of a call that the user named.
+
+        Args:
+            step_id: The name.
+            owner: The task that is called.
+
+        Raises:
+            StepError: Another call in this scope has the name already.
+        """
+        key = _quoted(step_id)
+        holder = self._owners.setdefault(key, owner or step_id)
+        if holder != (owner or step_id):
+            called = f"a call of {holder!r}" if holder != COUNTED else "an unnamed call"
+            raise StepError(
+                f"{called} has that name already",
+                run_id=self.run.run.run_id,
+                step=self.path + key,
+                remedy="Give this call a step_id='…' of its own.",
+            )
+        return self.path + key
 
     def branch(self) -> Scope:
         """The scope of the next concurrent branch."""
@@ -63,9 +95,25 @@ class Scope:
         return Scope(self.run, f"{step_id}/")
 
     def _counted(self, key: str) -> str:
-        before = self._counts[key]
-        self._counts[key] = before + 1
-        return f"{self.path}{key}#{before}" if before else self.path + key
+        # setdefault and next are atomic: threads may count in one scope.
+        before = next(self._counts.setdefault(key, itertools.count()))
+        if before:
+            return f"{self.path}{key}#{before}"
+        if self._owners.setdefault(key, COUNTED) != COUNTED:
+            return self._counted(key)  # the user gave that name to another call
+        return self.path + key
+
+    def _keyed(self, name: str, arguments: str, where: str) -> str:
+        unknown = fingerprint.unknown(arguments)
+        if unknown:
+            raise StepError(
+                f"{where} the arguments name a call, and {', '.join(unknown)} cannot be fingerprinted",
+                run_id=self.run.run.run_id,
+                step=name,
+                remedy=f"Name the call: {name}(…, step_id='…'), or put it into a %%durable_step cell.",
+            )
+        key = (fingerprint.value(arguments) or "")[:12]
+        return self._counted(f"{_quoted(name)}[{key}]")
 
 
 class KeyedScope(Scope):
@@ -75,16 +123,7 @@ class KeyedScope(Scope):
 
     def step_id(self, name: str, arguments: str) -> str:
         """The id of a call with these arguments, equal ones counted: ``fetch[9f1c…]``, ``fetch[9f1c…]#1``."""
-        if UNKNOWN in arguments:
-            unknown = ", ".join(part[: -len(UNKNOWN)] for part in arguments.split() if part.endswith(UNKNOWN))
-            raise StepError(
-                f"outside a durable cell the arguments name a call, and {unknown} cannot be fingerprinted",
-                run_id=self.run.run.run_id,
-                step=name,
-                remedy=f"Name the call: {name}(…, step_id='…'), or put it into a %%durable_step cell.",
-            )
-        key = (fingerprint.value(arguments) or "")[:12]
-        return self._counted(f"{_quoted(name)}[{key}]")
+        return self._keyed(name, arguments, "outside a durable cell")
 
 
 def _quoted(name: str) -> str:

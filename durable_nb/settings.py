@@ -11,9 +11,12 @@ __all__ = [
     "DB",
     "JOURNAL_SIZE_LIMIT",
     "LOCK_POLL",
+    "LONGEST_NAME",
     "RETRIES",
     "SHOWN_ARGUMENT",
     "SIGNAL_POLL",
+    "TASK_ON_CHANGE",
+    "TASK_ON_EDIT",
     "WORKFLOW_NAME",
 ]
 
@@ -41,8 +44,17 @@ JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
 SHOWN_ARGUMENT: Final = 200
 """Characters kept of an argument's repr, for the difference in an error message."""
 
+LONGEST_NAME: Final = 1000
+"""Characters of a run id, a step's or a signal's name: more is stray data, and no list can show it."""
+
 LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""
 
 SIGNAL_POLL: Final = 0.05
 """Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
+
+TASK_ON_EDIT: Final = "keep"
+"""A task's edit is often a log line: finished work stays, and a notice says so."""
+
+TASK_ON_CHANGE: Final = "error"
+"""Other arguments mean another call: its old result would be silently wrong."""

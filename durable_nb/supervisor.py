@@ -116,7 +116,7 @@ async def run_notebook(
     on_cell: OnCell | None = None,
     on_kernel: OnKernel | None = None,
     kernel_name: str | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of a cell, not of the call
+    timeout: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Report:
     """Run a notebook's code cells in order, in a kernel of its own, until one fails or the kernel dies.

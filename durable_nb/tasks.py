@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-import itertools
 import types
+import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, scopes
-from durable_nb.errors import DurableError, DurableNotice, StepFailed, located
+from durable_nb import codec, fingerprint, scopes, settings
+from durable_nb.attempts import Policy, attempts, is_ours
+from durable_nb.errors import DurableNotice, InvalidOption, StepError, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import Call, StepStatus
 
 if TYPE_CHECKING:
-    from durable_nb.backoff import BackoffStrategy
     from durable_nb.engine import Begun, OpenRun
+    from durable_nb.errors import DurableError
     from durable_nb.loop import Colour
     from durable_nb.scopes import Scope
 
-__all__ = ["Arguments", "Policy", "Task", "attempts", "check_function", "name_of", "perform"]
+__all__ = ["Arguments", "Task", "check_function", "check_name", "name_of", "perform"]
+
+_UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Control characters, lone surrogates, line and paragraph separators: they break a line, or have no UTF-8."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How a body is executed.
-
-    Attributes:
-        retries: Further attempts after the first.
-        backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
-    """
-
-    retries: int
-    backoff: BackoffStrategy
 
 
 class Arguments:
@@ -66,16 +57,12 @@ class Arguments:
         bound.apply_defaults()
         return bound.arguments
 
-    @staticmethod
-    def fingerprint(arguments: Mapping[str, Any]) -> str:
-        """One ``name=fingerprint`` for each argument, ``name=?`` for one that has none."""
-        return " ".join(f"{name}={fingerprint.value(value) or '?'}" for name, value in arguments.items())
-
 
 class Host(Protocol):
     """What a task needs of its workflow."""
 
     attached: Scope | None
+    passes: list[str]
 
 
 class Task(Generic[P, R]):
@@ -86,6 +73,8 @@ class Task(Generic[P, R]):
         name: What its steps are called.
         policy: How its body is executed.
         workflow: Whose open run a call outside every scope belongs to.
+        on_edit: What becomes of a checkpoint when the function was edited.
+        on_change: What becomes of a checkpoint when the arguments changed.
     """
 
     def __init__(
@@ -95,12 +84,15 @@ class Task(Generic[P, R]):
         name: str,
         policy: Policy,
         workflow: Host,
+        on_edit: str,
+        on_change: str,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
         self.policy = policy
         self.workflow = workflow
+        self.on_edit, self.on_change = on_edit, on_change
         self._arguments = Arguments(function)
         self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
@@ -110,6 +102,7 @@ class Task(Generic[P, R]):
         named: Any = kwargs.pop("step_id", None)
         scope = scopes.current() or self.workflow.attached
         if scope is None:
+            self._tell_if_lost()
             return self.function(*args, **kwargs)
         arguments = self._arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
@@ -124,10 +117,30 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
+    def _tell_if_lost(self) -> None:
+        """Say that a thread which knows of no run leaves no checkpoint, while a run is open."""
+        run = next(iter(self.workflow.passes), None)
+        if run is None or _has_loop():
+            return
+        told = (
+            f"task {self.name!r} was called in a thread that belongs to no run, while run {run!r} is open: "
+            "executed, not checkpointed. Start the thread with asyncio.to_thread, or copy_context().run"
+        )
+        warnings.warn(told, DurableNotice, stacklevel=3)
+
     def _call(self, scope: Scope, arguments: Mapping[str, Any], named: str | None) -> Call:
-        fingerprints = Arguments.fingerprint(arguments)
-        step_id = scope.named_id(named) if named else scope.step_id(self.name, fingerprints)
-        return Call(step_id, code=self._code, arguments=fingerprints)
+        fingerprints = fingerprint.arguments(arguments)
+        if named is None:
+            step_id = scope.step_id(self.name, fingerprints)
+        else:
+            step_id = scope.named_id(check_name(named, "a step", InvalidOption), self.name)
+        return Call(
+            step_id,
+            code=self._code,
+            arguments=fingerprints,
+            on_edit=self.on_edit,
+            on_change=self.on_change,
+        )
 
 
 async def perform(
@@ -143,16 +156,38 @@ async def perform(
     Only the body is retried: encoding and storing stand outside the loop, so that a value that cannot be
     saved or a store that fails never executes user code again.
     """
-    begun = await run.begin_step(call, colour, arguments)
-    if begun.replayed:
-        return await replay(run, begun, colour)
+    _claim(run, call.step_id)
+    try:
+        begun = await run.begin_step(call, colour, arguments)
+        if begun.replayed:
+            return await replay(run, begun, colour)
+        return await _execute(run, begun, body, policy, colour)
+    finally:
+        del run.claims[call.step_id]
+
+
+def _claim(run: OpenRun, step_id: str) -> None:
+    """Have a step's name to oneself: two calls never share it at one time."""
+    mine = object()
+    if run.claims.setdefault(step_id, mine) is not mine:
+        raise StepError(
+            "a call of that name is still running",
+            run_id=run.run_id,
+            step=step_id,
+            remedy="Give each call a step_id='…' of its own, or end the first one before the second begins.",
+        )
+
+
+async def _execute(
+    run: OpenRun, begun: Begun, body: Callable[[], Any], policy: Policy, colour: Colour
+) -> Any:
     try:
         value = await attempts(run, begun, body, policy, colour)
     except Exception as failure:
-        if not _is_ours(failure):
+        if not is_ours(failure):
             await run.fail_step(begun, failure, colour)
         raise
-    with located(run_id=run.run_id, step=call.step_id):
+    with located(run_id=run.run_id, step=begun.call.step_id):
         payload = codec.encode(value)
     await run.complete_step(begun, payload, colour)
     return value
@@ -169,40 +204,38 @@ async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
         return codec.decode(payload)
 
 
-async def attempts(
-    run: OpenRun, begun: Begun, body: Callable[[], Any], policy: Policy, colour: Colour
-) -> Any:
-    """Execute a body, and again after a failure of its own, as its policy says."""
-    for attempt in itertools.count():
-        try:
-            # A scope for each attempt: the counts of nested steps begin anew, so that finished ones replay.
-            with scopes.entered(scopes.Scope(run, f"{begun.call.step_id}/")):
-                return await colour.body(body)
-        except Exception as failure:
-            if _is_ours(failure) or attempt >= policy.retries:
-                if policy.retries and not _is_ours(failure):
-                    failure.add_note(_told(run, begun, attempt + 1))
-                raise
-        await colour.sleep(policy.backoff(attempt))
-    raise AssertionError("unreachable")
-
-
-def _is_ours(failure: Exception) -> bool:
-    """Whether a failure is about durability, not the body's own: neither retried nor recorded."""
-    return isinstance(failure, DurableError) and not isinstance(failure, StepFailed)
-
-
-def _told(run: OpenRun, begun: Begun, count: int) -> str:
-    times = "1 attempt" if count == 1 else f"{count} attempts"
-    return f"durable_nb: run {run.run_id!r}, step {begun.call.step_id!r} failed after {times}"
-
-
 def _notice(run: OpenRun, begun: Begun) -> str:
     step = begun.call.step_id
     return (
         f"run {run.run_id!r}, step {step!r}: replayed although {begun.decision.reason}. "
         f"To run it again: %durable_reset {step}"
     )
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def check_name(name: object, role: str, kind: type[DurableError]) -> str:
+    """Give back what can name a run, a step or a signal: any printable text that is not too long.
+
+    Args:
+        name: The name.
+        role: What it is to name.
+        kind: The error to raise.
+    """
+    remedy = f"Give a string of at most {settings.LONGEST_NAME} characters, without control characters."
+    if not isinstance(name, str) or not name.strip():
+        raise kind(f"{name!r:.60} cannot name {role}", remedy=remedy)
+    if len(name) > settings.LONGEST_NAME:
+        raise kind(f"{name[:40]!r}… cannot name {role}: it has {len(name)} characters", remedy=remedy)
+    if bad := next((char for char in name if unicodedata.category(char) in _UNFIT), None):
+        raise kind(f"{name[:40]!r} cannot name {role}: it has a {bad!r} in it", remedy=remedy)
+    return name
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import engine, scopes, settings, signals
+from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
+from durable_nb.engine import check_policy
 from durable_nb.entry import WorkflowFunction, check_run_id
 from durable_nb.errors import InvalidOption, NoOpenRun
 from durable_nb.loop import AWAITING, BLOCKING, drive
-from durable_nb.stores import Place, open_journal
-from durable_nb.tasks import Policy, Task, check_function, name_of
+from durable_nb.stores import Place, hold, let_go
+from durable_nb.tasks import Task, check_function, check_name, name_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,14 +57,18 @@ class Workflow:
         self.db = db
         self._policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
+        self.passes: list[str] = []
+        self._journal: Journal | None = None
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} on {str(self.db)!r}>"
 
-    @functools.cached_property
+    @property
     def journal(self) -> Journal:
         """Where its runs are kept; shared by all users of one database in this process."""
-        return open_journal(self.db)
+        if self._journal is None or getattr(self._journal, "closed", False):
+            self._journal = hold(self.db, self)
+        return self._journal
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -74,49 +80,62 @@ class Workflow:
         name: str | None = None,
         retries: int | None = None,
         backoff: BackoffStrategy | None = None,
+        retry_on: Failures = Exception,
+        give_up_on: Failures = (),
+        timeout: float | None = None,
+        on_edit: str = settings.TASK_ON_EDIT,
+        on_change: str = settings.TASK_ON_CHANGE,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        retries: int | None = None,
-        backoff: BackoffStrategy | None = None,
-    ) -> Any:
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task: called in a run, its result is checkpointed and a re-run gets it back.
 
         Args:
             function: The function, sync or async.
-            name: What its steps are called; its own name if not given.
-            retries: Further attempts after the first.
-            backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
+            **options: How it is called and executed:
+                ``name``: what its steps are called; its own name if not given.
+                ``retries``: further attempts after the first.
+                ``backoff``: seconds to wait before each, by the 0-based number of the attempt that failed.
+                ``retry_on``, ``give_up_on``: after which failures another attempt is made, or none: a class,
+                a tuple of classes, or a predicate.
+                ``timeout``: seconds an attempt may take.
+                ``on_edit``: what becomes of a checkpoint when the function was edited: keep, rerun, ask or
+                error.
+                ``on_change``: the same when the arguments changed: error, rerun, keep or ask.
 
         Raises:
             TypeError: It is no function, or a generator.
+            InvalidOption: An option makes no sense.
 
         Example:
-            >>> @Workflow("orders").task(retries=5)
+            >>> @Workflow("orders").task(retries=5, give_up_on=PermissionError)
             ... async def charge(order: str) -> str: ...
         """
         if function is None:
-            return functools.partial(self._task, name=name, retries=retries, backoff=backoff)
-        return self._task(function, name=name, retries=retries, backoff=backoff)
+            return functools.partial(self._task, **options)
+        return self._task(function, **options)
 
     def _task(
         self,
         function: Callable[P, R],
         *,
-        name: str | None,
-        retries: int | None,
-        backoff: BackoffStrategy | None,
+        name: str | None = None,
+        retries: int | None = None,
+        backoff: BackoffStrategy | None = None,
+        on_edit: str = settings.TASK_ON_EDIT,
+        on_change: str = settings.TASK_ON_CHANGE,
+        **limits: Any,
     ) -> Task[P, R]:
         check_function(function, "task")
-        policy = Policy(self._policy.retries if retries is None else retries, backoff or self._policy.backoff)
-        if policy.retries < 0:
-            raise InvalidOption(f"retries={policy.retries} makes no sense", remedy="Give 0 or more.")
-        return Task(function, name=name or name_of(function), policy=policy, workflow=self)
+        retries = self._policy.retries if retries is None else retries
+        return Task(
+            function,
+            name=name or name_of(function),
+            policy=Policy(retries, backoff or self._policy.backoff, **limits),
+            workflow=self,
+            on_edit=check_policy("on_edit", on_edit),
+            on_change=check_policy("on_change", on_change),
+        )
 
     @overload
     def workflow(self, function: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
@@ -144,10 +163,12 @@ class Workflow:
         self.name = name or self.name
         if db is not None and db != self.db:
             self.db = db
-            self.__dict__.pop("journal", None)
+            self._journal = None
 
     def attach(self, run: OpenRun | None) -> None:
         """Have calls outside every scope belong to ``run``, as in a notebook's ordinary cells."""
+        if run is not None:
+            hold(run.journal, self)
         self.attached = scopes.KeyedScope(run) if run else None
 
     async def signal(self, name: str, poll: float = settings.SIGNAL_POLL) -> Any:
@@ -189,9 +210,12 @@ class Workflow:
         return SyncFace(self)
 
     def close(self) -> None:
-        """Release the database; a later call opens it again, and a script that never closes still exits."""
-        journal = self.__dict__.pop("journal", None)
-        if journal is not None:
+        """Release the database; a later call opens it again, and a script that never closes still exits.
+
+        Another workflow of this process that uses the same database goes on using it.
+        """
+        journal, self._journal = self._journal, None
+        if journal is not None and let_go(journal, self):
             drive(BLOCKING.store(journal.close()))
 
     def __enter__(self) -> Self:
@@ -211,6 +235,7 @@ class Workflow:
         self.close()
 
     async def _signal(self, name: str, poll: float, colour: Colour) -> Any:
+        check_name(name, "a signal", InvalidOption)
         scope = scopes.current() or self.attached
         if scope is None:
             raise NoOpenRun(
@@ -221,6 +246,7 @@ class Workflow:
         return await signals.wait(scope.run, step_id, name, poll, colour)
 
     async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
+        check_name(name, "a signal", InvalidOption)
         signal = signals.pack(check_run_id(run_id), name, payload, engine.this_process())
         return await colour.store(signals.deliver(self.journal, signal))
 

@@ -79,7 +79,7 @@ def test_in_a_terminal_the_table_lives_and_ends_complete():
     process = subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
     said = b""
-    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
         while chunk := terminal.read(65536):  # at its end Linux says EIO
             said += chunk
     assert process.wait() == 0, said.decode()

@@ -574,7 +574,14 @@ def driven(tmp_path_factory):
     results = {}
     for phase in ("save", "restore"):
         seed = "1" if phase == "save" else "2"
-        env = {**os.environ, "PYTHONPATH": str(directory), "SCRATCH": str(directory), "PYTHONHASHSEED": seed}
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(directory),
+            "SCRATCH": str(directory),
+            "PYTHONHASHSEED": seed,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         command = [sys.executable, __file__, phase, str(directory)]
         subprocess.run(command, env=env, check=True, timeout=100)
         results[phase] = json.loads((directory / f"{phase}.json").read_text())
@@ -674,6 +681,11 @@ def test_frames_that_pandas_keeps_apart_are_not_saved_together(ns):
     )
     changes, _ = run(ns, "df.loc[0, 'x'] = 5")
     assert changes.names == ("df",)
+
+
+def test_a_series_is_saved_once(ns):
+    _, saved = run(ns, "import pandas as pd; s = pd.Series(range(10_000))")
+    assert size(saved) < 82_000
 
 
 def test_what_is_shared_comes_along_and_nothing_else(ns):
@@ -851,6 +863,22 @@ def test_any_use_of_a_placeholder_raises_and_says_what_to_do(use):
         use(stand_in)
 
 
+def test_extension_arrays_of_pandas_come_back(ns):
+    import pandas as pd
+
+    frames = [
+        pd.Series(pd.array([1, None], dtype="Int64")),
+        pd.Series(pd.arrays.SparseArray([0, 1])),
+        pd.Series(pd.interval_range(0, 2)),
+        pd.Series(pd.period_range("2020", periods=2)),
+        pd.Series(pd.to_datetime(["2020"]).tz_localize("UTC")),
+    ]
+    for frame in frames:
+        saved = namespace.save({}, namespace.take({}, ()).changes({"s": frame}))
+        namespace.restore(ns, saved)
+        pd.testing.assert_series_equal(ns["s"], frame)
+
+
 def test_a_placeholder_can_be_shown():
     stand_in = placeholder("con", "load", "sqlite3.Connection cannot be saved")
     for shown in (repr(stand_in), str(stand_in), f"{stand_in}"):
@@ -871,20 +899,20 @@ def test_a_placeholder_among_the_names_disturbs_nobody(ns):
 def test_a_thousand_small_names_cost_little(ns):
     for number in range(1000):
         ns[f"x{number}"] = [number, "text", [number], {"a": 1.5}][number % 4]
-    assert _best(lambda: namespace.take(ns, ()).changes(ns)) < 0.03  # 4 ms where nothing else runs
+    assert _best(lambda: namespace.take(ns, ()).changes(ns)) < 0.05  # 4 ms where nothing else runs
 
 
 def test_a_large_array_is_hashed_in_place(ns):
     import numpy as np
 
     ns["big"] = np.ones(10**7)
-    assert _best(lambda: namespace.take(ns, ())) < 0.05  # 80 MB
+    assert _best(lambda: namespace.take(ns, ())) < 0.1  # 80 MB: 4 ms where nothing else runs
 
 
 def _best(function) -> float:
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         function()
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
     return min(times)

@@ -32,6 +32,21 @@ from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.sqlite import SqliteJournal
 from durable_nb.stores.testing import JournalContract, sample_step
 
+_made = []
+
+
+def made(path, **options):
+    """A journal that is closed after the test, however it ends: its thread would keep pytest from exiting."""
+    _made.append(SqliteJournal(path, **options))
+    return _made[-1]
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def closed_after_the_test():
+    yield
+    while _made:
+        await _made.pop().close()
+
 
 class TestMemory(JournalContract):
     @pytest_asyncio.fixture
@@ -53,7 +68,7 @@ class TestMemory(JournalContract):
 class TestSqlite(JournalContract):
     @pytest_asyncio.fixture
     async def journal(self, tmp_path):
-        journal = SqliteJournal(tmp_path / "durable.db")
+        journal = made(tmp_path / "durable.db")
         await journal.setup()
         yield journal
         await journal.close()
@@ -61,7 +76,7 @@ class TestSqlite(JournalContract):
     @pytest.fixture
     def reopen(self, journal):
         async def again():
-            other = SqliteJournal(journal.location)
+            other = made(journal.location)
             await other.setup()
             return other
 
@@ -70,7 +85,7 @@ class TestSqlite(JournalContract):
 
 @pytest_asyncio.fixture
 async def journal(tmp_path):
-    journal = SqliteJournal(tmp_path / "durable.db", busy_timeout=2.0)
+    journal = made(tmp_path / "durable.db", busy_timeout=2.0)
     await journal.setup()
     yield journal
     await journal.close()
@@ -82,7 +97,7 @@ async def owned(journal, run_id="r"):
 
 async def refused(path, **options):
     """Why a database cannot be set up."""
-    journal = SqliteJournal(path, **options)
+    journal = made(path, **options)
     with pytest.raises(StoreError) as caught:
         await journal.setup()
     await journal.close()
@@ -146,6 +161,7 @@ def test_synchronous_is_full_or_normal(tmp_path):
 
 async def test_a_closed_journal_is_replaced(tmp_path):
     first = open_journal(tmp_path / "a.db")
+    _made.append(first)
     await first.setup()
     await first.close()
     second = open_journal(tmp_path / "a.db")
@@ -158,6 +174,7 @@ async def test_a_closed_journal_is_replaced(tmp_path):
 async def test_a_deleted_database_is_noticed_and_replaced(tmp_path):
     path = tmp_path / "a.db"
     first = open_journal(path)
+    _made.append(first)
     await first.setup()
     run = await owned(first)
     for file in tmp_path.iterdir():
@@ -165,6 +182,7 @@ async def test_a_deleted_database_is_noticed_and_replaced(tmp_path):
     with pytest.raises(StoreUnavailable, match="deleted or replaced"):
         await first.put_step(sample_step(run))
     second = open_journal(path)
+    _made.append(second)
     assert second is not first
     await second.setup()
     new = await owned(second)
@@ -203,7 +221,7 @@ def test_importing_stores_loads_no_driver():
 
 
 async def test_nothing_but_setup_opens_it(tmp_path):
-    journal = SqliteJournal(tmp_path / "a.db")
+    journal = made(tmp_path / "a.db")
     for call in (journal.list_runs(), journal.open_run(Run("r", "w"))):
         with pytest.raises(StoreUnavailable, match="not open yet"):
             await call
@@ -216,7 +234,7 @@ async def test_nothing_but_setup_opens_it(tmp_path):
 async def test_files_are_the_users_alone(tmp_path):
     before = os.umask(0)
     try:
-        journal = SqliteJournal(tmp_path / "durable.db")
+        journal = made(tmp_path / "durable.db")
         await journal.setup()
         await owned(journal)
         digest = journal.blobs.put(b"x")
@@ -245,7 +263,7 @@ async def test_the_header_and_pragmas(journal):
 
 @pytest.mark.parametrize(("synchronous", "level"), [("full", 2), ("normal", 1)])
 async def test_synchronous_reaches_sqlite(tmp_path, synchronous, level):
-    journal = SqliteJournal(tmp_path / "a.db", synchronous=synchronous)
+    journal = made(tmp_path / "a.db", synchronous=synchronous)
     await journal.setup()
     (row,) = await journal._connection.execute_fetchall("PRAGMA synchronous")
     assert row == (level,)
@@ -254,12 +272,12 @@ async def test_synchronous_reaches_sqlite(tmp_path, synchronous, level):
 
 async def test_odd_file_names(tmp_path):
     for name in ("a b?x=1&mode=memory#f%41.db", "é☃.db", os.fsdecode(b"\xff.db")):
-        journal = SqliteJournal(tmp_path / name)
+        journal = made(tmp_path / name)
         await journal.setup()
         run = await owned(journal)
         await journal.close()
         assert (tmp_path / name).stat().st_size > 0
-        again = SqliteJournal(tmp_path / name)
+        again = made(tmp_path / name)
         await again.setup()
         assert await again.get_run("r") == run
         await again.close()
@@ -267,7 +285,7 @@ async def test_odd_file_names(tmp_path):
 
 async def test_an_empty_file_becomes_ours(tmp_path):
     (tmp_path / "a.db").touch()
-    journal = SqliteJournal(tmp_path / "a.db")
+    journal = made(tmp_path / "a.db")
     await journal.setup()
     assert (await owned(journal)).passes == 1
     await journal.close()
@@ -275,7 +293,7 @@ async def test_an_empty_file_becomes_ours(tmp_path):
 
 async def test_an_old_version_is_migrated(tmp_path, monkeypatch):
     path = tmp_path / "a.db"
-    old = SqliteJournal(path)
+    old = made(path)
     await old.setup()
     run = await owned(old)
     await old.close()
@@ -285,7 +303,7 @@ async def test_an_old_version_is_migrated(tmp_path, monkeypatch):
     monkeypatch.setattr(schema, "MIGRATIONS", half)
     await refused(path)
     monkeypatch.setattr(schema, "MIGRATIONS", good)
-    new = SqliteJournal(path)
+    new = made(path)
     await new.setup()
     assert await new.get_run("r") == run
     await new.close()
@@ -392,7 +410,7 @@ async def test_a_fifo_is_not_waited_for(tmp_path):
 
 
 async def test_it_can_be_set_up_once_the_cause_is_gone(tmp_path):
-    journal = SqliteJournal(tmp_path / "new" / "a.db")
+    journal = made(tmp_path / "new" / "a.db")
     with pytest.raises(StoreUnavailable):
         await journal.setup()
     (tmp_path / "new").mkdir()
@@ -480,7 +498,7 @@ async def test_close_commits_what_is_waiting(journal, tmp_path):
     await asyncio.sleep(0)
     await asyncio.gather(journal.close(), journal.close())
     await asyncio.gather(*tasks)
-    again = SqliteJournal(journal.location)
+    again = made(journal.location)
     await again.setup()
     assert len((await again.read_run("r")).steps) == 100
     await again.close()
@@ -498,7 +516,7 @@ async def test_no_cursor_holds_the_log(journal):
 
 
 def test_it_serves_one_loop_after_another(tmp_path):
-    journal = SqliteJournal(tmp_path / "a.db")
+    journal = made(tmp_path / "a.db")
     asyncio.run(journal.setup())
     run = asyncio.run(owned(journal))
     asyncio.run(journal.put_step(sample_step(run)))
@@ -542,7 +560,7 @@ def test_without_shared_memory_it_warns_and_goes_on(tmp_path):
 
 async def test_a_rollback_journal_keeps_the_promises_too(tmp_path, monkeypatch):
     monkeypatch.setattr("durable_nb.stores.connection._on_network", lambda path: True)
-    journal = SqliteJournal(tmp_path / "a.db")
+    journal = made(tmp_path / "a.db")
     with pytest.warns(DurableNotice, match="network"):
         await journal.setup()
     run = await owned(journal)

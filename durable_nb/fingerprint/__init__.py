@@ -6,8 +6,20 @@ fingerprinted honestly is None. ``shown`` and ``difference`` are the same for pe
 
 from __future__ import annotations
 
+from durable_nb.fingerprint.calls import arguments, differ, explain, show, unknown
 from durable_nb.fingerprint.code import function, source
 from durable_nb.fingerprint.display import difference, shown
 from durable_nb.fingerprint.values import value
 
-__all__ = ["difference", "function", "shown", "source", "value"]
+__all__ = [
+    "arguments",
+    "differ",
+    "difference",
+    "explain",
+    "function",
+    "show",
+    "shown",
+    "source",
+    "unknown",
+    "value",
+]

@@ -82,15 +82,16 @@ def _new(cls: type, *arguments: Any) -> Any:
     return cls.__new__(cls, *arguments)
 
 
-def _made_private(part: Any) -> Any:
+def _made_private(part: Any, known: dict[int, Private] | None = None) -> Any:
     """Put what pandas shares between its objects, in what one of them reduces to, out of the memo's sight."""
+    known = {} if known is None else known  # a Series names its values twice
     kind, extensions = type(part), sys.modules.get("pandas.api.extensions")
     if is_array(kind) or (extensions is not None and issubclass(kind, extensions.ExtensionArray)):
-        return Private(part)
+        return known.setdefault(id(part), Private(part))
     if kind in (tuple, list):
-        return kind(map(_made_private, part))
+        return kind(_made_private(item, known) for item in part)
     if kind is dict:
-        return {key: _made_private(item) for key, item in part.items()}
+        return {key: _made_private(item, known) for key, item in part.items()}
     return part
 
 

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import fingerprint, scopes, tasks
+from durable_nb import fingerprint, scopes
+from durable_nb.attempts import attempts, is_ours
 from durable_nb.codec import bundle
-from durable_nb.errors import DurableError, StepNested, located
+from durable_nb.errors import StepNested, located
 from durable_nb.loop import AWAITING
 from durable_nb.notebook import body, namespace, outputs, view
 from durable_nb.records import Call, Payload, StepKind
 
 if TYPE_CHECKING:
+    from durable_nb.attempts import Policy
     from durable_nb.engine import Begun, OpenRun
     from durable_nb.notebook.session import Session
-    from durable_nb.tasks import Policy
 
 __all__ = ["CellOptions", "run_cell"]
 
@@ -71,8 +72,7 @@ async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
     header, parts = bundle.unpack(payload.data)
     saved = namespace.Saved.from_parts(header["namespace"], parts)
     restored = namespace.restore(session.shell.user_ns, saved, step=begun.step.step_id)
-    result = outputs.NO_RESULT if restored.result is namespace.NO_RESULT else restored.result
-    outputs.replay(session.shell, header["outputs"], result=result)
+    outputs.replay(session.shell, header["outputs"], result=restored.result)
     notice = f"replayed although {begun.decision.reason}" if begun.decision.notice else ""
     _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed}, notice)
 
@@ -83,14 +83,13 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
     with outputs.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(body.execute, session.shell, source)
         try:
-            await tasks.attempts(run, begun, execute, options.policy, AWAITING)
+            await attempts(run, begun, execute, options.policy, AWAITING)
         except Exception as failure:
-            if not isinstance(failure, DurableError):
+            if not is_ours(failure):
                 await run.fail_step(begun, failure, AWAITING)
             raise
-    changes = before.changes(user_ns)
-    result = namespace.NO_RESULT if recording.result is outputs.NO_RESULT else recording.result
-    saved = namespace.save(user_ns, changes, result=result)
+    changes = before.changes(user_ns, body.assigned_names(session.shell, source))
+    saved = namespace.save(user_ns, changes, result=recording.result)
     header = {"namespace": saved.header(), "outputs": recording.outputs}
     step = await run.complete_step(begun, Payload(FORMAT, bundle.pack(header, saved.parts)), AWAITING)
     _show(session, begun, step.seconds, changes.names, saved.unsaved)

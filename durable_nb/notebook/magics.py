@@ -15,12 +15,12 @@ from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
 from durable_nb import backoff, settings
+from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
 from durable_nb.notebook import body, outputs, view
 from durable_nb.notebook.cell import CellOptions, run_cell
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus
-from durable_nb.tasks import Policy
 
 __all__ = ["DurableMagics", "load"]
 

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-__all__ = ["MARK", "NO_RESULT", "Recorder", "Recording", "coalesced", "replay"]
+from durable_nb.notebook.namespace import NO_RESULT
+
+__all__ = ["MARK", "Recorder", "Recording", "coalesced", "replay"]
 
 MARK: Final = "durable_nb"
 """The metadata key of a display that is ours and not the cell's; such displays are not recorded."""
@@ -28,15 +30,6 @@ COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 PIPE_PAUSE: Final = 0.001
 PIPE_PATIENCE: Final = 1.0
 """Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
-
-
-class _NoResult:
-    def __repr__(self) -> str:
-        return "NO_RESULT"
-
-
-NO_RESULT: Final = _NoResult()
-"""The result of a cell that ended in no expression, in None, or in a semicolon."""
 
 
 class Recording:

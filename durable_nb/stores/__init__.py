@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import threading
+import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb import settings
 from durable_nb.errors import InvalidOption
@@ -15,7 +16,7 @@ from durable_nb.stores.base import Journal, Store
 if TYPE_CHECKING:
     from durable_nb.stores.sqlite import SqliteJournal
 
-__all__ = ["Journal", "Place", "Store", "open_journal"]
+__all__ = ["Journal", "Place", "Store", "hold", "let_go", "open_journal"]
 
 Place: TypeAlias = "str | os.PathLike[str] | Journal | Store"
 """What names where runs are kept: a path, a URL, or a store."""
@@ -24,7 +25,9 @@ _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE
 _REMEDY = f"Give a path such as {settings.DB!r}, 'sqlite:///{settings.DB}', or a Journal."
 
 _journals: dict[Path, SqliteJournal] = {}
-_guard = threading.Lock()
+_adapted: weakref.WeakValueDictionary[int, Journal] = weakref.WeakValueDictionary()
+_holders: weakref.WeakKeyDictionary[Journal, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+_guard = threading.RLock()
 
 
 def open_journal(db: Place) -> Journal:
@@ -58,12 +61,38 @@ def open_journal(db: Place) -> Journal:
         return journal
 
 
+def hold(db: Place, holder: object) -> Journal:
+    """The journal for a place, and note who uses it: one of several must not close it for the others."""
+    with _guard:
+        journal = open_journal(db)
+        _holders.setdefault(journal, weakref.WeakSet()).add(holder)
+        return journal
+
+
+def let_go(journal: Journal, holder: object) -> bool:
+    """Note that somebody uses a journal no more; True if nobody is left, who would mind its being closed."""
+    with _guard:
+        holders = _holders.get(journal, weakref.WeakSet())
+        holders.discard(holder)
+        if holders:
+            return False
+        for path in [path for path, known in _journals.items() if known is journal]:
+            del _journals[path]  # whoever comes before it is closed gets another one
+        return True
+
+
 def _behind(store: Store) -> Journal:
     """The journal behind a store of ours; one made to speak to a store of the user's."""
     from durable_nb.stores.adapter import StoreJournal
 
     journal = getattr(store, "journal", None)
-    return journal if isinstance(journal, Journal) else StoreJournal(store)
+    if isinstance(journal, Journal):
+        return journal
+    with _guard:
+        adapted = _adapted.get(id(store))  # it keeps its store alive, so that no other one has its id
+        if adapted is None:
+            adapted = _adapted[id(store)] = StoreJournal(store)
+        return adapted
 
 
 def _resolved(db: object) -> Path:

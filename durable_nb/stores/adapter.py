@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
@@ -16,18 +17,22 @@ from durable_nb.stores.base import Journal, Store
 
 __all__ = ["StoreJournal"]
 
+T = TypeVar("T")
+
 _MARK = "durable_nb"
 _RUN = "durable_nb:run"
+_STEP = "durable_nb:step:{}"
 _LACKING = (
-    "no list of runs, no protection against two owners of one run, "
-    "and each replayed step is read from it one by one"
+    "no list of runs, no setting aside of a run (fresh=True), no protection against two owners of one run, "
+    "and a run's steps are read one by one when it is opened"
 )
 
 
 class StoreJournal(Journal):
     """Speaks the engine's contract to a ``Store`` subclass of the user's.
 
-    Each record is kept as one dict of plain JSON data, the value's bytes inside it as text.
+    Each record is kept as one dict of plain JSON data, the value's bytes inside it as text. Such a store
+    cannot list what it has, so that each run's steps are numbered there: ``durable_nb:step:0`` is the first's id.
 
     Args:
         store: The user's store.
@@ -37,7 +42,9 @@ class StoreJournal(Journal):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ready = False
+        self._ready = self._told = False
+        self._lock = asyncio.Lock()
+        self._numbered: dict[str, dict[str, None]] = {}
 
     @property
     def location(self) -> str:
@@ -51,12 +58,14 @@ class StoreJournal(Journal):
 
     async def setup(self) -> None:
         """Set the user's store up, once, and say what it cannot give."""
-        if self._ready:
-            return
-        await self._store.setup()
-        self._ready = True
-        told = f"{self.location} has only the value-level calls: {_LACKING}"
-        warnings.warn(told, DurableNotice, stacklevel=2)
+        async with self._lock:
+            if not self._ready:
+                await self._asked(self._store.setup())
+            self._ready = True
+            if not self._told:
+                self._told = True
+                told = f"{self.location} has only the value-level calls: {_LACKING}"
+                warnings.warn(told, DurableNotice, stacklevel=2)
 
     async def close(self) -> None:
         """Close the user's store if it can be closed."""
@@ -65,7 +74,7 @@ class StoreJournal(Journal):
         if close is not None:
             outcome = close()
             if hasattr(outcome, "__await__"):
-                await outcome
+                await self._asked(outcome)
 
     async def open_run(self, opening: Run) -> RunSnapshot:
         """Create the run, or take it over for another pass."""
@@ -84,17 +93,17 @@ class StoreJournal(Journal):
                 result=None,
             )
         await self._put_run(run)
-        return RunSnapshot(run)
+        return RunSnapshot(run, await self._steps(run.run_id))
 
     async def get_run(self, run_id: str) -> Run | None:
         """The run alone, or None."""
-        found, record = await self._store.get_step(run_id, _RUN)
+        found, record = await self._asked(self._store.get_step(run_id, _RUN))
         return _run_from(record) if found else None
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
-        """The run without its steps, which such a store cannot list."""
+        """The run and its steps, or None."""
         run = await self.get_run(run_id)
-        return RunSnapshot(run) if run else None
+        return RunSnapshot(run, await self._steps(run_id)) if run else None
 
     async def list_runs(self) -> Sequence[Run]:
         """Refused: such a store cannot list."""
@@ -106,7 +115,7 @@ class StoreJournal(Journal):
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """One step, or None; a value that somebody else has put there counts as its result."""
-        found, record = await self._store.get_step(run_id, step_id)
+        found, record = await self._asked(self._store.get_step(run_id, step_id))
         if not found:
             return None
         if not (isinstance(record, dict) and _MARK in record):
@@ -117,15 +126,18 @@ class StoreJournal(Journal):
 
     async def put_step(self, step: Step) -> None:
         """Record a step, over what was recorded under its id."""
-        await self._store.set_step(step.run_id, step.step_id, _record(step), step.attempt)
+        await self._number(step.run_id, step.step_id)
+        await self._asked(self._store.set_step(step.run_id, step.step_id, _record(step), step.attempt))
 
     async def finish_run(self, run: Run) -> None:
         """Record where a run stands, and mark it where the store has a mark for that."""
         await self._put_run(run)
+        self._numbered.pop(run.run_id, None)  # read again where it goes on
         if run.status is RunStatus.DONE:
-            await self._store.mark_run_done(run.run_id)
+            await self._asked(self._store.mark_run_done(run.run_id))
         if run.status is RunStatus.FAILED and run.result is not None:
-            await self._store.mark_run_failed(run.run_id, str(codec.decode_failure(run.result)))
+            error = str(codec.decode_failure(run.result))
+            await self._asked(self._store.mark_run_failed(run.run_id, error))
 
     async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
         """Mark steps ``reset``."""
@@ -136,11 +148,11 @@ class StoreJournal(Journal):
 
     async def put_signal(self, signal: Signal) -> bool:
         """Deliver a signal; True if it was the first of its name."""
-        return bool(await self._store.set_signal(signal.run_id, signal.name, _record(signal)))
+        return bool(await self._asked(self._store.set_signal(signal.run_id, signal.name, _record(signal))))
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """What was delivered under that name, or None; a plain value may come from elsewhere."""
-        found, record = await self._store.get_signal(run_id, name)
+        found, record = await self._asked(self._store.get_signal(run_id, name))
         if not found:
             return None
         if not (isinstance(record, dict) and _MARK in record):
@@ -148,7 +160,45 @@ class StoreJournal(Journal):
         return Signal(**_fields(record))
 
     async def _put_run(self, run: Run) -> None:
-        await self._store.set_step(run.run_id, _RUN, _record(run))
+        await self._asked(self._store.set_step(run.run_id, _RUN, _record(run)))
+
+    async def _steps(self, run_id: str) -> tuple[Step, ...]:
+        """All steps of a run, in the order in which they were recorded."""
+        async with self._lock:
+            self._numbered.pop(run_id, None)
+            known = list(await self._known(run_id))
+        steps = [step for step_id in known if (step := await self.get_step(run_id, step_id))]
+        return tuple(sorted(steps, key=lambda step: step.recorded))
+
+    async def _known(self, run_id: str) -> dict[str, None]:
+        """The ids of a run's steps, as they are numbered."""
+        known = self._numbered.get(run_id)
+        if known is None:
+            known, found = {}, True
+            while found:
+                found, step_id = await self._asked(self._store.get_step(run_id, _STEP.format(len(known))))
+                known.update({step_id: None} if found else {})
+            self._numbered[run_id] = known
+        return known
+
+    async def _number(self, run_id: str, step_id: str) -> None:
+        """Note the id of a step before its record, one after the other: no crash leaves a gap."""
+        async with self._lock:
+            known = await self._known(run_id)
+            if step_id not in known:
+                await self._asked(self._store.set_step(run_id, _STEP.format(len(known)), step_id))
+                known[step_id] = None
+
+    async def _asked(self, call: Awaitable[T]) -> T:
+        """What the user's store answers; whatever goes wrong there is no failure of the body's."""
+        try:
+            return await call
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise StoreError(
+                f"{self.location} raised {type(error).__name__}: {said}",
+                remedy="It is a store of your own: what was acknowledged before is kept as it kept it.",
+            ) from error
 
     def _cannot(self, what: str) -> DurableError:
         return StoreError(
@@ -171,6 +221,8 @@ def _plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
         text = {"data": payload["data"].decode()}
     except UnicodeDecodeError:
         text = {"base64": base64.b64encode(payload["data"]).decode()}
+    if payload["signature"] is not None:
+        text["signature"] = payload["signature"].hex()
     return {"format": payload["format"], **text}
 
 
@@ -181,7 +233,8 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
         if fields.get(name) is not None:
             plain = fields[name]
             data = base64.b64decode(plain["base64"]) if "base64" in plain else plain["data"].encode()
-            fields[name] = Payload(plain["format"], data)
+            signature = bytes.fromhex(plain["signature"]) if "signature" in plain else None
+            fields[name] = Payload(plain["format"], data, signature=signature)
     return fields
 
 

@@ -137,7 +137,7 @@ class Database:
 
     def _found(self) -> tuple[int, int] | None:
         try:
-            status = self.path.stat()
+            status = os.stat(self.path)  # noqa: PTH116 - three times as fast, and asked before each commit
         except OSError:
             return None
         return status.st_dev, status.st_ino

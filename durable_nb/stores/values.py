@@ -25,7 +25,12 @@ class JournalStore(Store):
     """
 
     def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+        self._journal = journal
+
+    @property
+    def journal(self) -> Journal:
+        """The journal behind it."""
+        return self._journal
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.journal.location!r}>"
@@ -120,6 +125,14 @@ class SQLiteStore(JournalStore):
         from durable_nb.stores import open_journal
 
         super().__init__(open_journal(path))
+        self._path = self._journal.location
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the file; another one when it has been closed."""
+        from durable_nb.stores import open_journal
+
+        return open_journal(self._path)
 
 
 class InMemoryStore(JournalStore):

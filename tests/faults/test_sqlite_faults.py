@@ -42,6 +42,22 @@ async def opened(run_id, **options):
 """
 
 
+_made = []
+
+
+def made(path, **options):
+    """A journal that is closed after the test, however it ends: its thread would keep pytest from exiting."""
+    _made.append(SqliteJournal(path, **options))
+    return _made[-1]
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def closed_after_the_test():
+    yield
+    while _made:
+        await _made.pop().close()
+
+
 @contextlib.contextmanager
 def child(script, *arguments):
     """Another process; ended by its own id if it is still there."""
@@ -56,7 +72,7 @@ def child(script, *arguments):
 
 @pytest_asyncio.fixture
 async def journal(tmp_path):
-    journal = SqliteJournal(tmp_path / "a.db", busy_timeout=0.2)
+    journal = made(tmp_path / "a.db", busy_timeout=0.2)
     await journal.setup()
     yield journal
     await journal.close()
@@ -89,7 +105,7 @@ def one_line(error, *words):
 
 async def refusal(path, kind, run):
     """Why a database cannot be used to read a run and go on with it."""
-    journal = SqliteJournal(path)
+    journal = made(path)
 
     async def use():
         await journal.setup()
@@ -132,7 +148,7 @@ async def test_what_was_acknowledged_before_kill_9_is_there(tmp_path):
                 step_id, data = line.split()
                 acknowledged[step_id] = data
         assert process.returncode == -signal.SIGKILL
-        journal = SqliteJournal(path)
+        journal = made(path)
         await journal.setup()
         snapshot = await journal.read_run("r")
         present = {step.step_id: step.payload.data[:8].hex() for step in snapshot.steps}
@@ -202,7 +218,7 @@ async def test_a_new_database_that_another_program_holds(tmp_path):
     path = tmp_path / "a.db"
     with child(FOREIGN_LOCK, path) as process:
         assert process.stdout.readline() == "held\n"
-        journal = SqliteJournal(path, busy_timeout=0.1)
+        journal = made(path, busy_timeout=0.1)
         with pytest.raises(StoreUnavailable, match="locked"):
             await journal.setup()
         process.kill()
@@ -234,7 +250,7 @@ async def test_processes_share_a_new_database(tmp_path, processes, script):
         for process in started:
             assert process.stdout.readline() == f"done {wanted + 1}\n"
             assert process.wait() == 0
-    journal = SqliteJournal(path)
+    journal = made(path)
     await journal.setup()
     runs = await journal.list_runs()
     assert {run.run_id for run in runs} == {f"r{number}" for number in range(processes)}
@@ -267,7 +283,7 @@ asyncio.run(main())
             process.stdin.flush()
         won = [process.stdout.readline() for process in started]
     assert sorted(won) == ["False\n"] * 3 + ["True\n"]
-    journal = SqliteJournal(tmp_path / "a.db")
+    journal = made(tmp_path / "a.db")
     await journal.setup()
     assert (await journal.get_signal("r", "go")).payload.data == str(won.index("True\n")).encode()
     await journal.close()
@@ -313,7 +329,7 @@ async def fill(journal, run, size=20_000):
 async def test_a_full_disk(small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(os.urandom(300_000))
-    journal = SqliteJournal(small_disk / "a.db")
+    journal = made(small_disk / "a.db")
     await journal.setup()
     run = await owned(journal)
     written, error = await fill(journal, run)
@@ -325,14 +341,14 @@ async def test_a_full_disk(small_disk):
     after = sample_step(run, "after", recorded=10_000)
     await journal.put_step(after)
     await journal.close()
-    again = SqliteJournal(small_disk / "a.db")
+    again = made(small_disk / "a.db")
     await again.setup()
     assert {step.step_id: step for step in (await again.read_run("r")).steps} == written | {"after": after}
     await again.close()
 
 
 async def test_on_a_full_disk_what_still_fits_is_written(small_disk):
-    journal = SqliteJournal(small_disk / "a.db")
+    journal = made(small_disk / "a.db")
     await journal.setup()
     run = await owned(journal)
     large = sample_step(run, "large", payload=Payload("raw", os.urandom(2_000_000)))
@@ -348,7 +364,7 @@ async def test_a_disk_that_is_full_from_the_start(small_disk):
     with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
         while True:
             ballast.write(bytes(4096))
-    journal = SqliteJournal(small_disk / "a.db")
+    journal = made(small_disk / "a.db")
     with pytest.raises(StoreUnavailable) as caught:
         await journal.setup()
     one_line(caught.value, journal.location)
@@ -403,7 +419,7 @@ def test_a_file_that_may_not_grow(tmp_path):
 
 async def test_a_read_only_disk(small_disk):
     path = small_disk / "a.db"
-    first = SqliteJournal(path)
+    first = made(path)
     await first.setup()
     run = await owned(first)
     await first.close()
@@ -447,7 +463,7 @@ def open_place():
 async def test_files_and_folders_of_somebody_else(open_place, file, folder):
     place, path = open_place, open_place / "a.db"
     if file is not None:
-        journal = SqliteJournal(path)
+        journal = made(path)
         await journal.setup()
         await owned(journal, "theirs")
         await journal.close()
@@ -469,7 +485,7 @@ async def test_files_and_folders_of_somebody_else(open_place, file, folder):
 @pytest.mark.parametrize("keep", [1, 3])
 async def test_damaged_pages_are_said_and_never_a_bare_error(tmp_path, keep):
     path = tmp_path / "a.db"
-    journal = SqliteJournal(path)
+    journal = made(path)
     await journal.setup()
     run = await owned(journal)
     steps = [sample_step(run, f"s#{number}", shown="x" * 500) for number in range(300)]
@@ -483,7 +499,7 @@ async def test_damaged_pages_are_said_and_never_a_bare_error(tmp_path, keep):
 
 async def test_a_truncated_database(tmp_path):
     path = tmp_path / "a.db"
-    journal = SqliteJournal(path)
+    journal = made(path)
     await journal.setup()
     run = await owned(journal)
     await asyncio.gather(*(journal.put_step(sample_step(run, f"s#{n}", shown="x" * 500)) for n in range(300)))

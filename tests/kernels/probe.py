@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 from durable_nb.notebook import body, outputs
+from durable_nb.notebook.namespace import NO_RESULT
 
 
 async def probe(shell, line, cell):
@@ -16,14 +17,14 @@ async def probe(shell, line, cell):
 
 def save(name, recording):
     Path(f"{name}.json").write_text(json.dumps(recording.outputs))
-    if recording.result is not outputs.NO_RESULT:
+    if recording.result is not NO_RESULT:
         Path(f"{name}.pickle").write_bytes(pickle.dumps(recording.result))
 
 
 def again(shell, line):
     shown = json.loads(Path(f"{line}.json").read_text())
     pickled = Path(f"{line}.pickle")
-    result = pickle.loads(pickled.read_bytes()) if pickled.exists() else outputs.NO_RESULT
+    result = pickle.loads(pickled.read_bytes()) if pickled.exists() else NO_RESULT
     outputs.replay(shell, shown, result=result)
 
 

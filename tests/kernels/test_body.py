@@ -190,6 +190,20 @@ def test_an_interrupt_ends_a_body_at_once(probed, code):
     assert probed.run("signal.getsignal(signal.SIGINT) is handler").result["text/plain"] == "True"
 
 
+def test_after_an_interrupt_the_task_and_the_handler_are_as_before(probed):
+    request = probed.start(
+        "import asyncio, signal\nfrom durable_nb.notebook import body\n"
+        "before = signal.getsignal(signal.SIGINT)\nprint('begun', flush=True)\n"
+        "try:\n    with body.interruptible():\n        await asyncio.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(asyncio.current_task().cancelling(), signal.getsignal(signal.SIGINT) is before)"
+    )
+    probed.wait(request, until="begun")
+    time.sleep(0.2)
+    probed.interrupt()
+    assert probed.wait(request).text == "begun\n0 True\n"
+
+
 def test_an_interrupt_ends_a_shell_command_and_no_more(probed):
     for first_line in ("# the cell itself", "%%probe shell"):
         request = probed.start(f"{first_line}\nprint('begun', flush=True)\n!sleep 60\n_exit_code")

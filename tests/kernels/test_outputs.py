@@ -150,6 +150,7 @@ def test_recordings_are_small(probed):
     assert recorded_texts(probed, SHOWN["progress"]) == ["100%|##########|\n"]
     assert recorded_texts(probed, SHOWN["countdown"]) == ["100 left\r10 left\r1 left\rdone\n"]
     assert len(recorded_texts(probed, SHOWN["long"])) == 1
+    assert recorded_texts(probed, SHOWN["cursor-up"]) == ["outer 0\n\rinner 1\x1b[A\router 1\n\b\bend\n"]
     probed.run(f"%%probe small\n{SHOWN['updates']}")
     assert [one["type"] for one in recorded(probed, "small")] == ["display_data", "stream"]
 
@@ -227,6 +228,17 @@ def test_the_users_own_underscore_stays(fresh, probed):
     fresh.run("%again under")
     assert fresh.run("print(_)").text == "mine\n"
     fresh.run("del _")
+
+
+def test_history_hooks_and_gettext_find_what_they_expect(fresh, probed):
+    probed.run("%%probe expected\n'a result'")
+    count = fresh.run("%again expected").execution_count
+    shell = "get_ipython()"
+    assert fresh.run(f"print({shell}.last_execution_result.result)").text == "a result\n"
+    assert fresh.run(f"print({shell}.history_manager.output_hist_reprs[{count}])").text == "'a result'\n"
+    fresh.run("import builtins; builtins._ = 'gettext'")
+    fresh.run("%again expected")
+    assert fresh.run("print(_)\ndel builtins._").text == "gettext\n"
 
 
 def test_what_is_ours_or_paused_or_another_cells_is_not_recorded(probed):
