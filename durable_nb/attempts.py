@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb import scopes
 from durable_nb.errors import DurableError, InvalidOption, StepFailed, StepTimeout, located
+from durable_nb.failpoints import hit
 
 if TYPE_CHECKING:
     from durable_nb.backoff import BackoffStrategy
@@ -66,7 +67,10 @@ async def attempts(
                 scopes.entered(scopes.Scope(run, f"{begun.call.step_id}/")),
                 located(run_id=run.run_id, step=begun.call.step_id),
             ):
-                return await colour.body(body, policy.timeout)
+                hit("body.before")
+                value = await colour.body(body, policy.timeout)
+                hit("body.after")
+                return value
         except Exception as failure:
             if not policy.tries_again(failure, attempt):
                 _tell(failure, run, begun, attempt + 1, policy)

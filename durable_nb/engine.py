@@ -21,6 +21,7 @@ from durable_nb.errors import (
     StepInDoubt,
     located,
 )
+from durable_nb.failpoints import hit
 from durable_nb.records import (
     Action,
     Call,
@@ -179,6 +180,7 @@ class OpenRun:
         step = self._started(call, record, arguments)
         if call.once or call.kind is StepKind.CELL:
             await colour.store(self._commit(step))
+            hit("step.started")
         return Begun(call, decision, step)
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:
@@ -219,6 +221,7 @@ class OpenRun:
         stored = await spill(self.journal.blobs, result) if result else None
         self.run = replace(run, result=stored)
         await self.journal.finish_run(self.run)
+        hit("run.marked")
 
     async def _record(self, begun: Begun, status: StepStatus, payload: Payload, colour: Colour) -> Step:
         step = replace(
@@ -228,14 +231,20 @@ class OpenRun:
             recorded=next(self._counter),
             finished_at=time.time(),
         )
-        return await colour.store(self._commit(step))
+        step = await colour.store(self._commit(step))
+        hit("step.recorded")
+        return step
 
     async def _commit(self, step: Step) -> Step:
         # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
         with located(run_id=self.run_id, step=step.step_id):
             if step.payload is not None:
+                hit("blob.before")
                 step = replace(step, payload=await spill(self.journal.blobs, step.payload))
+                hit("blob.after")
+            hit("commit.before")
             await self.journal.put_step(step)
+            hit("commit.after")
         self.history[step.step_id] = step
         return step
 
@@ -314,6 +323,7 @@ async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> OpenRun:
         updated_at=now,
     )
     snapshot = await journal.open_run(opening)
+    hit("run.opened")
     return OpenRun(journal, snapshot.run, snapshot.steps)
 
 

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
-    ("errors", "records", "backoff", "settings"),
-    ("codec", "fingerprint", "blobs", "loop", "stores"),
+    ("errors", "records", "backoff", "settings", "failpoints"),
+    ("codec", "fingerprint", "blobs", "deadline", "loop", "stores"),
     ("engine", "leases", "signals"),
-    ("scopes", "tasks", "entry", "workflow", "executors"),
+    ("scopes", "attempts", "tasks", "entry", "workflow", "executors"),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),
     ("",),  # durable_nb itself: the public names

@@ -85,6 +85,7 @@ class Recorder:
     def recording(self) -> Iterator[Recording]:
         """Collect what the current cell displays in the block; it is shown as always."""
         _flush_figures()
+        _drain_pipes()  # an earlier cell's child may have written late
         _flush_streams()
         recording = Recording(self._cell())
         with ExitStack() as stack:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import warnings
+import weakref
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ __all__ = ["StoreJournal"]
 
 T = TypeVar("T")
 
+_told: weakref.WeakSet[type] = weakref.WeakSet()
 _MARK = "durable_nb"
 _RUN = "durable_nb:run"
 _STEP = "durable_nb:step:{}"
@@ -32,7 +34,7 @@ class StoreJournal(Journal):
     """Speaks the engine's contract to a ``Store`` subclass of the user's.
 
     Each record is kept as one dict of plain JSON data, the value's bytes inside it as text. Such a store
-    cannot list what it has, so that each run's steps are numbered there: ``durable_nb:step:0`` is the first's id.
+    cannot list what it has, so that a run's steps are numbered there: ``durable_nb:step:0`` is the first's id.
 
     Args:
         store: The user's store.
@@ -42,7 +44,7 @@ class StoreJournal(Journal):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ready = self._told = False
+        self._ready = False
         self._lock = asyncio.Lock()
         self._numbered: dict[str, dict[str, None]] = {}
 
@@ -62,8 +64,8 @@ class StoreJournal(Journal):
             if not self._ready:
                 await self._asked(self._store.setup())
             self._ready = True
-            if not self._told:
-                self._told = True
+            if type(self._store) not in _told:
+                _told.add(type(self._store))
                 told = f"{self.location} has only the value-level calls: {_LACKING}"
                 warnings.warn(told, DurableNotice, stacklevel=2)
 
