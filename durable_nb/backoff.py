@@ -1,7 +1,12 @@
-"""How long to wait before the next attempt: functions from the attempt that failed (0-based) to seconds."""
+"""How long to wait before the next attempt: functions from the attempt that failed (0-based) to seconds.
+
+Each takes ``jitter``, the share of a wait by which it is made longer or shorter at random, so that many
+clients that failed together do not come back together.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 __all__ = ["BackoffStrategy", "constant", "exponential", "linear"]
@@ -9,13 +14,16 @@ __all__ = ["BackoffStrategy", "constant", "exponential", "linear"]
 BackoffStrategy = Callable[[int], float]
 """Takes the 0-based number of the attempt that failed, gives the seconds to wait before the next."""
 
+_random = random.Random()  # noqa: S311 - our own, so that the user's random stream is never drawn from
 
-def exponential(base: float = 2, max: float = 60) -> BackoffStrategy:
+
+def exponential(base: float = 2, max: float = 60, *, jitter: float = 0) -> BackoffStrategy:
     """Wait ``base`` seconds, then its square, its cube, never more than ``max``.
 
     Args:
         base: The first wait, in seconds, and the factor between waits.
         max: The longest wait, in seconds.
+        jitter: By which share of it a wait varies, from 0 to 1.
 
     Example:
         >>> [exponential(base=2, max=10)(attempt) for attempt in range(4)]
@@ -24,35 +32,41 @@ def exponential(base: float = 2, max: float = 60) -> BackoffStrategy:
 
     def wait(attempt: int) -> float:
         try:
-            return min(base ** (attempt + 1), max)
+            return min(_varied(base ** (attempt + 1), jitter), max)
         except OverflowError:
             return max
 
     return wait
 
 
-def linear(start: float = 2, step: float = 3) -> BackoffStrategy:
+def linear(start: float = 2, step: float = 3, *, jitter: float = 0) -> BackoffStrategy:
     """Wait ``start`` seconds, then ``step`` seconds longer each time.
 
     Args:
         start: The first wait, in seconds.
         step: How much longer each later wait is, in seconds.
+        jitter: By which share of it a wait varies, from 0 to 1.
 
     Example:
         >>> [linear(start=2, step=3)(attempt) for attempt in range(3)]
         [2, 5, 8]
     """
-    return lambda attempt: start + step * attempt
+    return lambda attempt: _varied(start + step * attempt, jitter)
 
 
-def constant(seconds: float = 5) -> BackoffStrategy:
+def constant(seconds: float = 5, *, jitter: float = 0) -> BackoffStrategy:
     """Wait the same time before each attempt.
 
     Args:
         seconds: The wait, in seconds.
+        jitter: By which share of it a wait varies, from 0 to 1.
 
     Example:
         >>> [constant(5)(attempt) for attempt in range(3)]
         [5, 5, 5]
     """
-    return lambda _attempt: seconds
+    return lambda _attempt: _varied(seconds, jitter)
+
+
+def _varied(seconds: float, jitter: float) -> float:
+    return seconds * _random.uniform(1 - jitter, 1 + jitter) if jitter else seconds

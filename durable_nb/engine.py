@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import os
-import platform
-import socket
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +12,6 @@ from durable_nb.blobs import fetch, spill
 from durable_nb.errors import (
     DurableError,
     InvalidOption,
-    RunChanged,
     StepChanged,
     StepInDoubt,
     located,
@@ -42,7 +37,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["Begun", "OpenRun", "check_policy", "decide", "open_run", "this_process"]
+__all__ = ["Begun", "OpenRun", "check_policy", "decide"]
 
 
 _FIRST = Decision(Action.RUN, "first run")
@@ -88,11 +83,14 @@ def decide(record: Step | None, call: Call) -> Decision:
 
 
 def _decide_done(record: Step, call: Call) -> Decision:
-    if fingerprint.differ(record.arguments, call.arguments):
-        return _changed(call.on_change, "its arguments changed", call)
+    found = _UNCHANGED
     if fingerprint.differ(record.code, call.code):
-        return _changed(call.on_edit, "its code changed", call)
-    return _UNCHANGED
+        found = _changed(call.on_edit, "its code changed", call)
+    if fingerprint.differ(record.arguments, call.arguments):
+        changed = _changed(call.on_change, "its arguments changed", call)
+        # Keeping a result in spite of one change says nothing about another.
+        found = found if changed.action is Action.REPLAY and found.notice else changed
+    return found
 
 
 def _changed(policy: str, reason: str, call: Call) -> Decision:
@@ -283,66 +281,4 @@ class OpenRun:
         return any(
             step.began > failed.recorded and scope_of(step.step_id) in scopes
             for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
-        )
-
-
-async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: bool = False) -> OpenRun:
-    """Create a run, or take it up again where it stopped.
-
-    Args:
-        journal: Where it is kept.
-        opening: The run as its caller sees it: id, workflow, arguments.
-        colour: How the caller waits.
-        fresh: Set an old history aside under another id, and start over.
-
-    Raises:
-        RunChanged: The id is on record with other arguments, or for another workflow.
-        StoreError: The store cannot be opened.
-    """
-    with located(run_id=opening.run_id):
-        run, cancelled = await colour.settled(_open_run(journal, opening, fresh=fresh))
-    if cancelled:
-        await run.mark(RunStatus.CANCELLED, colour)
-        raise asyncio.CancelledError
-    return run
-
-
-async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> OpenRun:
-    await journal.setup()
-    known = await journal.get_run(opening.run_id)
-    if known is not None and fresh:
-        await journal.rename_run(known.run_id, f"{known.run_id}~{known.epoch}")
-    elif known is not None:
-        _check_same(known, opening)
-    now = time.time()
-    opening = replace(
-        opening,
-        owner=this_process(),
-        python=".".join(platform.python_version_tuple()[:2]),
-        created_at=now,
-        updated_at=now,
-    )
-    snapshot = await journal.open_run(opening)
-    hit("run.opened")
-    return OpenRun(journal, snapshot.run, snapshot.steps)
-
-
-def this_process() -> str:
-    """This process, for people."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def _check_same(known: Run, opening: Run) -> None:
-    remedy = "Use another run id, or start this one over: fresh=True (in a notebook: --fresh)."
-    if known.workflow not in ("", opening.workflow):  # empty: somebody filled its store beforehand
-        raise RunChanged(
-            f"it belongs to the workflow {known.workflow!r}, not to {opening.workflow!r}",
-            run_id=known.run_id,
-            remedy=remedy,
-        )
-    if fingerprint.differ(known.arguments, opening.arguments):
-        raise RunChanged(
-            f"it was started with other arguments ({fingerprint.explain(known.shown, opening.shown)})",
-            run_id=known.run_id,
-            remedy=remedy,
         )

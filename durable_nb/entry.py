@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, engine, fingerprint, scopes
+from durable_nb import codec, fingerprint, scopes
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus
-from durable_nb.tasks import Arguments, check_function, check_name, name_of
+from durable_nb.tasks import Arguments, check_function, name_of
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
@@ -68,15 +69,17 @@ class WorkflowFunction(Generic[P, R]):
         Args:
             run_id: What names the run in its database.
             args: The function's arguments.
-            kwargs: The function's keyword arguments.
+            kwargs: The function's keyword arguments; besides, ``fresh=True`` sets what is on record aside
+                under another id, and starts over.
 
         Raises:
             RunChanged: The id is on record with other arguments, or for another workflow.
             InvalidRunId: The id cannot name a run.
         """
+        fresh = "fresh" not in self._arguments.signature.parameters and bool(kwargs.pop("fresh", False))
         opening = self._opening(run_id, self._arguments.bound(args, kwargs))
         colour = AWAITING if self.is_async else BLOCKING
-        work = self._pass(opening, functools.partial(self.function, *args, **kwargs), colour)
+        work = self._pass(opening, functools.partial(self.function, *args, **kwargs), colour, fresh=fresh)
         result: Any = work if self.is_async else drive(work)
         return result  # type: ignore[no-any-return]
 
@@ -121,9 +124,9 @@ class WorkflowFunction(Generic[P, R]):
             shown=fingerprint.show(arguments),
         )
 
-    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour) -> Any:
+    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, *, fresh: bool) -> Any:
         """One time through the run's code."""
-        run = await engine.open_run(self.workflow.journal, opening, colour)
+        run = await open_run(self.workflow.journal, opening, colour, fresh=fresh)
         if self.is_async:
             scopes.install_task_factory(asyncio.get_running_loop())
         self.workflow.passes.append(run.run_id)
@@ -171,4 +174,4 @@ def check_run_id(run_id: str) -> str:
     Raises:
         InvalidRunId: It is no string, empty, longer than a name can be, or has control characters in it.
     """
-    return check_name(run_id, "a run", InvalidRunId)
+    return scopes.check_name(run_id, "a run", InvalidRunId)

@@ -12,21 +12,25 @@ import asyncio
 import contextvars
 import itertools
 import threading
+import unicodedata
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import fingerprint
-from durable_nb.errors import StepError
+from durable_nb import fingerprint, settings
+from durable_nb.errors import DurableError, InvalidOption, StepError
 from durable_nb.records import BRANCH
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
 
-__all__ = ["KeyedScope", "Scope", "current", "entered", "install_task_factory"]
+__all__ = ["KeyedScope", "Scope", "check_name", "current", "entered", "install_task_factory"]
 
 COUNTED = ""
 _QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
+
+_UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Control characters, lone surrogates, line and paragraph separators: they break a line, or have no UTF-8."""
 
 _current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("durable_nb_scope", default=None)
 
@@ -71,8 +75,13 @@ class Scope:
             owner: The task that is called.
 
         Raises:
+            InvalidOption: It cannot name a step.
             StepError: Another call in this scope has the name already.
         """
+        return self.own_id(check_name(step_id, "a step", InvalidOption), owner)
+
+    def own_id(self, step_id: str, owner: str = "") -> str:
+        """The same for a name that we made ourselves."""
         key = _quoted(step_id)
         holder = self._owners.setdefault(key, owner or step_id)
         if holder != (owner or step_id):
@@ -124,6 +133,24 @@ class KeyedScope(Scope):
     def step_id(self, name: str, arguments: str) -> str:
         """The id of a call with these arguments, equal ones counted: ``fetch[9f1c…]``, ``fetch[9f1c…]#1``."""
         return self._keyed(name, arguments, "outside a durable cell")
+
+
+def check_name(name: object, role: str, kind: type[DurableError]) -> str:
+    """Give back what can name a run, a step or a signal: any printable text that is not too long.
+
+    Args:
+        name: The name.
+        role: What it is to name.
+        kind: The error to raise.
+    """
+    remedy = f"Give a string of at most {settings.LONGEST_NAME} characters, without control characters."
+    if not isinstance(name, str) or not name.strip():
+        raise kind(f"{name!r:.60} cannot name {role}", remedy=remedy)
+    if len(name) > settings.LONGEST_NAME:
+        raise kind(f"{name[:40]!r}… cannot name {role}: it has {len(name)} characters", remedy=remedy)
+    if bad := next((char for char in name if unicodedata.category(char) in _UNFIT), None):
+        raise kind(f"{name[:40]!r} cannot name {role}: it has a {bad!r} in it", remedy=remedy)
+    return name
 
 
 def _quoted(name: str) -> str:

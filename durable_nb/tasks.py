@@ -6,27 +6,22 @@ import asyncio
 import functools
 import inspect
 import types
-import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, scopes, settings
+from durable_nb import codec, fingerprint, scopes
 from durable_nb.attempts import Policy, attempts, is_ours
-from durable_nb.errors import DurableNotice, InvalidOption, StepError, located
+from durable_nb.errors import DurableNotice, StepError, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import Call, StepStatus
 
 if TYPE_CHECKING:
     from durable_nb.engine import Begun, OpenRun
-    from durable_nb.errors import DurableError
     from durable_nb.loop import Colour
     from durable_nb.scopes import Scope
 
-__all__ = ["Arguments", "Task", "check_function", "check_name", "name_of", "perform"]
-
-_UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Control characters, lone surrogates, line and paragraph separators: they break a line, or have no UTF-8."""
+__all__ = ["Arguments", "Task", "check_function", "name_of", "perform"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -133,7 +128,7 @@ class Task(Generic[P, R]):
         if named is None:
             step_id = scope.step_id(self.name, fingerprints)
         else:
-            step_id = scope.named_id(check_name(named, "a step", InvalidOption), self.name)
+            step_id = scope.named_id(named, self.name)
         return Call(
             step_id,
             code=self._code,
@@ -159,6 +154,8 @@ async def perform(
     _claim(run, call.step_id)
     try:
         begun = await run.begin_step(call, colour, arguments)
+        if begun.decision.notice:
+            warnings.warn(_notice(run, begun), DurableNotice, stacklevel=2)
         if begun.replayed:
             return await replay(run, begun, colour)
         return await _execute(run, begun, body, policy, colour)
@@ -195,8 +192,6 @@ async def _execute(
 
 async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
     """Give back what is on record: the value, or the failure."""
-    if begun.decision.notice:
-        warnings.warn(_notice(run, begun), DurableNotice, stacklevel=2)
     with located(run_id=run.run_id, step=begun.step.step_id):
         payload = await run.load(begun.step, colour)
         if begun.step.status is StepStatus.FAILED:
@@ -205,11 +200,11 @@ async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
 
 
 def _notice(run: OpenRun, begun: Begun) -> str:
-    step = begun.call.step_id
-    return (
-        f"run {run.run_id!r}, step {step!r}: replayed although {begun.decision.reason}. "
-        f"To run it again: %durable_reset {step}"
-    )
+    step, reason = begun.call.step_id, begun.decision.reason
+    where = f"run {run.run_id!r}, step {step!r}"
+    if begun.replayed:
+        return f"{where}: replayed although {reason}. To run it again: %durable_reset {step}"
+    return f"{where}: run again, since {reason}"
 
 
 def _has_loop() -> bool:
@@ -218,24 +213,6 @@ def _has_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def check_name(name: object, role: str, kind: type[DurableError]) -> str:
-    """Give back what can name a run, a step or a signal: any printable text that is not too long.
-
-    Args:
-        name: The name.
-        role: What it is to name.
-        kind: The error to raise.
-    """
-    remedy = f"Give a string of at most {settings.LONGEST_NAME} characters, without control characters."
-    if not isinstance(name, str) or not name.strip():
-        raise kind(f"{name!r:.60} cannot name {role}", remedy=remedy)
-    if len(name) > settings.LONGEST_NAME:
-        raise kind(f"{name[:40]!r}… cannot name {role}: it has {len(name)} characters", remedy=remedy)
-    if bad := next((char for char in name if unicodedata.category(char) in _UNFIT), None):
-        raise kind(f"{name[:40]!r} cannot name {role}: it has a {bad!r} in it", remedy=remedy)
-    return name
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import engine, scopes, settings, signals
+from durable_nb import scopes, settings, signals
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
 from durable_nb.entry import WorkflowFunction, check_run_id
 from durable_nb.errors import InvalidOption, NoOpenRun
 from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.opening import this_process
 from durable_nb.stores import Place, hold, let_go
-from durable_nb.tasks import Task, check_function, check_name, name_of
+from durable_nb.tasks import Task, check_function, name_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -235,19 +236,19 @@ class Workflow:
         self.close()
 
     async def _signal(self, name: str, poll: float, colour: Colour) -> Any:
-        check_name(name, "a signal", InvalidOption)
+        scopes.check_name(name, "a signal", InvalidOption)
         scope = scopes.current() or self.attached
         if scope is None:
             raise NoOpenRun(
                 f"signal({name!r}) was called outside a run",
                 remedy="Call it in a @wf.workflow, or open a run: %durable_workflow RUN_ID",
             )
-        step_id = scope.named_id(signals.signal_step(name))
+        step_id = scope.own_id(signals.signal_step(name))
         return await signals.wait(scope.run, step_id, name, poll, colour)
 
     async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
-        check_name(name, "a signal", InvalidOption)
-        signal = signals.pack(check_run_id(run_id), name, payload, engine.this_process())
+        scopes.check_name(name, "a signal", InvalidOption)
+        signal = signals.pack(check_run_id(run_id), name, payload, this_process())
         return await colour.store(signals.deliver(self.journal, signal))
 
 

@@ -288,7 +288,9 @@ async def test_what_goes_wrong_in_the_store_is_one_line_and_never_runs_a_body_ag
     with pytest.raises(StoreError) as caught:
         await define(again(BrokenStore)).run("r")
     message = str(caught.value)
-    assert message.startswith("run 'r', step 'work#1': BrokenStore raised ConnectionError: the server is away.")
+    assert message.startswith(
+        "run 'r', step 'work#1': BrokenStore raised ConnectionError: the server is away."
+    )
     assert isinstance(caught.value.__cause__, ConnectionError)
     assert ran == [0, 1]
     assert await define(again()).run("r") == [0, 1, [0, 1]]

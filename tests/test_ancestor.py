@@ -304,7 +304,9 @@ async def test_a_return_that_cannot_be_saved_is_still_returned_and_the_run_is_do
     async def main():
         return sqlite3.connect(":memory:")
 
-    with pytest.warns(UserWarning, match=r"run 'r' is done; what it returned is not kept: .*sqlite3\.Connection"):
+    with pytest.warns(
+        UserWarning, match=r"run 'r' is done; what it returned is not kept: .*sqlite3\.Connection"
+    ):
         connection = await main.run("r")
     connection.close()
     assert runs(db) == {"r": "done"}
@@ -531,7 +533,9 @@ async def test_a_store_that_fails_is_not_taken_for_a_task_that_fails(again, db):
     async def inner():
         ran.append("inner")
         with sqlite3.connect(db) as connection:  # what a full disk would do to the next write
-            connection.execute("CREATE TRIGGER no BEFORE INSERT ON steps BEGIN SELECT RAISE(ABORT, 'no'); END")
+            connection.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON steps BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
 
     @wf.task(retries=3, backoff=constant(0))
     async def outer():

@@ -1,5 +1,7 @@
 """The three backoffs, as the ancestor's README promises them."""
 
+import random
+
 from durable_nb import constant, exponential, linear
 
 
@@ -22,3 +24,14 @@ def test_linear_adds_its_step():
 
 def test_constant_is_constant():
     assert first(constant(5)) == [5, 5, 5, 5, 5]
+
+
+def test_jitter_varies_a_wait_within_its_share_and_keeps_off_the_users_random_stream():
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    waits = first(constant(10, jitter=0.5), 50) + first(linear(10, 0, jitter=0.5), 50)
+    assert random.random() == expected
+    assert all(5 <= wait <= 15 for wait in waits)
+    assert len(set(waits)) == 100
+    assert max(first(exponential(2, 60, jitter=1), 50)) <= 60

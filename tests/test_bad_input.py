@@ -38,8 +38,33 @@ def one_line(error):
 # Names
 
 
-FIT = ["a", "order/17", "two words", " padded ", "ünïcode", "👩‍💻 emoji", "50%", "a#1", "~0", "[x]", "x" * 1000, "'quoted'"]
-UNFIT = ["", "  ", "two\nlines", "tab\t", "nul\x00", "\x7f", "\x85", "lone \udc80", "\u2028", "x" * 1001, "x" * 10_000]
+FIT = [
+    "a",
+    "order/17",
+    "two words",
+    " padded ",
+    "ünïcode",
+    "👩‍💻 emoji",
+    "50%",
+    "a#1",
+    "~0",
+    "[x]",
+    "x" * 1000,
+    "'quoted'",
+]
+UNFIT = [
+    "",
+    "  ",
+    "two\nlines",
+    "tab\t",
+    "nul\x00",
+    "\x7f",
+    "\x85",
+    "lone \udc80",
+    "\u2028",
+    "x" * 1001,
+    "x" * 10_000,
+]
 NO_TEXT = [None, 3, b"bytes", ["list"], object()]
 
 
@@ -105,7 +130,8 @@ async def test_names_that_steps_and_signals_cannot_have(wf, name):
 
 
 @pytest.mark.parametrize(
-    "template", ["order-{order}", "order-{0}", "order-{order_id.missing}", "order-{order_id[x]}", "order-{", "{note:d}"]
+    "template",
+    ["order-{order}", "order-{0}", "order-{order_id.missing}", "order-{order_id[x]}", "order-{", "{note:d}"],
 )
 def test_a_template_that_cannot_be_filled(wf, template):
     @wf.workflow(id=template)
@@ -210,7 +236,9 @@ async def test_two_tasks_cannot_share_a_name(wf):
         await one(step_id="x")
         await two(step_id="x")
 
-    with pytest.raises(StepError, match=r"run 'r', step 'x': a call of 'one' has that name already") as caught:
+    with pytest.raises(
+        StepError, match=r"run 'r', step 'x': a call of 'one' has that name already"
+    ) as caught:
         await named.run("r")
     one_line(caught.value)
 
@@ -249,7 +277,9 @@ async def async_generator():
 @pytest.mark.parametrize("function", [generator, async_generator])
 @pytest.mark.parametrize("role", ["task", "workflow"])
 def test_generators_are_refused_when_they_are_declared(wf, function, role):
-    with pytest.raises(TypeError, match=rf"{function.__name__} is a generator, which cannot be checkpointed as a {role}"):
+    with pytest.raises(
+        TypeError, match=rf"{function.__name__} is a generator, which cannot be checkpointed as a {role}"
+    ):
         getattr(wf, role)(function)
     with pytest.raises(TypeError, match="made of a function, not of int"):
         getattr(wf, role)(3)
@@ -322,7 +352,9 @@ def test_a_folder_and_a_folder_that_is_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("db", ["", " ", ":memory:", "mysql://host/db", "sqlite://runs.db", 3, None, "a\x00b"])
+@pytest.mark.parametrize(
+    "db", ["", " ", ":memory:", "mysql://host/db", "sqlite://runs.db", 3, None, "a\x00b"]
+)
 def test_places_that_are_none(db, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     error = run_on(db)

@@ -6,7 +6,7 @@ import asyncio
 import functools
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_nb import fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
@@ -73,8 +73,7 @@ async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
     saved = namespace.Saved.from_parts(header["namespace"], parts)
     restored = namespace.restore(session.shell.user_ns, saved, step=begun.step.step_id)
     outputs.replay(session.shell, header["outputs"], result=restored.result)
-    notice = f"replayed although {begun.decision.reason}" if begun.decision.notice else ""
-    _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed}, notice)
+    _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed})
 
 
 async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions) -> None:
@@ -96,13 +95,9 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
 
 
 def _show(
-    session: Session,
-    begun: Begun,
-    seconds: float,
-    names: tuple[str, ...],
-    unsaved: dict[str, Any],
-    notice: str = "",
+    session: Session, begun: Begun, seconds: float, names: tuple[str, ...], unsaved: dict[str, str]
 ) -> None:
+    although = "replayed although" if begun.replayed else "run again, since"
     view.show_cell(
         session.badge,
         run=begun.step.run_id,
@@ -111,7 +106,7 @@ def _show(
         seconds=seconds,
         names=tuple(name for name in names if name not in unsaved and not _is_module(session, name)),
         unsaved=unsaved,
-        notice=notice,
+        notice=f"{although} {begun.decision.reason}" if begun.decision.notice else "",
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import engine, settings
+from durable_nb import settings
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, StepNotFound
 from durable_nb.loop import BLOCKING, drive
+from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus, StepStatus, scope_of
 from durable_nb.stores import open_journal
 from durable_nb.workflow import NOTEBOOK
@@ -47,7 +48,7 @@ class Session:
         """
         place = open_journal(self.workflow.db if db is None else db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
-        run = drive(engine.open_run(place, opening, BLOCKING, fresh=fresh))
+        run = drive(open_run(place, opening, BLOCKING, fresh=fresh))
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
             self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)

@@ -34,7 +34,7 @@ class StoreJournal(Journal):
     """Speaks the engine's contract to a ``Store`` subclass of the user's.
 
     Each record is kept as one dict of plain JSON data, the value's bytes inside it as text. Such a store
-    cannot list what it has, so that a run's steps are numbered there: ``durable_nb:step:0`` is the first's id.
+    cannot list what it has, so that a run's steps are numbered in it: ``durable_nb:step:0`` holds an id.
 
     Args:
         store: The user's store.

@@ -75,6 +75,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 VERSION: Final = len(MIGRATIONS)
 """The version that this durable_nb writes, kept in ``PRAGMA user_version``."""
 
+# One statement, so one moment: between two of them another process may create the tables.
+_HEADER = """
+    SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version
+    FROM pragma_application_id, pragma_user_version"""
+
 _RUN_STATUSES = {str(status): status for status in RunStatus}
 _STEP_STATUSES = {str(status): status for status in StepStatus}
 _STEP_KINDS = {str(kind): kind for kind in StepKind}
@@ -94,9 +99,7 @@ def check(connection: sqlite3.Connection, path: str) -> int:
         StoreTooNew: It is ours, of a version that we don't know.
         StoreUnreadable: It belongs to another application.
     """
-    (ours,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    tables, ours, version = connection.execute(_HEADER).fetchone()
     if ours != APPLICATION_ID and (ours or version or tables):
         raise StoreUnreadable(
             f"{path!r} is an SQLite database of another application",

@@ -261,6 +261,38 @@ async def test_processes_share_a_new_database(tmp_path, processes, script):
     await journal.close()
 
 
+FIRSTS = """
+from durable_nb.records import Signal
+async def main(number):
+    journal = SqliteJournal(f"{path}/{number}.db")
+    await journal.setup()
+    await journal.put_signal(Signal("r", sys.argv[2], Payload("raw", b"")))
+    await journal.close()
+
+say("ready")
+start = float(sys.stdin.readline())
+for number in range(150):
+    time.sleep(max(0, start + number * 0.02 - time.time()))
+    asyncio.run(main(number))
+say("done")
+"""
+
+
+def test_processes_that_create_a_database_at_the_same_moment(tmp_path):
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(child(FIRSTS, tmp_path, number)) for number in range(5)]
+        for process in started:
+            assert process.stdout.readline() == "ready\n"
+        for process in started:
+            process.stdin.write(f"{time.time() + 0.1}\n")
+            process.stdin.flush()
+        assert [process.stdout.readline() for process in started] == ["done\n"] * 5
+    for path in tmp_path.glob("*.db"):
+        reader = sqlite3.connect(path)
+        assert reader.execute("SELECT count(*) FROM signals").fetchone() == (5,)
+        reader.close()
+
+
 async def test_one_signal_delivered_by_many_processes(tmp_path):
     deliver = """
 from durable_nb.records import Signal

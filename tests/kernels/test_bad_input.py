@@ -1,0 +1,155 @@
+"""Bad input in magics: one plain line that says what to do, no traceback of internals, nothing lost."""
+
+import sqlite3
+
+import pytest
+
+from durable_nb import Workflow
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A kernel with a run open and a finished step, one for all tests of this module."""
+    from .kernel import Kernel
+
+    folder = tmp_path_factory.mktemp("bad-input")
+    kernel = Kernel(folder, folder / "home", DURABLE_NB_BADGE="plain")
+    assert kernel.run("%load_ext durable_nb\n%durable_workflow r").status == "ok"
+    assert kernel.run("%%durable_step load\nkept = 'precious'").status == "ok"
+    yield kernel
+    kernel.shutdown()
+
+
+def refusal(kernel, code):
+    """The one line with which a cell was refused."""
+    cell = kernel.run(code)
+    assert cell.status == "error"
+    shown = (cell.error or cell.stderr).strip().splitlines()
+    assert "Traceback" not in (cell.error or "") + cell.stderr
+    assert "durable_nb/" not in (cell.error or "") + cell.stderr
+    assert cell.reply["ename"] == "UsageError"
+    message = cell.reply["evalue"]
+    assert "\n" not in message
+    assert len(set(shown)) == 1, shown
+    assert message in shown[0]
+    return message
+
+
+def still_works(kernel):
+    """Nothing was lost: the run is open, and what was finished replays."""
+    kernel.run("kept = 'spoilt'")
+    replay = kernel.run("%%durable_step load\nkept = 'precious'")
+    assert replay.status == "ok"
+    assert kernel.run("print(kept)").text == "precious\n"
+    with sqlite3.connect(kernel.cwd / "durable.db") as connection:
+        steps = connection.execute(
+            "SELECT attempt FROM steps WHERE run_id = 'r' AND step_id = 'load'"
+        ).fetchall()
+    assert steps == [(1,)]
+
+
+BODY = "\nraise AssertionError('not to be run')"
+LINES = {
+    "an unknown option": (
+        "%%durable_step a --retry 3" + BODY,
+        "%%durable_step: unrecognized arguments: --retry 3.",
+    ),
+    "a repeated option": ("%%durable_step a --retries 1 --retries 2" + BODY, "--retries is given twice"),
+    "repeated with =": ("%%durable_step a --retries=1 --retries 2" + BODY, "--retries is given twice"),
+    "an abbreviated option": ("%%durable_step a --retr 3" + BODY, "unrecognized arguments: --retr 3"),
+    "no name": ("%%durable_step" + BODY, "the following arguments are required: NAME"),
+    "two names": ("%%durable_step a b" + BODY, "unrecognized arguments: b"),
+    "an open quote": ("%%durable_step 'a" + BODY, "No closing quotation"),
+    "no number": ("%%durable_step a --retries x" + BODY, "argument --retries: "),
+    "below zero": ("%%durable_step a --retries -1" + BODY, "--retries"),
+    "no backoff": (
+        "%%durable_step a --backoff fast" + BODY,
+        "write exponential:2:60, linear:2:3 or constant:5",
+    ),
+    "no choice": ("%%durable_step a --on-edit maybe" + BODY, "invalid choice: 'maybe'"),
+    "an empty name": ("%%durable_step ''" + BODY, "cannot name a step"),
+    "unknown, workflow": ("%durable_workflow r --database x", "unrecognized arguments: --database x"),
+    "repeated, workflow": ("%durable_workflow r --fresh --fresh", "--fresh is given twice"),
+    "two runs": ("%durable_workflow r s", "unrecognized arguments: s"),
+    "an empty id": ("%durable_workflow ''", "cannot name a run"),
+    "a long id": ("%durable_workflow " + "x" * 10_000, "it has 10000 characters"),
+    "a NUL": ("get_ipython().run_line_magic('durable_workflow', '\"a\\x00b\"')", "cannot name a run"),
+    "a surrogate": ("get_ipython().run_line_magic('durable_workflow', 'a\\udc80b')", "cannot name a run"),
+    "no badge": ("%durable_workflow r --badge loud", "invalid choice: 'loud'"),
+    "a step that is not there": ("%durable_reset lod", "step 'lod': no such step. Steps: load."),
+    "no step": ("%durable_reset", "the following arguments are required: STEP"),
+    "a timer above": (
+        "%%time\n%%durable_step a" + BODY,
+        "%%durable_step must be the first line of its cell, and %%time",
+    ),
+    "a shell above": ("%%bash\n%%durable_step a\nexit 3", "and %%bash stands above it"),
+    "no database": ("%durable_workflow s --db notes.txt", "is not an SQLite database"),
+    "a folder": ("%durable_workflow s --db .", "is a folder, not a database"),
+    "a missing folder": ("%durable_workflow s --db missing/runs.db", "there is no folder"),
+    "an unknown store": ("%durable_workflow s --db mysql://host/db", "mysql:// is no store that we know"),
+}
+
+
+@pytest.mark.parametrize(("code", "told"), LINES.values(), ids=LINES.keys())
+def test_a_line_that_makes_no_sense(opened, code, told):
+    (opened.cwd / "notes.txt").write_text("remember the milk\n" * 100)
+    assert told in refusal(opened, code)
+    still_works(opened)
+    assert not (opened.cwd / "missing").exists()
+
+
+def test_a_durable_cell_inside_another(opened):
+    cell = opened.run(
+        "%%durable_step outer\nget_ipython().run_cell('%%durable_step inner\\nx = 1').raise_error()"
+    )
+    assert cell.status == "error"
+    assert (
+        "StepNested: run 'r', step 'inner': a durable cell cannot stand inside another."
+        in cell.reply["evalue"]
+    )
+    assert "inside a durable cell, use @wf.task" in cell.reply["evalue"]
+    still_works(opened)
+
+
+@pytest.mark.parametrize("run_id", ["order/17", "'two words'", "👩‍💻", "50%", "a#1", "'~0'"])
+def test_ids_that_work(opened, run_id):
+    assert opened.run(f"%durable_workflow {run_id} --db ids.db").status == "ok"
+    assert opened.run("%%durable_step load\nkept = 1").status == "ok"
+    plain = run_id.strip("'")
+    with sqlite3.connect(opened.cwd / "ids.db") as connection:
+        assert connection.execute("SELECT count(*) FROM steps WHERE run_id = ?", [plain]).fetchone() == (1,)
+    assert opened.run("%durable_workflow r --db durable.db").status == "ok"
+    still_works(opened)
+
+
+def test_a_newer_database(opened):
+    wf = Workflow("notebook", db=opened.cwd / "newer.db")
+    wf.sync.complete("s", "approval")
+    wf.close()
+    with sqlite3.connect(opened.cwd / "newer.db") as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    assert "StoreTooNew" in refusal(opened, "%durable_workflow s --db newer.db")
+    still_works(opened)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory):
+    """A kernel where no run is open."""
+    from .kernel import Kernel
+
+    folder = tmp_path_factory.mktemp("no-run")
+    kernel = Kernel(folder, folder / "home")
+    kernel.run("%load_ext durable_nb")
+    yield kernel
+    kernel.shutdown()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["%%durable_step load" + BODY, "%durable_workflow", "%durable_workflow --done", "%durable_reset load"],
+)
+def test_no_run_is_open(closed, code):
+    told = refusal(closed, code)
+    assert told == "NoOpenRun: no run is open. Type: %durable_workflow RUN_ID"
+    assert not (closed.cwd / "durable.db").exists()

@@ -1,0 +1,248 @@
+"""What a task's options do: on_change, on_edit, fresh, retry_on, give_up_on, timeout; and what they say."""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import pytest
+
+from durable_nb import Workflow, constant
+from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepTimeout
+
+
+@pytest.fixture
+def again(tmp_path):
+    """Gives a workflow over one file with nothing left in memory, as after a restart."""
+    with contextlib.ExitStack() as stack:
+
+        def make():
+            stack.close()
+            return stack.enter_context(Workflow("test", db=tmp_path / "runs.db"))
+
+        yield make
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+def doubling(wf, ran, n, **options):
+    @wf.task(name="double", **options)
+    async def double(n):
+        ran.append(n)
+        return 2 * n
+
+    @wf.workflow
+    async def main():
+        return await double(n)
+
+    return main
+
+
+@pytest.mark.parametrize(("policy", "value", "bodies"), [("rerun", 8, [3, 4]), ("keep", 6, [3])])
+async def test_what_becomes_of_a_call_with_other_arguments(again, ran, policy, value, bodies):
+    await doubling(again(), ran, 3, on_change=policy).run("r")
+    with pytest.warns(DurableNotice, match="step 'double': .*(although|since) its arguments changed"):
+        assert await doubling(again(), ran, 4, on_change=policy).run("r") == value
+    assert ran == bodies
+
+
+@pytest.mark.parametrize("policy", ["error", "ask"])
+async def test_a_call_with_other_arguments_is_refused_with_the_difference(again, ran, policy):
+    await doubling(again(), ran, 3, on_change=policy).run("r")
+    with pytest.raises(StepChanged) as caught:
+        await doubling(again(), ran, 4, on_change=policy).run("r")
+    assert str(caught.value) == (
+        "run 'r', step 'double': its arguments changed (n: 3 → 4). To run it again: %durable_reset double; "
+        "to call it under another name: step_id='…'; to start the run over: fresh=True."
+    )
+    assert ran == [3]
+    assert await doubling(again(), ran, 3, on_change=policy).run("r") == 6
+
+
+def edited(wf, ran, body, **options):
+    task = wf.task(name="give", **options)(body)
+
+    @wf.workflow
+    async def main():
+        value = await task()
+        ran.append(value)
+        return value
+
+    return main
+
+
+async def one():
+    return 1
+
+
+async def two():
+    return 2
+
+
+@pytest.mark.parametrize(("policy", "value"), [("keep", 1), ("rerun", 2)])
+async def test_what_becomes_of_an_edited_task(again, ran, policy, value):
+    await edited(again(), ran, one, on_edit=policy).run("r")
+    with pytest.warns(DurableNotice, match="step 'give': .*(although|since) its code changed"):
+        await edited(again(), ran, two, on_edit=policy).run("r")
+    assert ran == [1, value]
+
+
+async def test_an_edited_task_can_be_refused(again, ran):
+    await edited(again(), ran, one, on_edit="error").run("r")
+    with pytest.raises(StepChanged, match="step 'give': its code changed"):
+        await edited(again(), ran, two, on_edit="error").run("r")
+    assert ran == [1]
+
+
+async def test_fresh_starts_over_and_sets_the_old_history_aside(again, ran):
+    assert await doubling(again(), ran, 3).run("r") == 6
+    wf = again()
+    assert await doubling(wf, ran, 4).run("r", fresh=True) == 8
+    from durable_nb.loop import AWAITING
+
+    runs = await AWAITING.store(wf.journal.list_runs())
+    assert sorted(run.run_id for run in runs) == ["r", "r~1"]
+    old = await AWAITING.store(wf.journal.read_run("r~1"))
+    assert [step.step_id for step in old.steps] == ["double"]
+    assert ran == [3, 4]
+
+
+async def attempts_of(wf, errors, **options):
+    left = list(errors)
+    made = []
+
+    @wf.task(backoff=constant(0), **options)
+    async def flaky():
+        made.append(1)
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    @wf.workflow
+    async def main():
+        return await flaky()
+
+    with contextlib.suppress(Exception):
+        await main.run("r")
+    return len(made)
+
+
+@pytest.mark.parametrize(
+    ("errors", "options", "made"),
+    [
+        ([OSError(), OSError()], {}, 3),
+        ([OSError(), KeyError()], {"retry_on": OSError}, 2),
+        ([OSError(), KeyError()], {"retry_on": (OSError, KeyError)}, 3),
+        ([ConnectionError(), PermissionError()], {"retry_on": OSError, "give_up_on": PermissionError}, 2),
+        ([ValueError(5), ValueError(4)], {"retry_on": lambda error: error.args[0] >= 5}, 2),
+        ([ValueError(5), ValueError(4)], {"give_up_on": lambda error: error.args[0] < 5}, 2),
+        ([OSError()] * 9, {"retries": 2}, 3),
+        ([OSError()] * 9, {"retries": 0}, 1),
+    ],
+)
+async def test_after_which_failures_another_attempt_is_made(again, errors, options, made):
+    assert await attempts_of(again(), errors, **options) == made
+
+
+async def test_an_attempt_that_takes_too_long_is_ended_and_tried_again(again, ran):
+    wf = again()
+
+    @wf.task(retries=1, backoff=constant(0), timeout=0.05)
+    async def slow():
+        ran.append("begun")
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ran.append("ended")
+
+    @wf.workflow
+    async def main():
+        await slow()
+
+    with pytest.raises(
+        StepTimeout, match=r"run 'r', step 'slow': an attempt took longer than .* 0.05 s"
+    ) as caught:
+        await main.run("r")
+    assert ran == ["begun", "ended", "begun", "ended"]
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.__notes__ == ["durable_nb: run 'r', step 'slow' failed after 2 attempts"]
+
+
+async def test_a_bodys_own_timeout_error_is_its_own(again):
+    wf = again()
+
+    @wf.task(retries=0, timeout=30)
+    async def own():
+        raise TimeoutError("mine")
+
+    @wf.workflow
+    async def main():
+        await own()
+
+    with pytest.raises(TimeoutError, match="mine") as caught:
+        await main.run("r")
+    assert type(caught.value) is TimeoutError
+
+
+def slow_sync(wf, ran, body):
+    @wf.task(retries=1, backoff=constant(0), timeout=0.1)
+    def slow():
+        ran.append("begun")
+        try:
+            body()
+        finally:
+            ran.append("ended")
+
+    @wf.workflow
+    def main():
+        slow()
+
+    return main
+
+
+def busy():
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        pass
+
+
+@pytest.mark.parametrize("body", [busy, lambda: time.sleep(30)], ids=["busy", "sleep"])
+def test_a_sync_body_is_ended_before_the_next_begins(again, ran, body):
+    began = time.monotonic()
+    with pytest.raises(StepTimeout):
+        slow_sync(again(), ran, body).run("r")
+    assert ran == ["begun", "ended", "begun", "ended"]
+    assert time.monotonic() - began < 10
+
+
+def test_a_sync_body_in_another_thread_is_ended_too(again, ran):
+    main, failures = slow_sync(again(), ran, busy), []
+
+    def use():
+        try:
+            main.run("r")
+        except StepTimeout as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(20)
+    assert len(failures) == 1
+    assert ran == ["begun", "ended", "begun", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"retries": -1}, "retries=-1"),
+        ({"timeout": 0}, "timeout=0"),
+        ({"on_edit": "maybe"}, "on_edit='maybe'"),
+        ({"on_change": "maybe"}, "on_change='maybe'"),
+    ],
+)
+def test_options_that_make_no_sense(again, options, words):
+    with pytest.raises(InvalidOption, match=words):
+        again().task(**options)(lambda: None)
