@@ -18,6 +18,7 @@ from durable_nb.errors import (
 )
 from durable_nb.failpoints import hit
 from durable_nb.records import (
+    KEY,
     Action,
     Call,
     Decision,
@@ -145,6 +146,10 @@ class OpenRun:
         """The run's id."""
         return self.run.run_id
 
+    def tick(self) -> int:
+        """The next number of the run's own counter."""
+        return next(self._counter)
+
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
         record = self.history.get(call.step_id)
@@ -226,7 +231,7 @@ class OpenRun:
             begun.step,
             status=status,
             payload=payload,
-            recorded=next(self._counter),
+            recorded=self.tick(),
             finished_at=time.time(),
         )
         step = await colour.store(self._commit(step))
@@ -254,7 +259,7 @@ class OpenRun:
             StepStatus.STARTED,
             attempt=record.attempt + 1 if record else 1,
             epoch=self.run.epoch,
-            began=next(self._counter),
+            began=call.called or self.tick(),
             code=call.code,
             arguments=call.arguments,
             shown=fingerprint.show(arguments),
@@ -276,9 +281,16 @@ class OpenRun:
         return kind(what, run_id=self.run_id, step=call.step_id, remedy=remedy)
 
     def _moved_past(self, failed: Step) -> bool:
-        """Whether a later step began in the scope of a failed one, or in one that joined its branch."""
+        """Whether a later step was called in the scope of a failed one, or in one that joined its branch.
+
+        Calls that their arguments name have no order: none of them is later than another.
+        """
         scopes = set(joining_scopes(failed.step_id))
-        return any(
-            step.began > failed.recorded and scope_of(step.step_id) in scopes
+        return not _is_keyed(failed) and any(
+            step.began > failed.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
             for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
         )
+
+
+def _is_keyed(step: Step) -> bool:
+    return KEY in step.step_id.rpartition("/")[2]

@@ -11,6 +11,7 @@ from durable_nb.errors import DurableError
 
 __all__ = [
     "BRANCH",
+    "KEY",
     "Action",
     "Call",
     "Decision",
@@ -25,6 +26,9 @@ __all__ = [
     "joining_scopes",
     "scope_of",
 ]
+
+KEY = "["
+"""What the arguments begin with in the name of a step that they name: ``fetch[9f1c…]``."""
 
 BRANCH = "~"
 """What the name of a concurrent branch begins with, in a step id: ``load/~0/fetch``."""
@@ -148,7 +152,7 @@ class Step:
         status: Where it stands.
         attempt: Which execution of the body this is, from 1.
         epoch: The fencing epoch it was written under.
-        began: When it began, on the run's own counter.
+        began: When it was called, on the run's own counter.
         recorded: When it was recorded, on the run's own counter.
         code: Fingerprint of the function or cell.
         arguments: Fingerprint of the arguments; None where they have none.
@@ -232,7 +236,8 @@ class Call(NamedTuple):
         on_edit: What to do when its own code changed: keep, rerun, ask or error.
         on_change: What to do when its arguments changed: error, rerun, keep or ask.
         once: Whether its body must never be started twice unasked.
-        moved_on: Whether a later step began after its recorded failure.
+        moved_on: Whether a later step was called after its recorded failure.
+        called: When it was called, on the run's own counter; 0 for now.
     """
 
     step_id: str
@@ -243,6 +248,7 @@ class Call(NamedTuple):
     on_change: str = "error"
     once: bool = False
     moved_on: bool = False
+    called: int = 0
 
 
 class Decision(NamedTuple):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint, settings
 from durable_nb.errors import DurableError, InvalidOption, StepError
-from durable_nb.records import BRANCH
+from durable_nb.records import BRANCH, KEY
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
@@ -122,7 +122,7 @@ class Scope:
                 remedy=f"Name the call: {name}(…, step_id='…'), or put it into a %%durable_step cell.",
             )
         key = (fingerprint.value(arguments) or "")[:12]
-        return self._counted(f"{_quoted(name)}[{key}]")
+        return self._counted(f"{_quoted(name)}{KEY}{key}]")
 
 
 class KeyedScope(Scope):

@@ -1,8 +1,13 @@
 """What all tests share."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ["force_replay"]
 
 
 @pytest.fixture

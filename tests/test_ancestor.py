@@ -245,6 +245,7 @@ async def test_run_sets_the_id(again, db):
     assert list(runs(db)) == ["mine"]
 
 
+@pytest.mark.counts_passes
 async def test_the_same_id_enters_the_body_again_and_finished_tasks_replay(again):
     entered, ran = [], []
 
@@ -310,6 +311,30 @@ async def test_a_return_that_cannot_be_saved_is_still_returned_and_the_run_is_do
         connection = await main.run("r")
     connection.close()
     assert runs(db) == {"r": "done"}
+
+
+async def test_a_failure_that_ended_the_run_is_tried_again_beside_calls_made_with_it(again):
+    """Also one that fails before the calls beside it have begun."""
+    ran = []
+
+    def define(wf, fails):
+        @wf.task(retries=0)
+        async def work(n):
+            ran.append(n)
+            if n == fails:
+                raise OSError("down")
+            return n
+
+        @wf.workflow
+        async def main():
+            return await asyncio.gather(*(work(n) for n in range(3)))
+
+        return main
+
+    with pytest.raises(OSError, match="down"):
+        await define(again(), 0).run("r")
+    assert await define(again(), None).run("r") == [0, 1, 2]
+    assert ran == [0, 1, 2, 0]
 
 
 # Signals

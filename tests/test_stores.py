@@ -494,15 +494,22 @@ async def test_a_step_that_is_acknowledged_is_committed(journal):
 
 async def test_close_commits_what_is_waiting(journal, tmp_path):
     run = await owned(journal)
-    tasks = [asyncio.create_task(journal.put_step(sample_step(run, f"s#{n}"))) for n in range(100)]
+    blocker = sqlite3.connect(journal.location, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    tasks = [asyncio.create_task(journal.put_step(sample_step(run, "under way")))]
+    await asyncio.sleep(0.1)
+    tasks += [asyncio.create_task(journal.put_step(sample_step(run, f"s#{n}"))) for n in range(99)]
     await asyncio.sleep(0)
-    await asyncio.gather(journal.close(), journal.close())
+    closing = asyncio.gather(journal.close(), journal.close())
+    await asyncio.sleep(0.1)
+    blocker.execute("COMMIT")
+    blocker.close()
+    await closing
     await asyncio.gather(*tasks)
+    assert not list(tmp_path.glob("*-wal"))
     again = made(journal.location)
     await again.setup()
     assert len((await again.read_run("r")).steps) == 100
-    await again.close()
-    assert not list(tmp_path.glob("*-wal"))
 
 
 async def test_no_cursor_holds_the_log(journal):

@@ -100,7 +100,7 @@ def test_a_line_that_makes_no_sense(opened, code, told):
 
 def test_a_durable_cell_inside_another(opened):
     cell = opened.run(
-        "%%durable_step outer\nget_ipython().run_cell('%%durable_step inner\\nx = 1').raise_error()"
+        "%%durable_step outer\nawait get_ipython().run_cell_magic('durable_step', 'inner', 'x = 1')"
     )
     assert cell.status == "error"
     assert (
