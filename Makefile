@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 
+REENTERED = $(addprefix tests/test_,workflow.py policies.py ancestor.py adapter.py threads.py bad_input.py)
+
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGE = $(VENV)/.package-installed
@@ -54,6 +56,8 @@ types: $(TOOLS)
 tests: $(TOOLS)
 	@echo "== tests"
 	@$(PYTEST) -m "not long"
+	@echo "== the workflows of the tests, entered anew after every step"
+	@$(PYTEST) -m "not long" --force-replay $(REENTERED)
 
 core: $(TOOLS)
 	@echo "== the core of the tests, without a browser"

@@ -9,6 +9,7 @@ import pytest
 
 from durable_nb import engine, scopes
 from durable_nb.entry import WorkflowFunction
+from durable_nb.loop import AWAITING
 from durable_nb.records import StepStatus
 
 
@@ -21,9 +22,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what counts how often a body is entered: that is what this mode changes."""
+    """Leave out what looks at one pass through a body: that is what this mode changes."""
     if config.getoption("--force-replay"):
-        counting = [item for item in items if item.get_closest_marker("counts_passes")]
+        counting = [item for item in items if item.get_closest_marker("one_pass")]
         config.hook.pytest_deselected(items=counting)
         items[:] = [item for item in items if item not in counting]
 
@@ -42,8 +43,9 @@ def force_replay(request, monkeypatch):
             run.current_pass = None
             if current == "sync":
                 raise _Again
-            current.cancel()
-            await asyncio.sleep(0)
+            current.get_loop().call_soon_threadsafe(current.cancel)
+            if colour is AWAITING:
+                await asyncio.sleep(0)
         return step
 
     async def pass_again(function, opening, body, colour, *, fresh):

@@ -245,7 +245,7 @@ async def test_run_sets_the_id(again, db):
     assert list(runs(db)) == ["mine"]
 
 
-@pytest.mark.counts_passes
+@pytest.mark.one_pass
 async def test_the_same_id_enters_the_body_again_and_finished_tasks_replay(again):
     entered, ran = [], []
 

@@ -157,6 +157,7 @@ def test_arguments_that_make_no_run_id(wf):
 # Two calls of one name
 
 
+@pytest.mark.one_pass
 async def test_two_running_calls_of_one_name(wf):
     ran = []
 
@@ -203,6 +204,7 @@ async def test_calls_of_one_name_one_after_the_other(wf):
     assert ran == [1]
 
 
+@pytest.mark.one_pass
 async def test_a_call_that_was_given_up_can_be_made_again_under_its_name(wf):
     ran = []
 
