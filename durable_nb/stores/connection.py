@@ -86,6 +86,9 @@ class Database:
     refusal: Exception | None = None
     _inode: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        self._name = str(self.path)
+
     @property
     def uri(self) -> str:
         """The file as a URI that opens it and never creates it."""
@@ -137,7 +140,7 @@ class Database:
 
     def _found(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(self.path)  # noqa: PTH116 - three times as fast, and asked before each commit
+            status = os.stat(self._name)  # noqa: PTH116 - three times as fast, and asked before each commit
         except OSError:
             return None
         return status.st_dev, status.st_ino

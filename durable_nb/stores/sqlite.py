@@ -103,6 +103,7 @@ class SqliteJournal(Journal):
         self._closed = False
         self._changing = asyncio.Lock()
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
+        self._busy = False
         self._drainer: asyncio.Task[None] | None = None
 
     @property
@@ -137,8 +138,8 @@ class SqliteJournal(Journal):
         """Commit what is waiting, then close the file. Whatever is called from now on is refused."""
         self._closed = True
         async with self._changing:
-            if self._drainer is not None:
-                await asyncio.wait([self._drainer])
+            if self._busy:
+                await self._queued(Work(()))  # comes after all that is waiting
             connection, self._connection = self._connection, None
             try:
                 if connection is not None:
@@ -243,14 +244,26 @@ class SqliteJournal(Journal):
         return self._outcomes(await self._commit(statements))
 
     async def _commit(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> Work:
-        """Queue statements; whatever is queued while a transaction is under way shares the next one."""
+        """Commit at once if nothing is under way; else share the next transaction with whoever waits too."""
         self._check_open()
-        work, settled = Work(statements), asyncio.get_running_loop().create_future()
-        self._queue.append((work, settled))
-        if self._drainer is None:
-            self._drainer = asyncio.create_task(self._drain())
-        await settled
+        work = Work(statements)
+        if self._busy:
+            await self._queued(work)
+            return work
+        self._busy = True
+        try:
+            await self._run(WRITE, [work])
+        finally:  # also when cancelled: the transaction goes on, and the others must not wait for nobody
+            if self._queue:
+                self._drainer = asyncio.create_task(self._drain())
+            else:
+                self._busy = False
         return work
+
+    async def _queued(self, work: Work) -> None:
+        settled = asyncio.get_running_loop().create_future()
+        self._queue.append((work, settled))
+        await settled
 
     async def _drain(self) -> None:
         # A task of its own: a caller that is cancelled takes nobody else's work along.
@@ -263,7 +276,7 @@ class SqliteJournal(Journal):
                     if not settled.done():
                         settled.set_result(None)
         finally:
-            self._drainer = None
+            self._busy = False
             for _, settled in batch + self._queue:  # something is left only when the loop is being shut down
                 settled.cancel()
 
