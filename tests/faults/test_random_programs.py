@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -149,18 +151,28 @@ def compare(program, kills):
         shutil.rmtree(other)
 
 
-unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def check(examples):
+    """Compare so many programs, in a process that can still be forked: it has opened no store."""
+    command = [sys.executable, __file__, str(examples)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
 
 
-@settings(unhurried, max_examples=15)
-@given(program=programs, kills=kills)
-def test_a_few_random_programs(program, kills):
-    compare(program, kills)
+def test_a_few_random_programs():
+    check(15)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@settings(unhurried, max_examples=500)
-@given(program=programs, kills=kills)
-def test_500_random_programs(program, kills):
-    compare(program, kills)
+def test_500_random_programs():
+    check(500)
+
+
+if __name__ == "__main__":
+    unhurried = settings(
+        max_examples=int(sys.argv[1]),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    unhurried(given(program=programs, kills=kills)(compare))()
