@@ -276,6 +276,7 @@ def test_several_threads_each_with_a_workflow_of_its_own_that_it_closes(db):
         assert list(pool.map(call, "abcdef")) == [[0, 1, 2, 3, 4]] * 6
 
 
+@pytest.mark.one_pass  # a thread cannot be ended with the pass it belongs to
 async def test_a_task_in_a_thread_of_the_run_is_named_by_its_arguments(again, db):
     ran = []
 
@@ -299,6 +300,7 @@ async def test_a_task_in_a_thread_of_the_run_is_named_by_its_arguments(again, db
     assert (named, len(step_ids(db))) == ({"work", "work#1"}, 4)
 
 
+@pytest.mark.one_pass  # a thread cannot be ended with the pass it belongs to
 async def test_threads_in_one_scope_never_swap_results_in_whatever_order_they_come(again, db):
     ran = []
 
@@ -338,6 +340,7 @@ async def test_threads_in_one_scope_never_swap_results_in_whatever_order_they_co
     assert all(step.startswith("work[") for step in step_ids(db))
 
 
+@pytest.mark.one_pass  # a thread cannot be ended with the pass it belongs to
 async def test_equal_calls_in_threads_are_counted(again, db):
     together = threading.Barrier(8)
     ran = []
@@ -363,6 +366,7 @@ async def test_equal_calls_in_threads_are_counted(again, db):
     assert len(ran) == len(step_ids(db)) == 8
 
 
+@pytest.mark.one_pass  # a thread cannot be ended with the pass it belongs to
 async def test_nested_tasks_in_a_thread_are_counted_within_it(again, db):
     def define(wf):
         @wf.task

@@ -463,6 +463,19 @@ async def test_a_read_only_disk(small_disk):
 
 
 NOT_ALLOWED = """
+async def warm_up():  # imports all that it takes: under another user this Python may be out of reach
+    import tempfile
+    with tempfile.TemporaryDirectory() as place:
+        journal = SqliteJournal(Path(place) / "a.db")
+        await journal.setup()
+        await journal.open_run(Run("r", "w"))
+        await journal.close()
+        try:
+            await SqliteJournal(place).setup()
+        except StoreError:
+            pass
+
+asyncio.run(warm_up())
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
