@@ -153,7 +153,7 @@ class OpenRun:
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
         record = self.history.get(call.step_id)
-        if record is not None and record.status is StepStatus.FAILED:
+        if record is not None and record.status is StepStatus.FAILED and call.called:
             call = call._replace(moved_on=self._moved_past(record))
         return decide(record, call)
 
@@ -283,10 +283,10 @@ class OpenRun:
     def _moved_past(self, failed: Step) -> bool:
         """Whether a later step was called in the scope of a failed one, or in one that joined its branch.
 
-        Calls that their arguments name have no order: none of them is later than another.
+        A call that its arguments name, in some thread, proves nothing: it may not have known of the failure.
         """
         scopes = set(joining_scopes(failed.step_id))
-        return not _is_keyed(failed) and any(
+        return any(
             step.began > failed.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
             for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
         )

@@ -237,7 +237,7 @@ class Call(NamedTuple):
         on_change: What to do when its arguments changed: error, rerun, keep or ask.
         once: Whether its body must never be started twice unasked.
         moved_on: Whether a later step was called after its recorded failure.
-        called: When it was called, on the run's own counter; 0 for now.
+        called: When it was called, on the run's own counter; 0 where calls have no order.
     """
 
     step_id: str

@@ -94,6 +94,10 @@ class Scope:
             )
         return self.path + key
 
+    def tick(self) -> int:
+        """When a call is made, on the run's own counter."""
+        return self.run.tick()
+
     def branch(self) -> Scope:
         """The scope of the next concurrent branch."""
         self._branches += 1
@@ -133,6 +137,10 @@ class KeyedScope(Scope):
     def step_id(self, name: str, arguments: str) -> str:
         """The id of a call with these arguments, equal ones counted: ``fetch[9f1c…]``, ``fetch[9f1c…]#1``."""
         return self._keyed(name, arguments, "outside a durable cell")
+
+    def tick(self) -> int:
+        """Nothing: no call is later than another, whatever order the cells were run in."""
+        return 0
 
 
 def check_name(name: object, role: str, kind: type[DurableError]) -> str:

@@ -135,7 +135,7 @@ class Task(Generic[P, R]):
             arguments=fingerprints,
             on_edit=self.on_edit,
             on_change=self.on_change,
-            called=scope.run.tick(),
+            called=scope.tick(),
         )
 
 

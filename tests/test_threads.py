@@ -341,6 +341,37 @@ async def test_threads_in_one_scope_never_swap_results_in_whatever_order_they_co
 
 
 @pytest.mark.one_pass  # a thread cannot be ended with the pass it belongs to
+async def test_a_failure_in_a_thread_is_replayed_once_the_run_itself_went_on(again):
+    ran = []
+
+    def define(wf, crash):
+        @wf.task(retries=0)
+        def work(n):
+            ran.append(n)
+            raise OSError("down")
+
+        @wf.task
+        def report(text):
+            return text
+
+        @wf.workflow
+        async def main():
+            try:
+                await asyncio.to_thread(work, 1)
+            except OSError as error:
+                result = report(str(error))
+            if crash:
+                raise InterruptedError
+            return result
+
+        return main
+
+    with pytest.raises(InterruptedError):
+        await define(again(), crash=True).run("r")
+    assert await define(again(), crash=False).run("r") == "down"
+    assert ran == [1]
+
+
 async def test_equal_calls_in_threads_are_counted(again, db):
     together = threading.Barrier(8)
     ran = []

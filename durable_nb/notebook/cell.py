@@ -59,6 +59,7 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     scopes.install_task_factory(asyncio.get_running_loop())
     code = fingerprint.source(body.source_as_run(session.shell, source))
     call = Call(scopes.Scope(run).named_id(options.name), StepKind.CELL, code=code, on_edit=options.on_edit)
+    session.claim(options.name, code)
     begun = await run.begin_step(call, AWAITING)
     with located(run_id=run.run_id, step=call.step_id):
         if begun.replayed:

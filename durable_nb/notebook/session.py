@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
 from durable_nb.entry import check_run_id
-from durable_nb.errors import NoOpenRun, StepNotFound
+from durable_nb.errors import NoOpenRun, StepChanged, StepNotFound
 from durable_nb.loop import BLOCKING, drive
+from durable_nb.notebook import frontend
 from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus, StepStatus, scope_of
 from durable_nb.stores import open_journal
@@ -33,6 +34,7 @@ class Session:
         self.workflow = NOTEBOOK
         self.run: OpenRun | None = None
         self.badge = settings.BADGE
+        self._cells: dict[str, tuple[str | None, str]] = {}
 
     def open(self, run_id: str, *, db: Place | None, name: str | None, fresh: bool = False) -> OpenRun:
         """Open a run, or start a new pass of it; another one that was open is left.
@@ -53,6 +55,7 @@ class Session:
             self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)
         self.run = run
+        self._cells.clear()
         self.new_cell()
         return run
 
@@ -77,6 +80,28 @@ class Session:
         """Forget how often a call came in the last cell: equal calls are counted within one execution."""
         self.workflow.attach(self.run)
 
+    def claim(self, name: str, code: str) -> None:
+        """Note which cell has a step's name; another cell cannot have it too.
+
+        Args:
+            name: The step's name.
+            code: Fingerprint of the cell.
+
+        Raises:
+            StepChanged: Another cell of the notebook, with other code, has that name.
+        """
+        cell = frontend.cell_id(self.shell)
+        known, known_code = self._cells.get(name, (cell, code))
+        another = known != cell or (cell is None and frontend.is_headless(self.shell))
+        if another and known_code != code:
+            raise StepChanged(
+                "another cell of this notebook has that name",
+                run_id=self.require_run().run_id,
+                step=name,
+                remedy=f"Give one of them another name; if the other is gone: %durable_reset {name}",
+            )
+        self._cells[name] = cell, code
+
     def reset(self, name: str) -> list[str]:
         """Have a step and all inside it run again at its next call; gives their ids.
 
@@ -90,6 +115,7 @@ class Session:
             known = ", ".join(step for step in run.history if not scope_of(step)) or "none yet"
             raise StepNotFound("no such step", run_id=run.run_id, step=name, remedy=f"Steps: {known}.")
         drive(run.reset(found, BLOCKING))
+        self._cells.pop(name, None)
         return found
 
     def finished(self) -> list[Step]:

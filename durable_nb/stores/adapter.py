@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
 from durable_nb.records import Payload, Run, RunSnapshot, RunStatus, Signal, Step, StepKind, StepStatus
-from durable_nb.stores.base import Journal, Store
+from durable_nb.stores.base import Journal, Store, reopened
 
 __all__ = ["StoreJournal"]
 
@@ -81,19 +81,7 @@ class StoreJournal(Journal):
     async def open_run(self, opening: Run) -> RunSnapshot:
         """Create the run, or take it over for another pass."""
         known = await self.get_run(opening.run_id)
-        if known is None:
-            run = replace(opening, epoch=1, passes=1)
-        else:
-            run = replace(
-                known,
-                status=opening.status,
-                owner=opening.owner,
-                python=opening.python,
-                updated_at=opening.updated_at,
-                epoch=known.epoch + 1,
-                passes=known.passes + 1,
-                result=None,
-            )
+        run = replace(opening, epoch=1, passes=1) if known is None else reopened(known, opening)
         await self._put_run(run)
         return RunSnapshot(run, await self._steps(run.run_id))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
 from durable_nb.records import Run, RunSnapshot, Signal, Step
 
-__all__ = ["Journal", "Store", "id_taken", "lost_run", "unknown_run"]
+__all__ = ["Journal", "Store", "id_taken", "lost_run", "reopened", "unknown_run"]
 
 
 class Journal(ABC):
@@ -134,6 +135,20 @@ class Store(ABC):
     @abstractmethod
     async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
         """Deliver a signal; True if it was the first of its name, else nothing is changed."""
+
+
+def reopened(known: Run, opening: Run) -> Run:
+    """A known run as the next pass finds it: what ``opening`` says, under the next epoch."""
+    return replace(
+        known,
+        status=opening.status,
+        owner=opening.owner,
+        python=opening.python,
+        updated_at=opening.updated_at,
+        epoch=known.epoch + 1,
+        passes=known.passes + 1,
+        result=None,
+    )
 
 
 def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> RunHeld:

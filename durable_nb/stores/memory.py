@@ -8,7 +8,7 @@ from dataclasses import replace
 from durable_nb.blobs import Blobs, MemoryBlobs
 from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Run, RunSnapshot, Signal, Step, StepStatus
-from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
+from durable_nb.stores.base import Journal, id_taken, lost_run, reopened, unknown_run
 
 __all__ = ["MemoryJournal"]
 
@@ -57,16 +57,7 @@ class MemoryJournal(Journal):
             epoch = max((run.epoch for run in self._runs.values()), default=0) + 1
             run = replace(opening, epoch=epoch, passes=1, result=None)
         else:
-            run = replace(
-                known,
-                status=opening.status,
-                owner=opening.owner,
-                python=opening.python,
-                updated_at=opening.updated_at,
-                epoch=known.epoch + 1,
-                passes=known.passes + 1,
-                result=None,
-            )
+            run = reopened(known, opening)
         self._runs[run.run_id] = run
         return self._snapshot(run)
 

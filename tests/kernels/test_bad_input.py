@@ -76,7 +76,7 @@ LINES = {
     "a NUL": ("get_ipython().run_line_magic('durable_workflow', '\"a\\x00b\"')", "cannot name a run"),
     "a surrogate": ("get_ipython().run_line_magic('durable_workflow', 'a\\udc80b')", "cannot name a run"),
     "no badge": ("%durable_workflow r --badge loud", "invalid choice: 'loud'"),
-    "a step that is not there": ("%durable_reset lod", "step 'lod': no such step. Steps: load."),
+    "a step that is not there": ("%durable_reset lod", "step 'lod': no such step. Steps: load"),
     "no step": ("%durable_reset", "the following arguments are required: STEP"),
     "a timer above": (
         "%%time\n%%durable_step a" + BODY,
@@ -109,6 +109,22 @@ def test_a_durable_cell_inside_another(opened):
     )
     assert "inside a durable cell, use @wf.task" in cell.reply["evalue"]
     still_works(opened)
+
+
+@pytest.mark.parametrize("named", ["", ", step_id='named'"])
+def test_a_call_that_failed_in_an_ordinary_cell_is_tried_again_when_its_cell_is(opened, named):
+    """Whatever was run in between: in a notebook, a person goes on and comes back."""
+    define = "@wf.task(retries=0)\ndef fetch(n):\n    if not up:\n        raise OSError('down')\n    return n"
+    opened.run(f"up = False\n{define}")
+    call = f"print(fetch(5{named}))"
+    assert opened.run(call).reply["ename"] == "OSError"
+    still_works(opened)
+    opened.run("%%durable_step later\nx = 1")
+    opened.run("wf.task(lambda n: n)(3, step_id='later still')")
+    opened.run("up = True")
+    assert opened.run(call).text == "5\n"
+    opened.run("up = False")
+    assert opened.run(call).text == "5\n"
 
 
 @pytest.mark.parametrize("run_id", ["order/17", "'two words'", "👩‍💻", "50%", "a#1", "'~0'"])

@@ -37,6 +37,27 @@ def test_the_script_runs_once_and_replays(tmp_path):
     assert second.stdout == result
 
 
+def test_the_waiting_script_runs(tmp_path):
+    (script,) = blocks("Waiting for a person")
+    (tmp_path / "script.py").write_text(script)
+    finished = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout == "durable notebooks published\n"
+
+
+def test_the_task_options_it_names_are_taken(tmp_path):
+    from durable_nb import Workflow, exponential
+
+    table = README.read_text(encoding="utf-8").split("`@wf.task` |")[1].split("\n\n")[0]
+    options = {
+        name: eval(text, {"exponential": exponential})
+        for name, text in re.findall(r"`(\w+)=([^`…]+)`", table)
+    }
+    assert {"retries", "backoff", "retry_on", "timeout", "on_edit", "on_change"} == options.keys()
+    Workflow("w", db=tmp_path / "a.db").task(**options)
+
+
 def test_the_options_it_names_are_those_that_there_are():
     from durable_nb.notebook.magics import _step_parser
 
