@@ -12,7 +12,7 @@ from contextvars import copy_context
 
 import pytest
 
-from durable_nb import Workflow
+from durable_nb import SQLiteStore, Workflow
 from durable_nb.errors import DurableNotice, StepError
 
 
@@ -171,6 +171,17 @@ async def test_async_with(db):
     async with Workflow("shop", db=db) as wf:
         assert await wf.complete("r", "approval")
     assert not (db.parent / "runs.db-wal").exists()
+
+
+def test_a_database_that_was_closed_or_deleted_behind_its_back_is_opened_again(db):
+    wf, store = Workflow("shop", db=db), SQLiteStore(db)
+    assert wf.sync.complete("r", "approval")
+    asyncio.run(store.close())
+    assert not wf.sync.complete("r", "approval")
+    for path in db.parent.iterdir():
+        path.unlink()
+    assert wf.sync.complete("r", "approval")
+    wf.close()
 
 
 def test_closing_one_workflow_leaves_the_others_on_its_database_alone(db):
@@ -333,8 +344,8 @@ async def test_threads_in_one_scope_never_swap_results_in_whatever_order_they_co
         return main
 
     with pytest.raises(OSError, match="down"):
-        await define(again(), 3, fails=1).run("r")
-    for first in 2, 1, 0:
+        await define(again(), 1, fails=1).run("r")
+    for first in 2, 3, 0:
         assert await define(again(), first).run("r") == [0, 10, 20, 30]
     assert sorted(ran) == [0, 1, 1, 2, 3]
     assert all(step.startswith("work[") for step in step_ids(db))
