@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from durable_nb import scopes
 from durable_nb.errors import DurableError, InvalidOption, StepFailed, StepTimeout, located
 from durable_nb.failpoints import hit
+from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
     from durable_nb.backoff import BackoffStrategy
@@ -60,11 +61,12 @@ async def attempts(
     run: OpenRun, begun: Begun, body: Callable[[], Any], policy: Policy, colour: Colour
 ) -> Any:
     """Execute a body until it succeeds or its policy gives up; then raise its own exception, with a note."""
+    kind = scopes.CellScope if begun.call.kind is StepKind.CELL else scopes.Scope
     for attempt in itertools.count():
         try:
             # A scope for each attempt: the counts of nested steps begin anew, so that finished ones replay.
             with (
-                scopes.entered(scopes.Scope(run, f"{begun.call.step_id}/")),
+                scopes.entered(kind(run, f"{begun.call.step_id}/")),
                 located(run_id=run.run_id, step=begun.call.step_id),
             ):
                 hit("body.before")

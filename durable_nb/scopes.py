@@ -24,7 +24,7 @@ from durable_nb.records import BRANCH, KEY
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
 
-__all__ = ["KeyedScope", "Scope", "check_name", "current", "entered", "install_task_factory"]
+__all__ = ["CellScope", "KeyedScope", "Scope", "check_name", "current", "entered", "install_task_factory"]
 
 COUNTED = ""
 _QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
@@ -101,7 +101,8 @@ class Scope:
     def branch(self) -> Scope:
         """The scope of the next concurrent branch."""
         self._branches += 1
-        return Scope(self.run, f"{self.path}{BRANCH}{self._branches - 1}/")
+        kind = CellScope if isinstance(self, CellScope) else Scope
+        return kind(self.run, f"{self.path}{BRANCH}{self._branches - 1}/")
 
     def inside(self, step_id: str) -> Scope:
         """The scope of the body of a step of this run."""
@@ -141,6 +142,39 @@ class KeyedScope(Scope):
     def tick(self) -> int:
         """Nothing: no call is later than another, whatever order the cells were run in."""
         return 0
+
+
+class CellScope(Scope):
+    """Names the steps of a durable cell: in order, but what is on record is found by its arguments.
+
+    A cell may have been edited since, so that its calls come in another order, and some are new or gone.
+    """
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, run: OpenRun, path: str = "") -> None:
+        super().__init__(run, path)
+        self._taken: set[str] = set()
+
+    def step_id(self, name: str, arguments: str) -> str:
+        """The id of the next call of ``name``, or of a call on record with these arguments."""
+        step_id = super().step_id(name, arguments)
+        if not self._fits(step_id, arguments):
+            step_id = next(filter(lambda other: self._fits(other, arguments), self._like(name)))
+        self._taken.add(step_id)
+        return step_id
+
+    def _fits(self, step_id: str, arguments: str) -> bool:
+        recorded = self.run.history.get(step_id)
+        free = step_id not in self._taken
+        return free and (recorded is None or not fingerprint.differ(recorded.arguments, arguments))
+
+    def _like(self, name: str) -> Iterator[str]:
+        """The ids of calls of that name: those on record, then ever new ones."""
+        first = self.path + _quoted(name)
+        recorded = list(self.run.history)
+        yield from (each for each in recorded if each == first or each.startswith(f"{first}#"))
+        yield from (each for number in itertools.count(1) if (each := f"{first}#{number}") not in recorded)
 
 
 def check_name(name: object, role: str, kind: type[DurableError]) -> str:

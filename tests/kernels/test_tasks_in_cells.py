@@ -1,0 +1,70 @@
+"""Tasks in cells: in ordinary ones their arguments name them, in durable ones an edit keeps what is equal."""
+
+SETUP = """
+%load_ext durable_nb
+%durable_workflow cells --db runs.db --badge plain
+import random
+@wf.task
+def draw(n):
+    print("drew", n)
+    return n, random.random()
+@wf.task
+async def wait(n):
+    print("waited", n)
+    return n
+"""
+
+
+def opened(kernel):
+    cell = kernel.run(SETUP)
+    assert cell.status == "ok", cell.error
+    return kernel
+
+
+def test_an_ordinary_cell_names_calls_by_their_arguments(kernel):
+    """Cells run in any order and again; five samples stay five; after a kill all of it replays."""
+    opened(kernel)
+    five = "samples = [draw(0)[1] for _ in range(5)]\nprint(len(set(samples)), samples)"
+    first = kernel.run(five)
+    assert first.text.count("drew 0") == 5
+    assert "5 [" in first.text
+    again = kernel.run(five)
+    assert again.text == first.text.replace("drew 0\n", "")
+    assert kernel.run("draw(1); draw(n=1)").text == "drew 1\ndrew 1\n"
+    assert kernel.run("print(await wait(2))").text == "waited 2\n2\n"
+    kernel.sigkill()
+    kernel.restart()
+    opened(kernel)
+    assert kernel.run("print(await wait(2))").text == "2\n"
+    assert kernel.run("draw(1)").text == ""
+    assert kernel.run(five).text == again.text
+
+
+def test_an_argument_without_a_fingerprint_needs_a_name_in_an_ordinary_cell(kernel):
+    opened(kernel)
+    refused = kernel.run("draw(object())")
+    assert "n cannot be fingerprinted" in refused.error
+    assert "draw(…, step_id='…')" in refused.error
+    assert kernel.run("draw(object(), step_id='mine')[0]").text.startswith("drew <object")
+    assert kernel.run("draw(object(), step_id='mine')[0]").text == ""
+    assert kernel.run("%%durable_step s\nprint(draw((1, 2)))").status == "ok"
+
+
+def test_an_edited_durable_cell_replays_its_tasks_with_equal_arguments(kernel):
+    """Inserted, removed and moved calls: the equal ones replay, wherever they stand now."""
+    opened(kernel)
+    show = "; print(values)"
+    first = kernel.run("%%durable_step s\nvalues = [draw(1), draw(2), draw(3)]" + show)
+    assert first.text.startswith("drew 1\ndrew 2\ndrew 3\n")
+    kernel.run(SETUP)  # the next pass
+    edited = kernel.run("%%durable_step s\nvalues = [draw(3), draw(4), draw(1)]" + show)
+    assert edited.text.startswith("drew 4\n[(3, ")
+    old = dict(eval(first.text.splitlines()[-1]))
+    new = dict(eval(edited.text.splitlines()[-1]))
+    assert (new[3], new[1]) == (old[3], old[1])
+    kernel.run(SETUP)
+    gathered = "import asyncio\nvalues = await asyncio.gather(wait(1), wait(2), wait(1))"
+    assert kernel.run("%%durable_step g\n" + gathered).text == "waited 1\nwaited 2\nwaited 1\n"
+    kernel.run(SETUP)
+    gathered = "import asyncio\nvalues = await asyncio.gather(wait(2), wait(1), wait(5), wait(1))"
+    assert kernel.run("%%durable_step g\n" + gathered + show).text == "waited 5\n[2, 1, 5, 1]\n"
