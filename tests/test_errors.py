@@ -1,0 +1,221 @@
+"""Every error of ours: what happened, to which run and step, and what to type next, in one line."""
+
+import asyncio
+import inspect
+import os
+import pickle
+import re
+import sqlite3
+import sys
+import types
+
+import pytest
+
+from durable_nb import Workflow, errors
+from durable_nb.codec import decode
+from durable_nb.errors import DurableError
+from durable_nb.loop import BLOCKING, drive
+from durable_nb.records import Payload, Run
+from durable_nb.stores.schema import MIGRATIONS
+
+BASES = {"DurableError", "RunError", "StepError", "StoreError"}
+LATER = {"StepInDoubt"}  # raised by what is marked once, which cannot be written yet
+
+
+def invalid_option(wf):
+    wf.task(retries=-1)(print)
+
+
+def invalid_run_id(wf):
+    wf.workflow(lambda: None).run("")
+
+
+def no_open_run(wf):
+    wf.sync.signal("approval")
+
+
+def forked_process(wf):
+    """In a child, which sends the error back."""
+    first = wf.workflow(lambda: None)
+    first.run("r")
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            first.run("r")
+        except DurableError as error:
+            os.write(writing, pickle.dumps(error))
+        os._exit(0)
+    os.wait()
+    raise pickle.loads(os.read(reading, 10_000))
+
+
+def run_not_found(wf):
+    drive(BLOCKING.store(wf.journal.setup()))
+    drive(BLOCKING.store(wf.journal.rename_run("nowhere", "else")))
+
+
+def run_changed(wf):
+    run = wf.workflow(lambda n: n).run
+    run("r", 1)
+    run("r", 2)
+
+
+def run_held(wf):
+    task = wf.task(name="late")(lambda: 1)
+
+    def main():
+        drive(BLOCKING.store(wf.journal.open_run(Run("r", wf.name, owner="process 1 on elsewhere"))))
+        task()
+
+    wf.workflow(main).run("r")
+
+
+def session(wf):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from durable_nb.notebook.session import Session
+
+    shell = InteractiveShell()
+    opened = Session(shell)
+    opened.open("r", db=wf.db, name="notebook")
+    return opened
+
+
+def step_not_found(wf):
+    session(wf).reset("loda")
+
+
+def step_changed(wf):
+    task = wf.task(name="double")(lambda n: 2 * n)
+    numbers = iter((1, 2))
+    main = wf.workflow(lambda: task(next(numbers)))
+    main.run("r")
+    main.run("r")
+
+
+def step_nested(wf):
+    from durable_nb.attempts import Policy
+    from durable_nb.notebook.cell import CellOptions, run_cell
+    from durable_nb.scopes import Scope, entered
+
+    opened = session(wf)
+    with entered(Scope(opened.run, "outer/")):
+        asyncio.run(run_cell(opened, CellOptions("inner", Policy(0, lambda _: 0), "rerun"), "1"))
+
+
+def step_not_saved(wf):
+    task = wf.task(name="connect")(lambda: sqlite3.connect(":memory:"))
+    wf.workflow(task).run("r")
+
+
+def step_not_restored(wf):
+    decode(Payload("json", b'{"cut of'))
+
+
+def step_failed(wf):
+    module = types.ModuleType("gone")
+    sys.modules["gone"] = module
+    module.Gone = type("Gone", (Exception,), {"__module__": "gone"})
+
+    def raising():
+        raise module.Gone("no more")
+
+    first, second = wf.task(name="first", retries=0)(raising), wf.task(name="second")(lambda: 1)
+
+    def main():
+        try:
+            first()
+        except errors.StepFailed:
+            raise
+        except Exception:
+            second()
+
+    wf.workflow(main).run("r")
+    del sys.modules["gone"]
+    wf.workflow(main).run("r")
+
+
+def step_timeout(wf):
+    async def wait():
+        await asyncio.sleep(30)
+
+    async def main():
+        await wf.task(name="wait", retries=0, timeout=0.01)(wait)()
+
+    asyncio.run(wf.workflow(main).run("r"))
+
+
+def store_unavailable(wf):
+    Workflow("w", db=wf.db.parent / "no" / "such" / "folder.db").workflow(lambda: None).run("r")
+
+
+def store_unreadable(wf):
+    wf.db.write_bytes(b"this is no database, whatever its name says" * 100)
+    wf.workflow(lambda: None).run("r")
+
+
+def store_too_new(wf):
+    wf.workflow(lambda: None).run("r")
+    wf.close()
+    with sqlite3.connect(wf.db) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    wf.workflow(lambda: None).run("r")
+
+
+EXPECTED = {
+    "InvalidOption": (invalid_option, "retries=-1 makes no sense. Give 0 or more."),
+    "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
+    "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*%durable_workflow RUN_ID"),
+    "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),
+    "RunNotFound": (run_not_found, "run 'nowhere': there is no such run. Look at the list of runs"),
+    "RunChanged": (run_changed, r"run 'r': it was started with other arguments \(n: 1 → 2\).*fresh=True"),
+    "RunHeld": (run_held, r"run 'r', step 'late': this kernel no longer owns .*process 1 on elsewhere.*open"),
+    "StepNotFound": (step_not_found, "run 'r', step 'loda': no such step. Steps: none yet."),
+    "StepChanged": (step_changed, r"run 'r', step 'double': .*\(n: 1 → 2\). .*%durable_reset double"),
+    "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot stand .*cell of its own"),
+    "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
+    "StepNotRestored": (step_not_restored, r"damaged.*reset"),
+    "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
+    "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),
+    "StoreUnavailable": (store_unavailable, r"run 'r': .*folder.db.*\. \w+"),
+    "StoreUnreadable": (store_unreadable, r"run 'r': .*runs.db.*\. \w+"),
+    "StoreTooNew": (store_too_new, r"run 'r': .*runs.db.*newer.*\. \w+"),
+}
+
+
+@pytest.fixture
+def wf(tmp_path):
+    with Workflow("test", db=tmp_path / "runs.db") as workflow:
+        yield workflow
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_an_error_says(wf, name):
+    provoke, pattern = EXPECTED[name]
+    with pytest.raises(getattr(errors, name)) as caught:
+        provoke(wf)
+    message = str(caught.value)
+    assert type(caught.value).__name__ == name
+    assert "\n" not in message
+    assert re.search(pattern, message), message
+    assert caught.value.remedy
+
+
+CLASSES = {
+    name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, DurableError)
+}
+
+
+def test_every_error_there_is_has_its_line_here():
+    assert EXPECTED.keys() == CLASSES - BASES - LATER
+
+
+def test_the_tree_in_the_docstring_has_them_all():
+    assert set(re.findall(r"\w+", errors.__doc__)) >= CLASSES
+
+
+def test_an_error_survives_pickling():
+    error = errors.StepChanged("it changed", run_id="r", step="s", remedy="Do this.")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (type(error), str(error))
