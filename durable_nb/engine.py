@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from dataclasses import dataclass, replace
@@ -234,8 +235,11 @@ class OpenRun:
             recorded=self.tick(),
             finished_at=time.time(),
         )
-        step = await colour.store(self._commit(step))
+        # To the end even if the caller is cancelled: until then nobody else can have the step's name.
+        step, cancelled = await colour.settled(self._commit(step))
         hit("step.recorded")
+        if cancelled:
+            raise asyncio.CancelledError
         return step
 
     async def _commit(self, step: Step) -> Step:

@@ -89,16 +89,28 @@ class WorkflowFunction(Generic[P, R]):
         return f"{self.workflow.name}.{name_of(self.function)}"
 
     def run_id(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The id that these arguments give, by the template or without one."""
+        """The id that these arguments give, by the template or without one.
+
+        Raises:
+            InvalidRunId: It cannot name a run, or the template cannot be filled.
+        """
         bound = self._arguments.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         values: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             flattened = self._arguments.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
             values.update(value if flattened else {name: value})
+        run_id = self._filled(values)
+        try:
+            return check_run_id(run_id)
+        except InvalidRunId as error:
+            function = name_of(self.function)
+            error.remedy = f"Name it, {function}.run('…', …), or give a template: @wf.workflow(id='…')."
+            raise
+
+    def _filled(self, values: Mapping[str, Any]) -> str:
         if self.template is None:
-            parts = [self.workflow.name, name_of(self.function), *map(str, values.values())]
-            return "-".join(parts)
+            return "-".join([self.workflow.name, name_of(self.function), *map(str, values.values())])
         try:
             return self.template.format(**values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:

@@ -100,7 +100,7 @@ class _Awaiting:
         try:
             return await asyncio.shield(future), False
         except asyncio.CancelledError:
-            return await future, True
+            return await asyncio.shield(future), True
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -1,10 +1,13 @@
 """What all tests share."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
+
+from durable_nb import Workflow
 
 sys.path.insert(0, str(Path(__file__).parent))
 pytest_plugins = ["force_replay"]
@@ -21,3 +24,21 @@ def missing():
         pytest.skip(told)
 
     return say
+
+
+@pytest.fixture
+def db(tmp_path):
+    """Where a test keeps its runs."""
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def again(db):
+    """Gives a workflow over the same file with nothing left in memory, as after a restart."""
+    with contextlib.ExitStack() as opened:
+
+        def make(name="shop", **options):
+            opened.close()
+            return opened.enter_context(Workflow(name, **{"db": db, **options}))
+
+        yield make

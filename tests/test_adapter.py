@@ -74,19 +74,9 @@ class BrokenStore(JsonFileStore):
 
 
 @pytest.fixture
-def again(tmp_path):
+def again(again, tmp_path):
     """A workflow over a new object for the same file: all that a restart leaves."""
-    opened = []
-
-    def make(kind=JsonFileStore):
-        for workflow in opened:
-            workflow.close()
-        opened.append(Workflow("shop", db=kind(tmp_path / "store.json")))
-        return opened[-1]
-
-    yield make
-    for workflow in opened:
-        workflow.close()
+    return lambda kind=JsonFileStore: again(db=kind(tmp_path / "store.json"))
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:JsonFileStore has only", "ignore:BrokenStore has only")

@@ -15,27 +15,6 @@ from durable_nb.errors import NoOpenRun, RunChanged, RunHeld, StepChanged, StepN
 from durable_nb.stores.base import Journal
 
 
-@pytest.fixture
-def db(tmp_path):
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def again(db):
-    """Gives a workflow over the same file with nothing left in memory, as after a restart."""
-    opened = []
-
-    def make(name="shop", **options):
-        for workflow in opened:
-            workflow.close()
-        opened.append(Workflow(name, **{"db": db, **options}))
-        return opened[-1]
-
-    yield make
-    for workflow in opened:
-        workflow.close()
-
-
 def fresh_process(code, cwd):
     """Run code in a process of its own, and give what it printed."""
     done = subprocess.run(

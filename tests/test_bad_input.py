@@ -378,3 +378,17 @@ def test_after_each_of_them_the_workflow_goes_on_in_the_right_place(tmp_path):
     (tmp_path / "later").mkdir()
     assert main.run("r") == 3
     wf.close()
+
+
+def test_arguments_that_give_no_run_id(wf):
+    """An id made of long or multi-line values is refused with the two ways to give a better one."""
+
+    @wf.workflow
+    def summarise(text):
+        return len(text)
+
+    for text in ("one\ntwo", "x" * 2000):
+        with pytest.raises(InvalidRunId) as caught:
+            summarise(text)
+        assert "summarise.run('…', …), or give a template: @wf.workflow(id='…')" in one_line(caught.value)
+        assert summarise.run("named", text, fresh=True) == len(text)

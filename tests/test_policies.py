@@ -7,20 +7,8 @@ import time
 
 import pytest
 
-from durable_nb import Workflow, constant
+from durable_nb import constant
 from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepTimeout
-
-
-@pytest.fixture
-def again(tmp_path):
-    """Gives a workflow over one file with nothing left in memory, as after a restart."""
-    with contextlib.ExitStack() as stack:
-
-        def make():
-            stack.close()
-            return stack.enter_context(Workflow("test", db=tmp_path / "runs.db"))
-
-        yield make
 
 
 @pytest.fixture
@@ -246,3 +234,34 @@ def test_a_sync_body_in_another_thread_is_ended_too(again, ran):
 def test_options_that_make_no_sense(again, options, words):
     with pytest.raises(InvalidOption, match=words):
         again().task(**options)(lambda: None)
+
+
+async def test_a_call_cancelled_while_it_commits_keeps_its_result(again, ran, monkeypatch):
+    """The commit is waited for: a second call of the name finds the result, and executes nothing."""
+    wf = again()
+    put, entered = type(wf.journal).put_step, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def slow_put(journal, step):
+        loop.call_soon_threadsafe(entered.set)
+        await asyncio.sleep(0.1)
+        await put(journal, step)
+
+    monkeypatch.setattr(type(wf.journal), "put_step", slow_put)
+
+    @wf.task
+    async def work():
+        ran.append(1)
+        return "done"
+
+    @wf.workflow
+    async def main():
+        first = asyncio.create_task(work(step_id="x"))
+        await entered.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return await work(step_id="x")
+
+    assert await main.run("r") == "done"
+    assert ran == [1]

@@ -16,27 +16,6 @@ from durable_nb import SQLiteStore, Workflow
 from durable_nb.errors import DurableNotice, StepError
 
 
-@pytest.fixture
-def db(tmp_path):
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def again(db):
-    """Gives a workflow over the same file with nothing left in memory, as after a restart."""
-    opened = []
-
-    def make(name="shop"):
-        for workflow in opened:
-            workflow.close()
-        opened.append(Workflow(name, db=db))
-        return opened[-1]
-
-    yield make
-    for workflow in opened:
-        workflow.close()
-
-
 def step_ids(db):
     with sqlite3.connect(db) as connection:
         return {step for (step,) in connection.execute("SELECT step_id FROM steps")}

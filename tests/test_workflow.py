@@ -19,27 +19,6 @@ from durable_nb.errors import InvalidRunId, RunChanged, StepChanged, StepFailed,
 from durable_nb.stores import open_journal
 
 
-@pytest.fixture
-def db(tmp_path):
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def again(db):
-    """Gives a workflow over the same file with nothing left in memory, as after a restart."""
-    opened = []
-
-    def make(name="test", **options):
-        for workflow in opened:
-            workflow.close()
-        opened.append(Workflow(name, db=db, **options))
-        return opened[-1]
-
-    yield make
-    for workflow in opened:
-        workflow.close()
-
-
 class Colour(enum.Enum):
     RED = 1
 
