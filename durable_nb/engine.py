@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
 from durable_nb.blobs import fetch, spill
-from durable_nb.errors import (
-    DurableError,
-    InvalidOption,
-    StepChanged,
-    StepInDoubt,
-    located,
-)
+from durable_nb.errors import InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
 from durable_nb.records import (
     KEY,
@@ -32,6 +26,7 @@ from durable_nb.records import (
     joining_scopes,
     scope_of,
 )
+from durable_nb.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,13 +70,15 @@ def decide(record: Step | None, call: Call) -> Decision:
         return _decide_done(record, call)
     if record.status is StepStatus.RESET:
         return Decision(Action.RUN, "it was reset")
+    if record.status is StepStatus.FAILED and record.delivered_by is not None:
+        return Decision(Action.REPLAY, "it was given up by hand")
     if record.status is StepStatus.FAILED and call.moved_on and call.kind is not StepKind.CELL:
         return Decision(Action.REPLAY, "it failed, and the run went on from there")
+    failed = record.status is StepStatus.FAILED
+    reason = "it failed last time" if failed else "it was started and never finished"
     if call.once or record.once:
-        return Decision(Action.ASK, "it was started and never finished", error=StepInDoubt)
-    if record.status is StepStatus.FAILED:
-        return Decision(Action.RUN, "it failed last time")
-    return Decision(Action.RUN, "it was started and never finished")
+        return Decision(Action.ASK, reason, error=StepInDoubt)
+    return Decision(Action.RUN, reason)
 
 
 def _decide_done(record: Step, call: Call) -> Decision:
@@ -180,7 +177,7 @@ class OpenRun:
         if decision.action is Action.REPLAY and record is not None:
             return Begun(call, decision, record)
         if decision.action is not Action.RUN:
-            raise self._refusal(decision, record, call, arguments)
+            raise refusal(decision, record, call, self.run_id, arguments)
         step = self._started(call, record, arguments)
         if call.once or call.kind is StepKind.CELL:
             await colour.store(self._commit(step))
@@ -270,19 +267,6 @@ class OpenRun:
             once=call.once,
             started_at=time.time(),
         )
-
-    def _refusal(
-        self, decision: Decision, record: Step | None, call: Call, arguments: Mapping[str, Any] | None
-    ) -> DurableError:
-        kind = decision.error or StepChanged
-        what = decision.reason
-        if record is not None and record.shown and arguments:
-            what += f" ({fingerprint.explain(record.shown, fingerprint.show(arguments))})"
-        remedy = (
-            f"To run it again: %durable_reset {call.step_id}; to call it under another name: step_id='…'; "
-            "to start the run over: fresh=True."
-        )
-        return kind(what, run_id=self.run_id, step=call.step_id, remedy=remedy)
 
     def _moved_past(self, failed: Step) -> bool:
         """Whether a later step was called in the scope of a failed one, or in one that joined its branch.

@@ -23,8 +23,18 @@ from durable_nb.records import BRANCH, KEY
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
+    from durable_nb.stores.base import Journal
 
-__all__ = ["CellScope", "KeyedScope", "Scope", "check_name", "current", "entered", "install_task_factory"]
+__all__ = [
+    "CellScope",
+    "KeyedScope",
+    "Scope",
+    "check_name",
+    "current",
+    "entered",
+    "install_task_factory",
+    "open_here",
+]
 
 COUNTED = ""
 _QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
@@ -202,6 +212,12 @@ def _quoted(name: str) -> str:
 def current() -> Scope | None:
     """The scope that a call here and now belongs to, or None outside every run."""
     return _current.get()
+
+
+def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> OpenRun | None:
+    """The run of that id if the caller is in it, or one of the attached scopes is of it."""
+    runs = (scope.run for scope in (current(), *attached) if scope is not None)
+    return next((run for run in runs if run.run_id == run_id and run.journal is journal), None)
 
 
 @contextmanager

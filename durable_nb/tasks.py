@@ -70,6 +70,7 @@ class Task(Generic[P, R]):
         workflow: Whose open run a call outside every scope belongs to.
         on_edit: What becomes of a checkpoint when the function was edited.
         on_change: What becomes of a checkpoint when the arguments changed.
+        once: Whether its body must never be started twice unasked.
     """
 
     def __init__(
@@ -81,13 +82,14 @@ class Task(Generic[P, R]):
         workflow: Host,
         on_edit: str,
         on_change: str,
+        once: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
         self.policy = policy
         self.workflow = workflow
-        self.on_edit, self.on_change = on_edit, on_change
+        self.on_edit, self.on_change, self.once = on_edit, on_change, once
         self._arguments = Arguments(function)
         self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
@@ -135,6 +137,7 @@ class Task(Generic[P, R]):
             arguments=fingerprints,
             on_edit=self.on_edit,
             on_change=self.on_change,
+            once=self.once,
             called=scope.tick(),
         )
 

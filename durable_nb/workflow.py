@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import scopes, settings, signals
+from durable_nb import resolving, scopes, settings, signals
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
@@ -86,6 +86,7 @@ class Workflow:
         timeout: float | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        once: bool = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -103,6 +104,8 @@ class Workflow:
                 ``on_edit``: what becomes of a checkpoint when the function was edited: keep, rerun, ask or
                 error.
                 ``on_change``: the same when the arguments changed: error, rerun, keep or ask.
+                ``once``: never start the body twice unasked: one that was killed or failed is in doubt until
+                somebody answers (see ``resolve``). There are no retries then, unless ``retries`` is given.
 
         Raises:
             TypeError: It is no function, or a generator.
@@ -125,10 +128,12 @@ class Workflow:
         backoff: BackoffStrategy | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        once: bool = False,
         **limits: Any,
     ) -> Task[P, R]:
         check_function(function, "task")
-        retries = self._policy.retries if retries is None else retries
+        if retries is None:  # a body that failed may have had its effect all the same
+            retries = 0 if once else self._policy.retries
         return Task(
             function,
             name=name or name_of(function),
@@ -136,6 +141,7 @@ class Workflow:
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
+            once=once,
         )
 
     @overload
@@ -205,6 +211,26 @@ class Workflow:
         """
         return await self._complete(run_id, name, payload, AWAITING)
 
+    async def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
+        """Say what became of a step in doubt, from anywhere; the run's next pass goes by it.
+
+        Args:
+            run_id: The run.
+            step_id: The step, as the error names it.
+            answer: ``rerun`` (a finished step too); ``value``: it succeeded and gave ``value``; ``fail``: it
+                is given up, and its call raises.
+            value: What it gave.
+
+        Raises:
+            StepNotFound: The run has no such step.
+            StepError: The step is not in doubt.
+
+        Example:
+            >>> async def paid_after_all(wf: Workflow) -> None:
+            ...     await wf.resolve("order-a17", "charge", "value", "receipt 4711")
+        """
+        await self._resolve(run_id, step_id, answer, value, AWAITING)
+
     @property
     def sync(self) -> SyncFace:
         """The same for synchronous code: ``wf.sync.signal(…)``, ``wf.sync.complete(…)``."""
@@ -250,6 +276,11 @@ class Workflow:
         scopes.check_name(name, "a signal", InvalidOption)
         signal = signals.pack(check_run_id(run_id), name, payload, this_process())
         return await colour.store(signals.deliver(self.journal, signal))
+
+    async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
+        here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
+        run = here or await resolving.recorded_run(self.journal, run_id, colour)
+        await resolving.resolve(run, step_id, answer, value, colour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +336,10 @@ class SyncFace:
     def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
         """Deliver a signal to a run: see ``Workflow.complete``."""
         return drive(self._workflow._complete(run_id, name, payload, BLOCKING))  # noqa: SLF001
+
+    def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
+        """Say what became of a step in doubt: see ``Workflow.resolve``."""
+        drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)

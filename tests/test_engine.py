@@ -1,5 +1,7 @@
 """The table of what replays and what runs, row by row."""
 
+from dataclasses import replace
+
 import pytest
 
 from durable_nb.engine import decide
@@ -9,6 +11,7 @@ from durable_nb.records import Action, Call, Step, StepKind, StepStatus
 DONE = Step("r", "s", StepKind.TASK, StepStatus.DONE, code="c1", arguments="n=1 m=2")
 STARTED = Step("r", "s", StepKind.CELL, StepStatus.STARTED, code="c1")
 FAILED = Step("r", "s", StepKind.TASK, StepStatus.FAILED, code="c1")
+GIVEN_UP = replace(FAILED, delivered_by="a person")
 RESET = Step("r", "s", StepKind.TASK, StepStatus.RESET, code="c1")
 SAME = Call("s", code="c1", arguments="n=1 m=2")
 
@@ -25,6 +28,13 @@ SAME = Call("s", code="c1", arguments="n=1 m=2")
         (FAILED, SAME._replace(moved_on=True), Action.REPLAY),
         (FAILED, SAME._replace(moved_on=True, kind=StepKind.CELL), Action.RUN),
         (FAILED, SAME._replace(once=True), Action.ASK),
+        (FAILED, SAME._replace(once=True, moved_on=True), Action.REPLAY),
+        (replace(STARTED, once=True), SAME, Action.ASK),
+        (RESET, SAME._replace(once=True), Action.RUN),
+        (GIVEN_UP, SAME, Action.REPLAY),
+        (GIVEN_UP, SAME._replace(once=True, code="c2", arguments="n=7 m=2"), Action.REPLAY),
+        (GIVEN_UP, SAME._replace(kind=StepKind.CELL), Action.REPLAY),
+        (replace(GIVEN_UP, status=StepStatus.RESET), SAME, Action.RUN),
         (DONE, SAME._replace(code="c2"), Action.REPLAY),
         (DONE, SAME._replace(code="c2", on_edit="rerun"), Action.RUN),
         (DONE, SAME._replace(code="c2", on_edit="ask"), Action.ASK),

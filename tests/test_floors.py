@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     ("codec", "fingerprint", "blobs", "deadline", "loop", "stores"),
-    ("engine", "opening", "leases", "signals"),
+    ("refusals", "engine", "opening", "leases", "signals", "resolving"),
     ("scopes", "attempts", "tasks", "entry", "workflow", "executors"),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

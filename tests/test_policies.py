@@ -37,13 +37,21 @@ async def test_what_becomes_of_a_call_with_other_arguments(again, ran, policy, v
     assert ran == bodies
 
 
-@pytest.mark.parametrize("policy", ["error", "ask"])
+ASKED = ", and nobody can be asked whether to run it again"
+REFUSALS = {
+    "error": ("", "%durable_reset double"),
+    "ask": (ASKED, "%durable_resolve double rerun, in a script wf.sync.resolve('r', 'double', 'rerun')"),
+}
+
+
+@pytest.mark.parametrize("policy", REFUSALS)
 async def test_a_call_with_other_arguments_is_refused_with_the_difference(again, ran, policy):
     await doubling(again(), ran, 3, on_change=policy).run("r")
     with pytest.raises(StepChanged) as caught:
         await doubling(again(), ran, 4, on_change=policy).run("r")
+    asked, remedy = REFUSALS[policy]
     assert str(caught.value) == (
-        "run 'r', step 'double': its arguments changed (n: 3 → 4). To run it again: %durable_reset double; "
+        f"run 'r', step 'double': its arguments changed (n: 3 → 4){asked}. To run it again: {remedy}; "
         "to call it under another name: step_id='…'; to start the run over: fresh=True."
     )
     assert ran == [3]

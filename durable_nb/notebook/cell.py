@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from durable_nb import fingerprint, scopes
+from durable_nb import codec, fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.codec import bundle
 from durable_nb.errors import StepNested, located
 from durable_nb.loop import AWAITING
 from durable_nb.notebook import body, namespace, outputs, view
-from durable_nb.records import Call, Payload, StepKind
+from durable_nb.records import Call, Payload, StepKind, StepStatus
 
 if TYPE_CHECKING:
     from durable_nb.attempts import Policy
@@ -34,11 +34,13 @@ class CellOptions:
         name: The step's name.
         policy: How the body is executed.
         on_edit: What to do when the cell's own code changed: rerun, keep, ask or error.
+        once: Whether the body must never be started twice unasked.
     """
 
     name: str
     policy: Policy
     on_edit: str
+    once: bool = False
 
 
 async def run_cell(session: Session, options: CellOptions, source: str) -> None:
@@ -58,7 +60,8 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
         )
     scopes.install_task_factory(asyncio.get_running_loop())
     code = fingerprint.source(body.source_as_run(session.shell, source))
-    call = Call(scopes.Scope(run).named_id(options.name), StepKind.CELL, code=code, on_edit=options.on_edit)
+    step_id = scopes.Scope(run).named_id(options.name)
+    call = Call(step_id, StepKind.CELL, code=code, on_edit=options.on_edit, once=options.once)
     session.claim(options.name, code)
     begun = await run.begin_step(call, AWAITING)
     with located(run_id=run.run_id, step=call.step_id):
@@ -70,11 +73,24 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
 
 async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
     payload = await run.load(begun.step, AWAITING)
+    if begun.step.delivered_by is not None:
+        _replay_answer(session, begun, payload)
+        return
     header, parts = bundle.unpack(payload.data)
     saved = namespace.Saved.from_parts(header["namespace"], parts)
     restored = namespace.restore(session.shell.user_ns, saved, step=begun.step.step_id)
     outputs.replay(session.shell, header["outputs"], result=restored.result)
     _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed})
+
+
+def _replay_answer(session: Session, begun: Begun, payload: Payload) -> None:
+    """Give back what a person said that the cell gave; which names it made, nobody knows."""
+    if begun.step.status is StepStatus.FAILED:
+        raise codec.decode_failure(payload)
+    value = codec.decode(payload)
+    if value is not None:
+        session.shell.displayhook(value)
+    _show(session, begun, 0.0, (), {}, notice=f"resolved by hand, by {begun.step.delivered_by}: no names")
 
 
 async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions) -> None:
@@ -96,9 +112,16 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
 
 
 def _show(
-    session: Session, begun: Begun, seconds: float, names: tuple[str, ...], unsaved: dict[str, str]
+    session: Session,
+    begun: Begun,
+    seconds: float,
+    names: tuple[str, ...],
+    unsaved: dict[str, str],
+    notice: str = "",
 ) -> None:
     although = "replayed although" if begun.replayed else "run again, since"
+    if begun.decision.notice:
+        notice = f"{although} {begun.decision.reason}"
     view.show_cell(
         session.badge,
         run=begun.step.run_id,
@@ -107,7 +130,7 @@ def _show(
         seconds=seconds,
         names=tuple(name for name in names if name not in unsaved and not _is_module(session, name)),
         unsaved=unsaved,
-        notice=f"{although} {begun.decision.reason}" if begun.decision.notice else "",
+        notice=notice,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from durable_nb.notebook import body, outputs, view
 from durable_nb.notebook.cell import CellOptions, run_cell
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus
+from durable_nb.resolving import ANSWERS
 
 __all__ = ["DurableMagics", "load"]
 
@@ -74,6 +76,7 @@ def _step_parser() -> _Parser:
     parser.add_argument("--retries", type=_count, default=0, metavar="N")
     parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
     parser.add_argument("--on-edit", choices=ON_EDIT, default="rerun")
+    parser.add_argument("--once", action="store_true")
     return parser
 
 
@@ -81,6 +84,28 @@ def _reset_parser() -> _Parser:
     parser = _Parser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
     return parser
+
+
+def _resolve_parser() -> _Parser:
+    parser = _Parser("%durable_resolve")
+    parser.add_argument("step", metavar="STEP")
+    parser.add_argument("answer", choices=ANSWERS)
+    parser.add_argument("value", nargs="?", metavar="EXPRESSION")
+    return parser
+
+
+def _parse_resolve(line: str) -> argparse.Namespace:
+    """Two words, and the rest of the line as it is: quotes and braces are the expression's own."""
+    parser, typed = _resolve_parser(), io.StringIO(line)
+    words = shlex.shlex(typed, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        first = [word for word in (words.get_token(), words.get_token()) if word is not None]
+    except ValueError as error:
+        parser.error(str(error))
+    options = parser.parse_args(first)
+    options.value = typed.read().strip() or None
+    return options
 
 
 def _count(text: str) -> int:
@@ -147,7 +172,7 @@ class DurableMagics:
         """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
         parsed = _step_parser().parse_line(line)
         wait = parsed.backoff or backoff.exponential()
-        options = CellOptions(parsed.name, Policy(parsed.retries, wait), parsed.on_edit)
+        options = CellOptions(parsed.name, Policy(parsed.retries, wait), parsed.on_edit, parsed.once)
         with one_line_errors():
             await run_cell(self.session, options, cell)
 
@@ -158,6 +183,17 @@ class DurableMagics:
             found = self.session.reset(options.step)
         inside = f", with {len(found) - 1} inside it" if len(found) > 1 else ""
         print(f"step {options.step!r} will run again{inside}")  # noqa: T201 - a magic's answer
+
+    @no_var_expand
+    def durable_resolve(self, line: str) -> None:
+        """Say what became of a step in doubt: ``%durable_resolve STEP rerun|value|fail [EXPRESSION]``."""
+        options = _parse_resolve(line)
+        with one_line_errors():
+            self.session.require_run()
+            value = self.session.shell.ev(options.value) if options.value is not None else None
+            self.session.resolve(options.step, options.answer, value)
+        became = {"rerun": "will run again", "value": f"is done, and gave {value!r}", "fail": "is given up"}
+        print(f"step {options.step!r} {became[options.answer]}")  # noqa: T201 - a magic's answer
 
     def _say_where_it_stands(self) -> None:
         run = self.session.require_run()
@@ -188,7 +224,11 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     outputs.Recorder.of(shell)
-    line_magics: Sequence[Callable[..., Any]] = (magics.durable_workflow, magics.durable_reset)
+    line_magics: Sequence[Callable[..., Any]] = (
+        magics.durable_workflow,
+        magics.durable_reset,
+        magics.durable_resolve,
+    )
     for magic in line_magics:
         shell.register_magic_function(magic, "line")
     shell.register_magic_function(no_var_expand(_plain(magics.durable_step)), "cell", "durable_step")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import settings
+from durable_nb import resolving, settings
 from durable_nb.entry import check_run_id
-from durable_nb.errors import NoOpenRun, StepChanged, StepNotFound
+from durable_nb.errors import NoOpenRun, StepChanged
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook import frontend
 from durable_nb.opening import open_run
-from durable_nb.records import Run, RunStatus, StepStatus, scope_of
+from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.stores import open_journal
 from durable_nb.workflow import NOTEBOOK
 
@@ -109,14 +109,21 @@ class Session:
             StepNotFound: The run has no step of that name.
         """
         run = self.require_run()
-        inside = f"{name}/"
-        found = [step_id for step_id in run.history if step_id == name or step_id.startswith(inside)]
-        if not found:
-            known = ", ".join(step for step in run.history if not scope_of(step)) or "none yet"
-            raise StepNotFound("no such step", run_id=run.run_id, step=name, remedy=f"Steps: {known}.")
+        # A task that never finished is not on record itself, what had finished inside it is.
+        found = resolving.inside(run, name) or [drive(resolving.find_step(run, name, BLOCKING)).step_id]
         drive(run.reset(found, BLOCKING))
         self._cells.pop(name, None)
         return found
+
+    def resolve(self, name: str, answer: str, value: Any) -> None:
+        """Record what a person says of a step in doubt.
+
+        Raises:
+            StepNotFound: The run has no step of that name.
+            StepError: It is not in doubt.
+        """
+        drive(resolving.resolve(self.require_run(), name, answer, value, BLOCKING))
+        self._cells.pop(name, None)
 
     def finished(self) -> list[Step]:
         """The finished steps of the open run, in the order in which they were recorded."""

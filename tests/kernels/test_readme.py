@@ -54,7 +54,7 @@ def test_the_task_options_it_names_are_taken(tmp_path):
         name: eval(text, {"exponential": exponential})
         for name, text in re.findall(r"`(\w+)=([^`…]+)`", table)
     }
-    assert {"retries", "backoff", "retry_on", "timeout", "on_edit", "on_change"} == options.keys()
+    assert {"retries", "backoff", "retry_on", "timeout", "on_edit", "on_change", "once"} == options.keys()
     Workflow("w", db=tmp_path / "a.db").task(**options)
 
 
