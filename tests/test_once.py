@@ -68,7 +68,8 @@ def test_what_the_error_says(again, ran):
     assert message == (
         "run 'r', step 'pay': it was started and never finished (started WHEN), and nobody knows whether it "
         "had its effect. If it had none: %durable_resolve pay rerun; if it had: "
-        "%durable_resolve pay value EXPR; to give it up: %durable_resolve pay fail. In a script: wf.sync.resolve('r', 'pay', 'rerun'), "
+        "%durable_resolve pay value EXPR; to give it up: %durable_resolve pay fail. "
+        "In a script: wf.sync.resolve('r', 'pay', 'rerun'), "
         "wf.sync.resolve('r', 'pay', 'value', …) or wf.sync.resolve('r', 'pay', 'fail'); "
         "in async code await wf.resolve(…)."
     )
