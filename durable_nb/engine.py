@@ -173,6 +173,9 @@ class OpenRun:
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._look_up(call.step_id, colour)
         decision = self.decide(call)
+        if decision.action is Action.ASK:  # somebody may have answered elsewhere
+            await self._look_up(call.step_id, colour)
+            decision = self.decide(call)
         record = self.history.get(call.step_id)
         if decision.action is Action.REPLAY and record is not None:
             return Begun(call, decision, record)

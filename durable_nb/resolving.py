@@ -79,7 +79,10 @@ async def _settle(run: OpenRun, step: Step, answer: str, value: Any, colour: Col
         Call(step.step_id, step.kind), _BY_HAND, replace(step, epoch=run.run.epoch, delivered_by=by)
     )
     if answer == "fail":
-        await run.fail_step(begun, _given_up(step, by), colour)
+        failure = _given_up(step, by)
+        if step.status is StepStatus.FAILED:
+            failure.__cause__ = codec.decode_failure(await run.load(step, colour))
+        await run.fail_step(begun, failure, colour)
         return
     with located(run_id=run.run_id, step=step.step_id):
         payload = codec.encode(value)

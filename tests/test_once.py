@@ -18,6 +18,7 @@ from durable_nb.errors import (
     StepNotSaved,
 )
 from durable_nb.loop import BLOCKING, drive
+from durable_nb.resolving import recorded_run, resolve
 
 
 @pytest.fixture
@@ -169,6 +170,31 @@ async def test_the_async_face_in_a_run_that_is_open(again, ran):
 
     assert await main.run("r") == "paid"
     assert ran == [7, 7]
+
+
+def test_an_answer_from_elsewhere_reaches_a_run_that_is_open(again, ran):
+    wf = again()
+    pay = interrupted(wf, ran).pay
+
+    @wf.workflow
+    def main():
+        with pytest.raises(StepInDoubt):
+            pay(7, step_id="pay")
+        elsewhere = drive(recorded_run(wf.journal, "r", BLOCKING))
+        drive(resolve(elsewhere, "pay", "value", "by hand", BLOCKING))
+        return pay(7, step_id="pay")
+
+    assert main.run("r") == "by hand"
+    assert ran == [7]
+
+
+def test_one_that_failed_and_is_given_up_says_how_it_had_failed(again, ran):
+    with pytest.raises(OSError, match="no route"):
+        paying(again(), ran, OSError("no route")).run("r")
+    again().sync.resolve("r", "pay", "fail")
+    with pytest.raises(StepFailed, match="given up by hand") as caught:
+        paying(again(), ran).run("r")
+    assert repr(caught.value.__cause__) == "OSError('no route')"
 
 
 def test_a_finished_step_runs_again_with_what_is_inside_it(again, ran):
