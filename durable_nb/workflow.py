@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import scopes, settings, signals
+from durable_nb import passes, scopes, settings, signals
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
@@ -205,9 +205,23 @@ class Workflow:
         """
         return await self._complete(run_id, name, payload, AWAITING)
 
+    async def cancel(self, run_id: str) -> bool:
+        """Cancel a run; its finished steps stay, and it can be resumed.
+
+        A pass of this process is asked to end, at its next await or, a synchronous one, at its next durable
+        call. Any other run is marked cancelled; a process that has it open can write to it no more.
+
+        Returns:
+            True if there was something to cancel.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        return await passes.cancel(self.journal, check_run_id(run_id), AWAITING)
+
     @property
     def sync(self) -> SyncFace:
-        """The same for synchronous code: ``wf.sync.signal(…)``, ``wf.sync.complete(…)``."""
+        """The same for synchronous code: ``wf.sync.signal(…)``, ``.complete(…)`` and ``.cancel(…)``."""
         return SyncFace(self)
 
     def close(self) -> None:
@@ -305,6 +319,10 @@ class SyncFace:
     def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
         """Deliver a signal to a run: see ``Workflow.complete``."""
         return drive(self._workflow._complete(run_id, name, payload, BLOCKING))  # noqa: SLF001
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel a run: see ``Workflow.cancel``."""
+        return drive(passes.cancel(self._workflow.journal, check_run_id(run_id), BLOCKING))
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)
