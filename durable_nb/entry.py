@@ -144,20 +144,20 @@ class WorkflowFunction(Generic[P, R]):
             parent=None if (scope := scopes.current()) is None else scope.run.run_id,
         )
 
-    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, *, fresh: bool) -> Any:
+    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, **options: bool) -> Any:
         """One time through the run's code, or the end of the one that is under way in this process."""
+        fresh = options.get("fresh", False)
         with passes.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
             if not is_new:
                 return await passes.join(current, colour)
-            current.value = await self._once_through(current, body, colour, fresh=fresh)
+            current.value = await self._once_through(current, body, colour, **options)
             return current.value
 
     async def _once_through(
-        self, current: passes.Pass, body: Callable[[], Any], colour: Colour, *, fresh: bool
+        self, current: passes.Pass, body: Callable[[], Any], colour: Colour, **options: bool
     ) -> Any:
-        journal, opening = self.workflow.journal, current.opening
         try:
-            run = await open_run(journal, opening, colour, fresh=fresh)
+            run = await open_run(self.workflow.journal, current.opening, colour, **options)
         except BaseException:
             current.over()
             raise

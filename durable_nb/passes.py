@@ -116,7 +116,8 @@ def entered(journal: Journal, opening: Run, colour: Colour, *, fresh: bool) -> I
             yield known, known is mine
     finally:
         if caller is not None:
-            caller.waits_for.remove(known)
+            with _guard:
+                caller.waits_for.remove(known)
 
 
 @contextmanager
@@ -203,5 +204,6 @@ async def _mark_cancelled(journal: Journal, run_id: str) -> bool:
     if known.status in (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED):
         return False
     # Under the next epoch, so that another process which has it open is fenced off.
-    await journal.open_run(replace(known, status=RunStatus.CANCELLED, owner=this_process()))
+    opened = await journal.open_run(replace(known, status=RunStatus.CANCELLED, owner=this_process()))
+    await journal.finish_run(opened.run)
     return True

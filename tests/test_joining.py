@@ -474,3 +474,41 @@ async def test_cancel_at_any_moment_leaves_the_run_cancelled_or_done(again, db):
         assert run.cancelling() == 0
     assert asked
     assert {status for _, status in rows(db)} <= {"cancelled", "done"}
+
+
+ELSEWHERE = """
+    import sys
+    from durable_nb import Workflow
+    wf = Workflow("shop", db="runs.db")
+
+    @wf.task
+    def note(text):
+        print(text, flush=True)
+        sys.stdin.readline()
+
+    @wf.workflow
+    def main():
+        return [note("a"), note("b")]
+
+    main.run("r")
+"""
+
+
+async def test_a_run_that_another_process_has_open_can_be_written_no_more(again, db):
+    """Until leases say who owns it; then it is RunHeld."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(ELSEWHERE)], cwd=db.parent, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == "a\n"
+    wf = again()
+    try:
+        assert await wf.cancel("r")
+    except RunHeld:
+        assert rows(db) == [("r", "running")]
+        process.communicate("\n\n", timeout=30)
+        return
+    output, errors = process.communicate("\n", timeout=30)
+    assert (output, process.returncode) == ("", 1)
+    assert "RunHeld: run 'r', step 'note': this kernel no longer owns the run" in errors
+    assert rows(db) == [("r", "cancelled")]
