@@ -6,7 +6,7 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,22 +24,30 @@ def timed_out(seconds: float) -> StepTimeout:
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float, applies: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Raise ``StepTimeout`` in the body after that many seconds.
 
     In the main thread an alarm interrupts whatever waits; in another thread Python code is interrupted, and a
     wait in C is left when it ends.
+
+    Args:
+        seconds: How long the body may take.
+        applies: Whether the code that the alarm interrupts is the body's, asked when the time is up.
     """
     in_main = threading.current_thread() is threading.main_thread()
-    limit = _alarm if in_main and hasattr(signal, "setitimer") else _raised_from_outside
-    with limit(seconds):
+    if in_main and hasattr(signal, "setitimer"):
+        limit = _alarm(seconds, applies)
+    else:
+        limit = _raised_from_outside(seconds)
+    with limit:
         yield
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _alarm(seconds: float, applies: Callable[[], bool]) -> Iterator[None]:
     def expire(_signum: int, _frame: FrameType | None) -> None:
-        raise timed_out(seconds)
+        if applies():
+            raise timed_out(seconds)
 
     began = time.monotonic()
     handler = signal.signal(signal.SIGALRM, expire)

@@ -190,6 +190,7 @@ def wf(tmp_path):
         yield workflow
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_what_an_error_says(wf, name):
     provoke, pattern = EXPECTED[name]

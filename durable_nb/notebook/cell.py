@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.codec import bundle
+from durable_nb.deadline import deadline
 from durable_nb.errors import StepNested, located
 from durable_nb.loop import AWAITING
 from durable_nb.notebook import body, namespace, outputs, view
@@ -59,9 +61,8 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     scopes.install_task_factory(asyncio.get_running_loop())
     code = fingerprint.source(body.source_as_run(session.shell, source))
     call = Call(scopes.Scope(run).named_id(options.name), StepKind.CELL, code=code, on_edit=options.on_edit)
-    session.claim(options.name, code)
-    begun = await run.begin_step(call, AWAITING)
-    with located(run_id=run.run_id, step=call.step_id):
+    with session.named(options.name, code), located(run_id=run.run_id, step=call.step_id):
+        begun = await run.begin_step(call, AWAITING)
         if begun.replayed:
             await _replay(session, run, begun)
         else:
@@ -81,7 +82,7 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
     user_ns = session.shell.user_ns
     before = namespace.take(user_ns, session.shell.user_ns_hidden)
     with outputs.Recorder.of(session.shell).recording() as recording, body.interruptible():
-        execute = functools.partial(body.execute, session.shell, source)
+        execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
             await attempts(run, begun, execute, options.policy, AWAITING)
         except Exception as failure:
@@ -93,6 +94,13 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
     header = {"namespace": saved.header(), "outputs": recording.outputs}
     step = await run.complete_step(begun, Payload(FORMAT, bundle.pack(header, saved.parts)), AWAITING)
     _show(session, begun, step.seconds, changes.names, saved.unsaved)
+
+
+async def _limited(shell: Any, source: str, seconds: float | None) -> None:
+    """Execute the body; waiting is limited where every body's is, plain code in between has to be here."""
+    task = asyncio.current_task()
+    with nullcontext() if seconds is None else deadline(seconds, lambda: asyncio.current_task() is task):
+        await body.execute(shell, source)
 
 
 def _show(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import os
 import re
 import shlex
@@ -26,6 +27,7 @@ __all__ = ["DurableMagics", "load"]
 
 LINE_WIDTH = 1000
 ON_EDIT = ("rerun", "keep", "ask", "error")
+UNITS = {"s": 1, "m": 60, "h": 3600}
 BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
     "exponential": backoff.exponential,
     "linear": backoff.linear,
@@ -73,6 +75,7 @@ def _step_parser() -> _Parser:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--retries", type=_count, default=0, metavar="N")
     parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
+    parser.add_argument("--timeout", type=parse_seconds, metavar="SECONDS")
     parser.add_argument("--on-edit", choices=ON_EDIT, default="rerun")
     return parser
 
@@ -88,6 +91,23 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
+
+
+def parse_seconds(text: str) -> float:
+    """A length of time as it is written on a magic's line.
+
+    Example:
+        >>> parse_seconds("30"), parse_seconds("1.5m")
+        (30.0, 90.0)
+    """
+    unit = text[-1:] if text[-1:] in UNITS else "s"
+    try:
+        seconds = float(text.removesuffix(unit)) * UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 30s, 1.5m or 2h")
+    return seconds
 
 
 def parse_backoff(text: str) -> backoff.BackoffStrategy:
@@ -147,7 +167,9 @@ class DurableMagics:
         """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
         parsed = _step_parser().parse_line(line)
         wait = parsed.backoff or backoff.exponential()
-        options = CellOptions(parsed.name, Policy(parsed.retries, wait), parsed.on_edit)
+        options = CellOptions(
+            parsed.name, Policy(parsed.retries, wait, timeout=parsed.timeout), parsed.on_edit
+        )
         with one_line_errors():
             await run_cell(self.session, options, cell)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
@@ -80,8 +82,9 @@ class Session:
         """Forget how often a call came in the last cell: equal calls are counted within one execution."""
         self.workflow.attach(self.run)
 
-    def claim(self, name: str, code: str) -> None:
-        """Note which cell has a step's name; another cell cannot have it too.
+    @contextmanager
+    def named(self, name: str, code: str) -> Iterator[None]:
+        """Note which cell has a step's name, if it succeeds; another cell cannot have it too.
 
         Args:
             name: The step's name.
@@ -100,6 +103,7 @@ class Session:
                 step=name,
                 remedy=f"Give one of them another name; if the other is gone: %durable_reset {name}",
             )
+        yield
         self._cells[name] = cell, code
 
     def reset(self, name: str) -> list[str]:
