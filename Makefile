@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 
-REENTERED = $(addprefix tests/test_,workflow.py policies.py ancestor.py adapter.py threads.py bad_input.py)
+REENTERED = $(addprefix tests/test_,workflow.py policies.py ancestor.py adapter.py threads.py joining.py bad_input.py)
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -129,6 +129,7 @@ class OpenRun:
 
     Attributes:
         claims: The steps whose calls are running, each with a mark of its own.
+        stopped: Whether somebody asked for its synchronous pass to end.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
@@ -138,11 +139,17 @@ class OpenRun:
         latest = max((max(step.began, step.recorded) for step in steps), default=0)
         self._counter = itertools.count(latest + 1)
         self.claims: dict[str, object] = {}
+        self.stopped = False
 
     @property
     def run_id(self) -> str:
         """The run's id."""
         return self.run.run_id
+
+    def check_stopped(self) -> None:
+        """Raise ``CancelledError`` if somebody asked for the pass to end."""
+        if self.stopped:
+            raise asyncio.CancelledError
 
     def tick(self) -> int:
         """The next number of the run's own counter."""

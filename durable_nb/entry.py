@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, scopes
+from durable_nb import codec, fingerprint, passes, scopes
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.opening import open_run
@@ -66,6 +66,12 @@ class WorkflowFunction(Generic[P, R]):
     def run(self, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Start or resume the run of that id: finished tasks replay, the rest goes on.
 
+        While it runs in this process, another call joins it: it waits for the same end, and gets the same
+        result or exception. Cancelled, it leaves the run alone; cancelling the first call ends it for all.
+
+        Called in a run, it is still a run of its own, with its own history: the caller's is its ``parent``,
+        where its result is no step. When the parent resumes, it is entered again and replays its own steps.
+
         Args:
             run_id: What names the run in its database.
             args: The function's arguments.
@@ -74,6 +80,7 @@ class WorkflowFunction(Generic[P, R]):
 
         Raises:
             RunChanged: The id is on record with other arguments, or for another workflow.
+            RunHeld: The call is part of that run itself, or asks to start it over while it runs.
             InvalidRunId: The id cannot name a run.
         """
         fresh = "fresh" not in self._arguments.signature.parameters and bool(kwargs.pop("fresh", False))
@@ -134,11 +141,27 @@ class WorkflowFunction(Generic[P, R]):
             code=self._code,
             arguments=fingerprint.arguments(arguments),
             shown=fingerprint.show(arguments),
+            parent=None if (scope := scopes.current()) is None else scope.run.run_id,
         )
 
-    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, *, fresh: bool) -> Any:
-        """One time through the run's code."""
-        run = await open_run(self.workflow.journal, opening, colour, fresh=fresh)
+    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, **options: bool) -> Any:
+        """One time through the run's code, or the end of the one that is under way in this process."""
+        fresh = options.get("fresh", False)
+        with passes.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
+            if not is_new:
+                return await passes.join(current, colour)
+            current.value = await self._once_through(current, body, colour, **options)
+            return current.value
+
+    async def _once_through(
+        self, current: passes.Pass, body: Callable[[], Any], colour: Colour, **options: bool
+    ) -> Any:
+        try:
+            run = await open_run(self.workflow.journal, current.opening, colour, **options)
+        except BaseException:
+            current.over()
+            raise
+        current.opened(run)
         if self.is_async:
             scopes.install_task_factory(asyncio.get_running_loop())
         self.workflow.passes.append(run.run_id)
@@ -148,10 +171,12 @@ class WorkflowFunction(Generic[P, R]):
         except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
             raise
         except BaseException as error:
+            current.over()
             await _mark_ended(run, error, colour)
             raise
         finally:
             self.workflow.passes.remove(run.run_id)
+        current.over()
         await run.mark(RunStatus.DONE, colour, _result(run, value))
         return value
 

@@ -123,7 +123,12 @@ class _Blocking:
         return submit(work).result()
 
     async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
-        return submit(work).result(), False
+        future = submit(work)
+        try:
+            return future.result(), False
+        except KeyboardInterrupt:
+            future.result()  # to the end, for one interrupt; a second one does not wait
+            raise
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - this colour never suspends: it is how sync code waits

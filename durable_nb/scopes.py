@@ -73,6 +73,7 @@ class Scope:
         Raises:
             StepError: The arguments are to name the call, and one of them has no fingerprint.
         """
+        self.run.check_stopped()
         if threading.get_ident() == self._thread:
             return self._counted(_quoted(name))
         return self._keyed(name, arguments, "in a thread")
@@ -92,6 +93,7 @@ class Scope:
 
     def own_id(self, step_id: str, owner: str = "") -> str:
         """The same for a name that we made ourselves."""
+        self.run.check_stopped()
         key = _quoted(step_id)
         holder = self._owners.setdefault(key, owner or step_id)
         if holder != (owner or step_id):

@@ -60,6 +60,7 @@ async def _first_delivery(run: OpenRun, begun: Begun, name: str, poll: float, co
         await run.mark(RunStatus.WAITING, colour)
         while signal is None:
             await colour.sleep(poll)
+            run.check_stopped()
             signal = await colour.store(run.journal.get_signal(run.run_id, name))
         await run.mark(RunStatus.RUNNING, colour)
     step = await run.complete_step(begun, signal.payload, colour, delivered_by=signal.delivered_by)

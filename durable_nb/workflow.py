@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import resolving, scopes, settings, signals
+from durable_nb import passes, resolving, scopes, settings, signals
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["NOTEBOOK", "RunContext", "SyncFace", "Workflow"]
+__all__ = ["NOTEBOOK", "SyncFace", "Workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -231,9 +230,23 @@ class Workflow:
         """
         await self._resolve(run_id, step_id, answer, value, AWAITING)
 
+    async def cancel(self, run_id: str) -> bool:
+        """Cancel a run; its finished steps stay, and it can be resumed.
+
+        A pass of this process is asked to end, at its next await or, a synchronous one, at its next durable
+        call. Any other run is marked cancelled; a process that has it open can write to it no more.
+
+        Returns:
+            True if there was something to cancel.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        return await passes.cancel(self.journal, check_run_id(run_id), AWAITING)
+
     @property
     def sync(self) -> SyncFace:
-        """The same for synchronous code: ``wf.sync.signal(…)``, ``wf.sync.complete(…)``."""
+        """The same for synchronous code: ``wf.sync.signal(…)``, ``.complete(…)`` and ``.cancel(…)``."""
         return SyncFace(self)
 
     def close(self) -> None:
@@ -283,42 +296,6 @@ class Workflow:
         await resolving.resolve(run, step_id, answer, value, colour)
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """The run that code is part of.
-
-    Attributes:
-        run_id: Its id.
-        workflow_id: What it is filed under.
-        store: Where it is kept.
-
-    Example:
-        >>> async def log_run() -> None:
-        ...     print(RunContext.current().run_id)
-    """
-
-    run_id: str
-    workflow_id: str
-    store: Journal
-    _scope: scopes.Scope
-
-    @classmethod
-    def current(cls) -> RunContext:
-        """The context of the run that the caller is in.
-
-        Raises:
-            NoOpenRun: It is in none.
-        """
-        scope = scopes.current()
-        if scope is None:
-            raise NoOpenRun("this code is not part of a run", remedy="Call it in a @wf.workflow.")
-        return cls(scope.run.run_id, scope.run.run.workflow, scope.run.journal, scope)
-
-    def next_step_id(self, name: str) -> str:
-        """Take the next id of a step of that name, as a call would."""
-        return self._scope.step_id(name, "")
-
-
 class SyncFace:
     """What only async code could await, for synchronous code.
 
@@ -340,6 +317,10 @@ class SyncFace:
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt: see ``Workflow.resolve``."""
         drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel a run: see ``Workflow.cancel``."""
+        return drive(passes.cancel(self._workflow.journal, check_run_id(run_id), BLOCKING))
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from types import CodeType, TracebackType
 from typing import Any, Protocol
 
-__all__ = ["Shell", "awaited_magic", "execute", "interruptible", "source_as_run"]
+__all__ = ["Shell", "awaited_magic", "execute", "guard_cells", "interruptible", "source_as_run"]
 
 
 class Shell(Protocol):
@@ -124,7 +124,7 @@ def interruptible() -> Iterator[None]:
     """
     task = _running_task()
     outer = _guarded.get()
-    if task is None or (outer is not None and outer.active):
+    if task is None or (outer is not None and outer.active and not outer.whole_cell):
         yield
         return
     guard = _Guard(task)
@@ -143,28 +143,60 @@ def interruptible() -> Iterator[None]:
         _guarded.reset(token)
 
 
-class _Guard:
-    """The SIGINT handler of one block."""
+def guard_cells(shell: Any) -> None:
+    """Have an interrupt end an ordinary cell that awaits at once: ipykernel waits until its loop wakes."""
+    shell.events.register("pre_run_cell", _guard_cell)
+    shell.events.register("post_run_cell", _unguard_cell)
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+
+def _guard_cell(*_: object) -> None:
+    task = _running_task()
+    previous = signal.getsignal(signal.SIGINT)
+    # ipykernel sets a handler of its own for a cell that awaits, and runs that one as a task.
+    if task is not None and inspect.isroutine(previous) and previous is not signal.default_int_handler:
+        guard = _Guard(task, previous)
+        _guarded.set(guard)
+        signal.signal(signal.SIGINT, guard.interrupt)
+
+
+def _unguard_cell(*_: object) -> None:
+    guard = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    if isinstance(guard, _Guard) and guard.whole_cell:
+        guard.active = False
+        signal.signal(signal.SIGINT, guard.previous)
+
+
+class _Guard:
+    """The SIGINT handler of one block, or of a whole cell, whose own handler is then given."""
+
+    def __init__(self, task: asyncio.Task[Any], previous: Any = None) -> None:
         self.active = True
         self.cancelled = False
+        self.previous = previous
+        self.whole_cell = previous is not None
         self._task = task
         self._loop = task.get_loop()
 
     def interrupt(self, signum: int, frame: Any) -> None:
         # Python runs handlers in the context of the code they interrupt: _guarded tells whose that is.
         current = asyncio.current_task(self._loop)
-        if current is self._task:
+        if current is self._task and (not self.whole_cell or _in_users_code(frame)):
             signal.default_int_handler(signum, frame)
         self._loop.call_soon_threadsafe(self._cancel)
-        if _guarded.get() is self and current is not None:
+        if _guarded.get() is self and current is not None and current is not self._task:
             # A task of the block's, busy: a KeyboardInterrupt out of it would end the loop.
             raise asyncio.CancelledError
 
     def _cancel(self) -> None:
         if self.active:
             self.cancelled = self._task.cancel()
+
+
+def _in_users_code(frame: Any) -> bool:
+    # Only there IPython catches a KeyboardInterrupt, which would end the loop.
+    while frame is not None and frame.f_code.co_name != "run_code":
+        frame = frame.f_back
+    return frame is not None
 
 
 _guarded: ContextVar[_Guard | None] = ContextVar("durable_nb_guarded", default=None)

@@ -256,6 +256,7 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(body.awaited_magic("durable_step"))
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
+    body.guard_cells(shell)
 
 
 def _plain(method: Callable[..., Any]) -> Callable[..., Any]:

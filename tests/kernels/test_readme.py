@@ -46,6 +46,23 @@ def test_the_waiting_script_runs(tmp_path):
     assert finished.stdout == "durable notebooks published\n"
 
 
+def test_the_script_of_many_callers_runs(tmp_path):
+    (script,) = blocks("One run, many callers")
+    (tmp_path / "script.py").write_text(script)
+    finished = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines() == [
+        "in payment-a17",
+        "charging a17",
+        "['receipt for a17', 'receipt for a17']",
+        "in payment-b2",
+        "charging b2",
+        "True",
+        "True",
+    ]
+
+
 def test_the_task_options_it_names_are_taken(tmp_path):
     from durable_nb import Workflow, exponential
 

@@ -68,3 +68,23 @@ def test_an_edited_durable_cell_replays_its_tasks_with_equal_arguments(kernel):
     kernel.run(SETUP)
     gathered = "import asyncio\nvalues = await asyncio.gather(wait(2), wait(1), wait(5), wait(1))"
     assert kernel.run("%%durable_step g\n" + gathered + show).text == "waited 5\n[2, 1, 5, 1]\n"
+
+
+def test_a_workflow_in_a_durable_cell_is_a_run_of_its_own_which_a_replay_does_not_touch(kernel):
+    opened(kernel)
+    define = "@wf.workflow(id='child-{n}')\ndef child(n):\n    return draw(n)[0], draw(n)[0]\n"
+    cell = "%%durable_step s\nvalue = child(5)\nprint(value)"
+    look = (
+        "import sqlite3\nrows = sqlite3.connect('runs.db').execute(\n"
+        "    'SELECT run_id, status, parent, passes FROM runs ORDER BY run_id').fetchall()\nprint(rows)"
+    )
+    kernel.run(define)
+    assert kernel.run(cell).text == "drew 5\ndrew 5\n(5, 5)\n"
+    assert kernel.run(look).text == "[('cells', 'running', None, 1), ('child-5', 'done', 'cells', 1)]\n"
+    kernel.sigkill()
+    kernel.restart()
+    opened(kernel)
+    kernel.run(define)
+    assert kernel.run(cell).text == "drew 5\ndrew 5\n(5, 5)\n"  # what was shown, shown again
+    assert kernel.run(look).text == "[('cells', 'running', None, 2), ('child-5', 'done', 'cells', 1)]\n"
+    assert kernel.run("print(child(5))").text == "(5, 5)\n"
