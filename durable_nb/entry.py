@@ -70,16 +70,21 @@ class WorkflowFunction(Generic[P, R]):
             run_id: What names the run in its database.
             args: The function's arguments.
             kwargs: The function's keyword arguments; besides, ``fresh=True`` sets what is on record aside
-                under another id, and starts over.
+                under another id, and starts over, and ``take_over=True`` takes it from whoever owns it.
 
         Raises:
             RunChanged: The id is on record with other arguments, or for another workflow.
             InvalidRunId: The id cannot name a run.
+            RunHeld: Another living process owns the run.
         """
         fresh = "fresh" not in self._arguments.signature.parameters and bool(kwargs.pop("fresh", False))
+        take_over = "take_over" not in self._arguments.signature.parameters and bool(
+            kwargs.pop("take_over", False)
+        )
         opening = self._opening(run_id, self._arguments.bound(args, kwargs))
         colour = AWAITING if self.is_async else BLOCKING
-        work = self._pass(opening, functools.partial(self.function, *args, **kwargs), colour, fresh=fresh)
+        body = functools.partial(self.function, *args, **kwargs)
+        work = self._pass(opening, body, colour, fresh=fresh, take_over=take_over)
         result: Any = work if self.is_async else drive(work)
         return result  # type: ignore[no-any-return]
 
@@ -136,9 +141,9 @@ class WorkflowFunction(Generic[P, R]):
             shown=fingerprint.show(arguments),
         )
 
-    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, *, fresh: bool) -> Any:
+    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, **options: bool) -> Any:
         """One time through the run's code."""
-        run = await open_run(self.workflow.journal, opening, colour, fresh=fresh)
+        run = await open_run(self.workflow.journal, opening, colour, **options)
         if self.is_async:
             scopes.install_task_factory(asyncio.get_running_loop())
         self.workflow.passes.append(run.run_id)
