@@ -181,8 +181,15 @@ def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> Ru
             "this kernel no longer owns the run: it was opened again elsewhere "
             f"(by {present.owner or 'somebody unnamed'})"
         )
-    remedy = "Nothing was written; go on there, or open the run here again, which takes it back."
+    remedy = f"Nothing was written; go on there, or {_taking_over(run_id)}"
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
+
+
+def _taking_over(run_id: str) -> str:
+    return (
+        f"take it over: %durable_workflow {shlex.quote(run_id)} --take-over; "
+        "in code: .run(…, take_over=True)."
+    )
 
 
 def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
@@ -195,11 +202,7 @@ def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
     """
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
     what = f"{owner or 'somebody unnamed'} owns it since {clock} ({max(0.0, time.time() - since):.0f} s ago)"
-    remedy = (
-        f"Go on there, or take it over: %durable_workflow {shlex.quote(run_id)} --take-over; "
-        "in code: .run(…, take_over=True)."
-    )
-    return RunHeld(what, run_id=run_id, remedy=remedy)
+    return RunHeld(what, run_id=run_id, remedy=f"Go on there, or {_taking_over(run_id)}")
 
 
 def unknown_run(run_id: str) -> RunNotFound:

@@ -139,7 +139,7 @@ class Sessions:
         first = owner = await self._owner(run_id)
         silent = time.monotonic() + settings.OWNER_SILENT
         while owner is not None and not self._is_ours(owner):
-            lives = owner.lives(self._lock)
+            lives = self._lives(owner)
             if lives or (first and (owner.sid, owner.beat) != (first.sid, first.beat)):
                 raise held_run(run_id, owner.name, owner.since)
             if lives is False or time.monotonic() > silent:
@@ -155,7 +155,7 @@ class Sessions:
         return frozenset(
             owner.run_id
             for owner in owners
-            if owner.owned and not self._is_ours(owner) and owner.lives(self._lock) is False
+            if owner.owned and not self._is_ours(owner) and self._lives(owner) is False
         )
 
     def hold(self, run_id: str) -> None:
@@ -184,6 +184,12 @@ class Sessions:
 
     def _is_ours(self, owner: Owner) -> bool:
         return owner.sid in self._lock.claimed and owner.host == machine().host
+
+    def _lives(self, owner: Owner) -> bool | None:
+        try:
+            return owner.lives(self._lock)
+        except OSError as error:  # the lock file cannot be reached
+            raise translated(error, self._lock.path) from error
 
     async def _owner(self, run_id: str) -> Owner | None:
         (found,) = await self._read((_OWNER, (run_id,)))

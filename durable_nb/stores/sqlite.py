@@ -150,12 +150,12 @@ class SqliteJournal(Journal):
                 await self._queued(Work(()))  # comes after all that is waiting
             connection, self._connection = self._connection, None
             try:
+                self._sessions.end()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
                 raise translated(error, self._database.path) from error
             finally:
-                self._sessions.end()
                 self._database.release()
 
     async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
