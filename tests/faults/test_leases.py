@@ -258,6 +258,48 @@ def test_the_heart_takes_back_a_lock_that_was_lost(here, start):
         take(here)
 
 
+RACER = """
+drive(BLOCKING.store(open_journal("runs.db").setup()))
+say("ready")
+sys.stdin.readline()
+try:
+    opened()
+    say("mine", os.getpid())
+except RunHeld as error:
+    say("held", error)
+sys.stdin.readline()
+"""
+
+
+def test_of_many_who_race_for_a_dead_owners_run_one_gets_it(here, start, owner):
+    owner.kill()
+    owner.wait()
+    racers = [start(RACER) for _ in range(6)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6
+    for racer in racers:
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    said = [racer.stdout.readline() for racer in racers]
+    (winner,) = [line.split()[1] for line in said if line.startswith("mine")]
+    others = [line for line in said if not line.startswith("mine")]
+    assert all(f"process {winner} on " in line for line in others)
+    assert rows(here.location, "SELECT epoch FROM runs") == [(2,)]
+
+
+def test_the_heart_beats_beside_the_commits_that_are_counted(here, impatient):
+    run, _ = take(here)
+    commits = here.commits
+    time.sleep(1.0)
+    ((beat,),) = rows(here.location, "SELECT beat FROM sessions")
+    assert beat >= 2
+    assert here.commits == commits
+    drive(run.mark(RunStatus.DONE, BLOCKING))
+    time.sleep(0.4)
+    quiet = rows(here.location, "SELECT beat FROM sessions")
+    time.sleep(0.6)
+    assert rows(here.location, "SELECT beat FROM sessions") == quiet
+
+
 def test_sessions_of_the_dead_are_forgotten(here, start):
     for number in range(3):
         process = start(f"opened('r{number}')")
