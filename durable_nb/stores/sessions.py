@@ -140,10 +140,12 @@ class Sessions:
         silent = time.monotonic() + settings.OWNER_SILENT
         while owner is not None and not self._is_ours(owner):
             lives = self._lives(owner)
+            if lives is False:
+                break
             if lives or (first and (owner.sid, owner.beat) != (first.sid, first.beat)):
                 raise held_run(run_id, owner.name, owner.since)
-            if lives is False or time.monotonic() > silent:
-                return owner.epoch
+            if time.monotonic() > silent:
+                break
             await self._look_later(owner, told=owner is not first)
             owner = await self._owner(run_id)
         return None if owner is None else owner.epoch
