@@ -76,17 +76,22 @@ class WorkflowFunction(Generic[P, R]):
             run_id: What names the run in its database.
             args: The function's arguments.
             kwargs: The function's keyword arguments; besides, ``fresh=True`` sets what is on record aside
-                under another id, and starts over.
+                under another id, and starts over, and ``take_over=True`` takes it from whoever owns it.
 
         Raises:
             RunChanged: The id is on record with other arguments, or for another workflow.
-            RunHeld: The call is part of that run itself, or asks to start it over while it runs.
+            RunHeld: Another living process owns the run; or the call is part of that run itself, or asks to
+                start it over while it runs.
             InvalidRunId: The id cannot name a run.
         """
         fresh = "fresh" not in self._arguments.signature.parameters and bool(kwargs.pop("fresh", False))
+        take_over = "take_over" not in self._arguments.signature.parameters and bool(
+            kwargs.pop("take_over", False)
+        )
         opening = self._opening(run_id, self._arguments.bound(args, kwargs))
         colour = AWAITING if self.is_async else BLOCKING
-        work = self._pass(opening, functools.partial(self.function, *args, **kwargs), colour, fresh=fresh)
+        body = functools.partial(self.function, *args, **kwargs)
+        work = self._pass(opening, body, colour, fresh=fresh, take_over=take_over)
         result: Any = work if self.is_async else drive(work)
         return result  # type: ignore[no-any-return]
 

@@ -8,7 +8,7 @@
     ├── RunError
     │   ├── RunNotFound          no run of that id in the database
     │   ├── RunChanged           the same run id with other arguments, or of another workflow
-    │   └── RunHeld              somebody else owns the run now
+    │   └── RunHeld              another living process or kernel owns the run
     ├── StepError
     │   ├── StepNotFound         no step of that name in the run
     │   ├── StepChanged          a recorded step was called with other arguments
@@ -162,7 +162,11 @@ class RunChanged(RunError):
 
 
 class RunHeld(RunError):
-    """Somebody else owns the run now; nothing was written."""
+    """Somebody else who lives owns the run; nothing was written.
+
+    Raised by who opens a run that another living process or kernel has open, and by each further write of
+    an owner from whom it was taken over meanwhile. A run whose owner is dead is not held.
+    """
 
 
 class StepError(DurableError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import socket
 import time
 import warnings
 from dataclasses import replace
@@ -16,6 +15,7 @@ from durable_nb.engine import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
 from durable_nb.failpoints import hit
 from durable_nb.records import Run, RunStatus
+from durable_nb.stores.machine import machine
 
 if TYPE_CHECKING:
     from durable_nb.loop import Colour
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["open_run", "this_process"]
 
 
-async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: bool = False) -> OpenRun:
+async def open_run(
+    journal: Journal, opening: Run, colour: Colour, *, fresh: bool = False, take_over: bool = False
+) -> OpenRun:
     """Create a run, or take it up again where it stopped.
 
     Args:
@@ -32,13 +34,17 @@ async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: boo
         opening: The run as its caller sees it: id, workflow, arguments.
         colour: How the caller waits.
         fresh: Set an old history aside under another id, and start over.
+        take_over: Open it even if another living process owns it, which can then write no more.
 
     Raises:
+        RunHeld: Another living process owns it.
         RunChanged: The id is on record with other arguments, or for another workflow.
         StoreError: The store cannot be opened.
     """
     with located(run_id=opening.run_id):
-        (run, before), cancelled = await colour.settled(_open_run(journal, opening, fresh=fresh))
+        (run, before), cancelled = await colour.settled(
+            _open_run(journal, opening, fresh=fresh, take_over=take_over)
+        )
     if cancelled:
         await run.mark(RunStatus.CANCELLED, colour)
         raise asyncio.CancelledError
@@ -48,11 +54,15 @@ async def open_run(journal: Journal, opening: Run, colour: Colour, *, fresh: boo
     return run
 
 
-async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> tuple[OpenRun, str | None]:
+async def _open_run(
+    journal: Journal, opening: Run, *, fresh: bool, take_over: bool
+) -> tuple[OpenRun, str | None]:
     """The open run, and the Python version of the pass before this one."""
     await journal.setup()
     known = await journal.get_run(opening.run_id)
     if known is not None and fresh:
+        if not take_over:
+            await journal.check_owner(known.run_id)
         await journal.rename_run(known.run_id, f"{known.run_id}~{known.epoch}")
     elif known is not None:
         _check_same(known, opening)
@@ -64,7 +74,7 @@ async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> tuple[Ope
         created_at=now,
         updated_at=now,
     )
-    snapshot = await journal.open_run(opening)
+    snapshot = await journal.open_run(opening, take_over=take_over)
     hit("run.opened")
     before = known.python if known is not None and not fresh else None
     return OpenRun(journal, snapshot.run, snapshot.steps), before
@@ -72,7 +82,7 @@ async def _open_run(journal: Journal, opening: Run, *, fresh: bool) -> tuple[Ope
 
 def this_process() -> str:
     """This process, for people."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"process {os.getpid()} on {machine().host}"
 
 
 def _check_same(known: Run, opening: Run) -> None:

@@ -9,9 +9,11 @@ __all__ = [
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
     "DB",
+    "HEARTBEAT",
     "JOURNAL_SIZE_LIMIT",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "OWNER_SILENT",
     "RETRIES",
     "SHOWN_ARGUMENT",
     "SIGNAL_POLL",
@@ -46,6 +48,12 @@ SHOWN_ARGUMENT: Final = 200
 
 LONGEST_NAME: Final = 1000
 """Characters of a run id, a step's or a signal's name: more is stray data, and no list can show it."""
+
+HEARTBEAT: Final = 5.0
+"""Seconds between two signs of life of a run's owner: six may be missed before another host takes over."""
+
+OWNER_SILENT: Final = 30.0
+"""Seconds without a sign of life after which the owner on another host is dead: longer than a stall."""
 
 LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""

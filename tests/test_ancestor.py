@@ -687,7 +687,7 @@ OTHER_PASS = """
     @wf.workflow
     def main():
         return [work(n) for n in range(2)]
-    print(main.run("r"))
+    print(main.run("r", take_over=True))
 """
 
 

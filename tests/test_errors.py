@@ -180,7 +180,10 @@ EXPECTED = {
     "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),
     "RunNotFound": (run_not_found, "run 'nowhere': there is no such run. Look at the list of runs"),
     "RunChanged": (run_changed, r"run 'r': it was started with other arguments \(n: 1 → 2\).*fresh=True"),
-    "RunHeld": (run_held, r"run 'r', step 'late': this kernel no longer owns .*process 1 on elsewhere.*open"),
+    "RunHeld": (
+        run_held,
+        r"no longer owns .*process 1 on elsewhere.*%durable_workflow r --take-over",
+    ),
     "StepNotFound": (step_not_found, "run 'r', step 'loda': no such step. Steps: none yet."),
     "StepChanged": (step_changed, r"run 'r', step 'double': .*\(n: 1 → 2\). .*%durable_reset double"),
     "StepInDoubt": (

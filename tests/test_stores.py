@@ -65,6 +65,23 @@ class TestMemory(JournalContract):
         return again
 
 
+RIVAL = """
+import asyncio, sys, time
+from durable_nb.records import Run
+from durable_nb.stores.sqlite import SqliteJournal
+
+async def main():
+    journal = SqliteJournal(sys.argv[1])
+    await journal.setup()
+    await journal.open_run(Run(sys.argv[2], "etl.main", owner="the rival"))
+    print("opened", flush=True)
+    sys.stdin.read()
+    await journal.close()
+
+asyncio.run(main())
+"""
+
+
 class TestSqlite(JournalContract):
     @pytest_asyncio.fixture
     async def journal(self, tmp_path):
@@ -81,6 +98,20 @@ class TestSqlite(JournalContract):
             return other
 
         return again
+
+    @pytest.fixture
+    def rival(self, journal):
+        started = []
+
+        async def open_elsewhere(run_id):
+            command = [sys.executable, "-c", RIVAL, journal.location, run_id]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            started.append(process)
+            assert process.stdout.readline() == "opened\n"
+
+        yield open_elsewhere
+        for process in started:
+            process.communicate("")
 
 
 @pytest_asyncio.fixture
@@ -309,7 +340,7 @@ async def test_an_old_version_is_migrated(tmp_path, monkeypatch):
     await new.close()
     reader = sqlite3.connect(path)
     tables = {name for (name,) in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"runs", "steps", "signals", "more"}
+    assert tables == {"runs", "steps", "signals", "sessions", "sqlite_sequence", "more"}
     assert reader.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     reader.close()
 

@@ -66,6 +66,7 @@ def _workflow_parser() -> _Parser:
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
     parser.add_argument("--name", metavar="NAME")
+    parser.add_argument("--take-over", action="store_true")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--done", action="store_true")
     parser.add_argument("--badge", choices=view.BADGES)
@@ -184,7 +185,13 @@ class DurableMagics:
                 view.show_run(session.badge, run=run_id, text="done")
                 return
             if options.run_id is not None:
-                session.open(options.run_id, db=options.db, name=options.name, fresh=options.fresh)
+                session.open(
+                    options.run_id,
+                    db=options.db,
+                    name=options.name,
+                    fresh=options.fresh,
+                    take_over=options.take_over,
+                )
                 session.shell.user_ns["wf"] = session.workflow
             self._say_where_it_stands()
 

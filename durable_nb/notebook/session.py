@@ -38,7 +38,15 @@ class Session:
         self.badge = settings.BADGE
         self._cells: dict[str, tuple[str | None, str]] = {}
 
-    def open(self, run_id: str, *, db: Place | None, name: str | None, fresh: bool = False) -> OpenRun:
+    def open(
+        self,
+        run_id: str,
+        *,
+        db: Place | None,
+        name: str | None,
+        fresh: bool = False,
+        take_over: bool = False,
+    ) -> OpenRun:
         """Open a run, or start a new pass of it; another one that was open is left.
 
         Args:
@@ -46,13 +54,15 @@ class Session:
             db: Where it is kept; as before if not given, at first in ``durable.db``.
             name: The workflow's name; as before if not given.
             fresh: Set an old history of that id aside, and start over.
+            take_over: Open it even if another living kernel owns it.
 
         Raises:
+            RunHeld: Another living kernel owns it.
             RunChanged: The id belongs to another workflow.
         """
         place = open_journal(self.workflow.db if db is None else db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
-        run = drive(open_run(place, opening, BLOCKING, fresh=fresh))
+        run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
             self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)

@@ -78,7 +78,12 @@ class StoreJournal(Journal):
             if hasattr(outcome, "__await__"):
                 await self._asked(outcome)
 
-    async def open_run(self, opening: Run) -> RunSnapshot:
+    async def open_run(
+        self,
+        opening: Run,
+        *,
+        take_over: bool = False,  # noqa: ARG002 - such a store has no owners
+    ) -> RunSnapshot:
         """Create the run, or take it over for another pass."""
         known = await self.get_run(opening.run_id)
         run = replace(opening, epoch=1, passes=1) if known is None else reopened(known, opening)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +13,7 @@ from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
 from durable_nb.records import Run, RunSnapshot, Signal, Step
 
-__all__ = ["Journal", "Store", "id_taken", "lost_run", "reopened", "unknown_run"]
+__all__ = ["Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
 
 
 class Journal(ABC):
@@ -25,6 +27,9 @@ class Journal(ABC):
 
     whole_runs = True
     """Whether ``open_run`` gives all steps of a run; where it does not, they are read one by one."""
+
+    has_leases = False
+    """Whether a run that another living process owns is refused by ``open_run``."""
 
     @property
     @abstractmethod
@@ -45,8 +50,11 @@ class Journal(ABC):
         """Release what the store holds. Harmless when called again."""
 
     @abstractmethod
-    async def open_run(self, opening: Run) -> RunSnapshot:
+    async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
         """Create the run, or take it over for another pass, under the next epoch.
+
+        Where ``has_leases``: a run that is running or waiting, and whose owner lives in another process, is
+        refused with ``RunHeld``, and nothing is changed; ``take_over`` takes it all the same.
 
         Of an existing run, ``status``, ``owner``, ``python`` and ``updated_at`` are taken from ``opening``,
         ``epoch`` and ``passes`` go up by one, ``result`` is emptied; all else stays as recorded, so that the
@@ -54,6 +62,13 @@ class Journal(ABC):
         that was renamed stays fenced off from the one that starts over under its id. Its ``passes`` is 1.
         Returns the run as it now stands and all its steps, in the order of ``recorded``, read at once.
         """
+
+    async def check_owner(self, run_id: str) -> None:  # noqa: B027 - without leases every run is free
+        """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
+
+    async def abandoned(self) -> frozenset[str]:
+        """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
+        return frozenset()
 
     @abstractmethod
     async def get_run(self, run_id: str) -> Run | None:
@@ -166,8 +181,28 @@ def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> Ru
             "this kernel no longer owns the run: it was opened again elsewhere "
             f"(by {present.owner or 'somebody unnamed'})"
         )
-    remedy = "Nothing was written; go on there, or open the run here again, which takes it back."
+    remedy = f"Nothing was written; go on there, or {_taking_over(run_id)}"
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
+
+
+def _taking_over(run_id: str) -> str:
+    return (
+        f"take it over: %durable_workflow {shlex.quote(run_id)} --take-over; "
+        "in code: .run(…, take_over=True)."
+    )
+
+
+def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
+    """The error for a run that cannot be opened, since somebody else owns it and lives.
+
+    Args:
+        run_id: The run.
+        owner: Who owns it, for people.
+        since: When it was opened there or last marked, in seconds since 1970.
+    """
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+    what = f"{owner or 'somebody unnamed'} owns it since {clock} ({max(0.0, time.time() - since):.0f} s ago)"
+    return RunHeld(what, run_id=run_id, remedy=f"Go on there, or {_taking_over(run_id)}")
 
 
 def unknown_run(run_id: str) -> RunNotFound:

@@ -23,13 +23,16 @@ from durable_nb.stores import schema
 from durable_nb.stores.failures import meaning, result_code
 from durable_nb.stores.lockfile import LockFile
 
-__all__ = ["READ", "WRITE", "Connection", "Database", "Outcome", "Work", "set_journal_mode"]
+__all__ = ["APART", "READ", "WRITE", "Connection", "Database", "Outcome", "Work", "set_journal_mode"]
 
 READ = "BEGIN"
 """Opens a transaction that sees one moment and takes no lock."""
 
 WRITE = "BEGIN IMMEDIATE"
 """Opens a transaction that holds the write lock from its start: a deferred one may fail half-way."""
+
+APART = "BEGIN IMMEDIATE TRANSACTION"
+"""The same, for the housekeeping of sessions: not counted among the commits."""
 
 _NETWORK = frozenset(
     (
@@ -63,6 +66,10 @@ class Work:
     statements: Sequence[tuple[str, Sequence[Any]]]
     outcomes: list[Outcome] = field(default_factory=list)
     error: Exception | None = None
+
+    def run(self, connection: Connection) -> None:
+        """Execute the statements, inside a transaction."""
+        self.outcomes = [connection.outcome(*statement) for statement in self.statements]
 
 
 @dataclass(eq=False)
@@ -216,14 +223,15 @@ class Connection(sqlite3.Connection):
         try:
             self.execute(begin)
             for work in works:
-                work.outcomes = [self._outcome(*statement) for statement in work.statements]
+                work.run(self)
             self.execute("COMMIT")
         finally:
             if self.in_transaction:
                 self.execute("ROLLBACK")
         self.database.commits += begin == WRITE
 
-    def _outcome(self, sql: str, values: Sequence[Any]) -> Outcome:
+    def outcome(self, sql: str, values: Sequence[Any]) -> Outcome:
+        """Execute one statement, and read all that it gives."""
         cursor = self.execute(sql, values)
         return Outcome(cursor.fetchall(), cursor.rowcount)  # an unread cursor would let the log grow
 

@@ -31,6 +31,9 @@ class LockFile:
     Args:
         path: The lock file; created with mode 0600 when it is first needed.
 
+    Attributes:
+        claimed: The bytes that this process has locked for good.
+
     Example:
         >>> lock = LockFile.shared(Path("durable.db.lock"))
         >>> with lock.mutex(timeout=60.0): ...
@@ -44,6 +47,7 @@ class LockFile:
         self._users = 0
         self._descriptor: int | None = None
         self._thread = threading.Lock()
+        self.claimed: set[int] = set()
 
     @classmethod
     def shared(cls, path: Path) -> LockFile:
@@ -79,15 +83,7 @@ class LockFile:
         Raises:
             OSError: The file cannot be created or locked.
         """
-        if fcntl is None:
-            return True
-        try:
-            fcntl.lockf(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except (BlockingIOError, PermissionError) as error:
-            if error.filename is not None:  # not the lock but the file itself was refused
-                raise
-            return False
-        return True
+        return fcntl is None or self._try(fcntl.LOCK_EX, byte)
 
     def drop(self, byte: int) -> None:
         """Unlock one byte.
@@ -97,6 +93,48 @@ class LockFile:
         """
         if fcntl is not None:
             fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
+
+    @property
+    def works(self) -> bool:
+        """Whether the platform has such locks."""
+        return fcntl is not None
+
+    def claim(self, byte: int) -> bool:
+        """Lock a byte that this process has not locked yet, to keep it.
+
+        Args:
+            byte: Which.
+
+        Returns:
+            False if this process or another one holds it.
+        """
+        if byte in self.claimed or not self.take(byte):
+            return False
+        self.claimed.add(byte)
+        return True
+
+    def unclaim(self, byte: int) -> None:
+        """Give back what was claimed.
+
+        Args:
+            byte: Which.
+        """
+        self.claimed.discard(byte)
+        self.drop(byte)
+
+    def is_taken(self, byte: int) -> bool:
+        """Whether a process that lives holds a byte: this one or another.
+
+        Args:
+            byte: Which.
+        """
+        if byte in self.claimed:
+            return True
+        # Shared, so that two who look at once do not take each other for the owner.
+        if fcntl is None or not self._try(fcntl.LOCK_SH, byte):
+            return True
+        self.drop(byte)
+        return False
 
     @contextlib.contextmanager
     def mutex(self, timeout: float) -> Iterator[Self]:
@@ -124,6 +162,21 @@ class LockFile:
         finally:
             self._thread.release()
 
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked child: the locks are the parent's, and so are the objects."""
+        cls._known = {}
+        cls._guard = threading.Lock()
+
+    def _try(self, kind: int, byte: int) -> bool:
+        try:
+            fcntl.lockf(self._open(), kind | fcntl.LOCK_NB, 1, byte)
+        except (BlockingIOError, PermissionError) as error:
+            if error.filename is not None:  # not the lock but the file itself was refused
+                raise
+            return False
+        return True
+
     def _open(self) -> int:
         if self._descriptor is None:
             with self._guard:
@@ -145,3 +198,7 @@ class LockFile:
             f"another process held the lock {str(self.path)!r} for more than {timeout:g} s",
             remedy="End or resume that process, or wait and run it again.",
         )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LockFile.forget)

@@ -49,7 +49,12 @@ class MemoryJournal(Journal):
         """Refuse everything until the next ``setup``."""
         self._open = False
 
-    async def open_run(self, opening: Run) -> RunSnapshot:
+    async def open_run(
+        self,
+        opening: Run,
+        *,
+        take_over: bool = False,  # noqa: ARG002 - there is but one process
+    ) -> RunSnapshot:
         """Create the run, or take it over for another pass, under the next epoch."""
         self._check_open()
         known = self._runs.get(opening.run_id)

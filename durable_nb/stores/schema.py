@@ -69,6 +69,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             delivered_by TEXT NOT NULL, delivered_at REAL NOT NULL, PRIMARY KEY (run_id, name)
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE sessions (
+            sid INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT NOT NULL, boot_id TEXT NOT NULL,
+            pid INTEGER NOT NULL, beat INTEGER NOT NULL, seen REAL NOT NULL
+        ) STRICT""",
+        "ALTER TABLE runs ADD COLUMN sid INTEGER",
+    ),
 )
 """What was done to the tables, version by version. Append only: what stands here is in people's files."""
 

@@ -16,12 +16,13 @@ import aiosqlite
 from durable_nb import settings
 from durable_nb.blobs import BlobFolder, Blobs
 from durable_nb.errors import InvalidOption, StoreUnavailable
-from durable_nb.records import Run, RunSnapshot, Signal, Step
+from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step
 from durable_nb.stores import schema
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
 from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
 from durable_nb.stores.failures import translated
 from durable_nb.stores.schema import RUN, SIGNAL, STEP
+from durable_nb.stores.sessions import Sessions
 
 __all__ = ["SqliteJournal"]
 
@@ -42,8 +43,9 @@ _GET_STEPS = f"SELECT {STEP} FROM steps WHERE run_id = ? ORDER BY recorded, step
 _GET_STEP = f"SELECT {STEP} FROM steps WHERE run_id = ? AND step_id = ?"
 _GET_SIGNAL = f"SELECT {SIGNAL} FROM signals WHERE run_id = ? AND name = ?"
 _OPEN_RUN = f"""
-    INSERT INTO runs ({RUN}) VALUES ({_marks(RUN)}) ON CONFLICT (run_id) DO UPDATE
-    SET {_excluded(_REOPENED)}, epoch = runs.epoch + 1, passes = runs.passes + 1"""
+    INSERT INTO runs ({RUN}, sid) VALUES ({_marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
+    SET {_excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
+    WHERE ? OR runs.epoch = ?"""
 _NEW_EPOCH = """
     UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"""
 _PUT_STEP = f"""
@@ -58,10 +60,13 @@ _PUT_SIGNAL = f"""
     INSERT INTO signals ({SIGNAL}) VALUES ({_marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
 _RENAME_RUN = (
-    "UPDATE runs SET run_id = ? WHERE run_id = ?",
+    "UPDATE runs SET run_id = ?, sid = NULL WHERE run_id = ?",
     "UPDATE signals SET run_id = ? WHERE run_id = ? AND changes() > 0",
     "UPDATE steps SET run_id = ? WHERE run_id = ?",
 )
+
+
+_OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
 
 class SqliteJournal(Journal):
@@ -85,6 +90,8 @@ class SqliteJournal(Journal):
         >>> wf = Workflow("etl", db=journal)
     """
 
+    has_leases = True
+
     def __init__(
         self,
         path: str | Path,
@@ -105,6 +112,7 @@ class SqliteJournal(Journal):
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
         self._drainer: asyncio.Task[None] | None = None
+        self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
     def location(self) -> str:
@@ -142,6 +150,7 @@ class SqliteJournal(Journal):
                 await self._queued(Work(()))  # comes after all that is waiting
             connection, self._connection = self._connection, None
             try:
+                self._sessions.end()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
@@ -149,18 +158,32 @@ class SqliteJournal(Journal):
             finally:
                 self._database.release()
 
-    async def open_run(self, opening: Run) -> RunSnapshot:
+    async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
         """Create the run, or take it over for another pass, under the next epoch."""
+        self._check_open()
         run_id = opening.run_id
         new = replace(opening, epoch=0, passes=1, result=None)
-        *_, run, steps = await self._write(
-            (_OPEN_RUN, schema.run_row(new)),
-            (_NEW_EPOCH, (run_id,)),
-            (_GET_RUN, (run_id,)),
-            (_GET_STEPS, (run_id,)),
-        )
+        sid = await self._sessions.enrol()
+        changed = 0
+        while not changed:  # until nobody else has opened it between our look at its owner and our opening
+            epoch = None if take_over else await self._sessions.free_epoch(run_id)
+            (_, changed), _, run, steps = await self._write(
+                (_OPEN_RUN, (*schema.run_row(new), sid, take_over, epoch)),
+                (_NEW_EPOCH, (run_id,)),
+                (_GET_RUN, (run_id,)),
+                (_GET_STEPS, (run_id,)),
+            )
+        self._sessions.hold(run_id)
         self.selects += 1
         return RunSnapshot(schema.read_run(run.rows[0]), tuple(map(schema.read_step, steps.rows)))
+
+    async def check_owner(self, run_id: str) -> None:
+        """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
+        await self._sessions.free_epoch(run_id)
+
+    async def abandoned(self) -> frozenset[str]:
+        """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
+        return await self._sessions.abandoned()
 
     async def get_run(self, run_id: str) -> Run | None:
         """The run alone, or None."""
@@ -206,6 +229,8 @@ class SqliteJournal(Journal):
         result = schema.payload_row(run.result)
         values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
         (finished,) = await self._write((_FINISH_RUN, values))
+        if run.status not in _OWNED or not finished.changed:
+            self._sessions.let_go(run.run_id)
         if not finished.changed:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
 

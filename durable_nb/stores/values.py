@@ -92,7 +92,10 @@ class JournalStore(Store):
     async def _run(self, run_id: str) -> Run:
         await self.journal.setup()
         known = await self.journal.get_run(run_id)
-        return known or (await self.journal.open_run(Run(run_id, ""))).run
+        if known is None:  # nobody executes it yet, and so nobody owns it
+            opening = Run(run_id, "", RunStatus.INTERRUPTED)
+            known = (await self.journal.open_run(opening, take_over=True)).run
+        return known
 
     async def _get_signal(self, run_id: str, name: str) -> Payload | None:
         await self.journal.setup()

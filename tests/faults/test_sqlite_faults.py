@@ -326,7 +326,10 @@ async def test_a_run_opened_by_another_process_fences_this_one(journal):
     await journal.put_step(sample_step(run, "mine"))
     take_over = """
 async def main():
-    journal, run = await opened("r")
+    journal = SqliteJournal(path)
+    await journal.setup()
+    opening = Run("r", "w", owner=f"process {os.getpid()}")
+    run = (await journal.open_run(opening, take_over=True)).run
     await journal.put_step(sample_step(run, "theirs"))
     await journal.close()
     say(os.getpid())

@@ -14,19 +14,21 @@ Example:
 
 from __future__ import annotations
 
+from durable_nb.stores.testing.leases import LeaseContract
 from durable_nb.stores.testing.runs import RunContract
 from durable_nb.stores.testing.samples import sample_step
 from durable_nb.stores.testing.signals import SignalContract
 from durable_nb.stores.testing.steps import StepContract
 
-__all__ = ["JournalContract", "RunContract", "SignalContract", "StepContract", "sample_step"]
+__all__ = ["JournalContract", "LeaseContract", "RunContract", "SignalContract", "StepContract", "sample_step"]
 
 
-class JournalContract(RunContract, StepContract, SignalContract):
+class JournalContract(RunContract, StepContract, SignalContract, LeaseContract):
     """All of it. Subclass it, and define the fixture ``journal``: one that is set up, and empty.
 
     Where the data outlives the object, define ``reopen`` too: it gives a coroutine function without arguments
-    that opens the same place anew.
+    that opens the same place anew. Where ``has_leases``, define ``rival``: it gives a coroutine function that
+    opens a run of that id in another process, which lives until the end of the test.
 
     Example:
         >>> class TestMyJournal(JournalContract):

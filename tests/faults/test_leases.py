@@ -1,0 +1,375 @@
+"""One owner a run, with real processes: killed, stopped, forked, on another host, and taken over by force."""
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from durable_nb import Workflow, leases, settings
+from durable_nb.errors import RunHeld
+from durable_nb.loop import BLOCKING, drive
+from durable_nb.opening import open_run
+from durable_nb.records import Run, RunStatus
+from durable_nb.stores import open_journal
+from durable_nb.stores.lockfile import LockFile
+from durable_nb.stores.machine import machine
+
+PRELUDE = """
+import os, signal, sys, time
+from durable_nb import settings
+from durable_nb.errors import RunHeld
+from durable_nb.loop import BLOCKING, drive
+from durable_nb.opening import open_run
+from durable_nb.records import Payload, Run
+from durable_nb.stores import open_journal
+from durable_nb.stores.testing import sample_step
+
+def say(*words):
+    print(*words, flush=True)
+
+def opened(run_id="r", **options):
+    return drive(open_run(open_journal("runs.db"), Run(run_id, "shop.main"), BLOCKING, **options))
+
+def put(run, name):
+    drive(BLOCKING.store(run.journal.put_step(sample_step(run.run, name))))
+"""
+OWNER = """
+run = opened()
+say("opened")
+for line in sys.stdin:
+    try:
+        put(run, line.strip())
+        say("written")
+    except RunHeld as error:
+        say("refused", error)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a process of some code in the test's folder; ended with the test."""
+    started = []
+
+    def run(code, *arguments, **env):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + code, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def owner(start):
+    """A living process that owns the run ``r``."""
+    process = start(OWNER)
+    assert process.stdout.readline() == "opened\n"
+    return process
+
+
+@pytest.fixture
+def here(tmp_path):
+    """The journal of this process on the same file."""
+    journal = open_journal(tmp_path / "runs.db")
+    drive(BLOCKING.store(journal.setup()))
+    yield journal
+    drive(BLOCKING.store(journal.close()))
+
+
+def take(journal, run_id="r", **options):
+    """Open a run here; gives it and the seconds that it took."""
+    began = time.perf_counter()
+    run = drive(open_run(journal, Run(run_id, "shop.main"), BLOCKING, **options))
+    return run, time.perf_counter() - began
+
+
+def ask(process, line):
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def rows(path, sql):
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        return reader.execute(sql).fetchall()
+
+
+def test_a_living_owner_is_named_and_left_alone(here, owner):
+    began = time.perf_counter()
+    with pytest.raises(RunHeld) as caught:
+        take(here)
+    assert time.perf_counter() - began < 1.0
+    message = str(caught.value)
+    assert f"process {owner.pid} on {machine().host}" in message
+    assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s ago\)", message)
+    assert "%durable_workflow r --take-over" in message
+    assert "take_over=True" in message
+    assert rows(here.location, "SELECT epoch, passes, status FROM runs") == [(1, 1, "running")]
+    assert ask(owner, "still") == "written"
+
+
+def test_starting_over_is_refused_as_well(here, owner):
+    with pytest.raises(RunHeld):
+        take(here, fresh=True)
+    assert rows(here.location, "SELECT run_id FROM runs") == [("r",)]
+    run, _ = take(here, fresh=True, take_over=True)
+    assert (run.run_id, run.run.passes) == ("r", 1)
+    assert ask(owner, "late").startswith("refused")
+    left = drive(BLOCKING.store(leases.read_run(here, "r~1")))
+    assert left.run.status is RunStatus.INTERRUPTED
+
+
+def test_a_killed_owner_is_replaced_at_once(here, owner):
+    owner.kill()
+    owner.wait()
+    assert [run.status for run in drive(BLOCKING.store(leases.list_runs(here)))] == [RunStatus.INTERRUPTED]
+    run, seconds = take(here)
+    assert seconds < 1.0
+    assert (run.run.epoch, run.run.passes) == (2, 2)
+    assert [run.status for run in drive(BLOCKING.store(leases.list_runs(here)))] == [RunStatus.RUNNING]
+
+
+def test_an_owner_that_exits_or_closes_leaves_it_free(here, start):
+    for ending in (
+        "sys.exit()",
+        "drive(BLOCKING.store(run.journal.close())); say('closed'); sys.stdin.read()",
+    ):
+        process = start(f"run = opened(); say('opened'); {ending}")
+        assert process.stdout.readline() == "opened\n"
+        process.stdout.readline()
+        drive(BLOCKING.store(here.check_owner("r")))
+
+
+def test_a_stopped_owner_wakes_up_fenced_off(here, owner):
+    assert ask(owner, "before") == "written"
+    os.kill(owner.pid, signal.SIGSTOP)
+    with pytest.raises(RunHeld):
+        take(here)
+    run, seconds = take(here, take_over=True)
+    assert seconds < 1.0
+    os.kill(owner.pid, signal.SIGCONT)
+    said = ask(owner, "after")
+    assert said.startswith("refused run 'r', step 'after': this kernel no longer owns the run")
+    assert f"process {os.getpid()}" in said
+    assert set(run.history) == {"before"}
+    assert rows(here.location, "SELECT step_id FROM steps") == [("before",)]
+
+
+def test_a_dead_owner_whose_forked_child_lives_on_is_dead(here, start):
+    process = start("""
+run = opened()
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+say(child)
+time.sleep(60)
+""")
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(RunHeld):
+            take(here)
+        process.kill()
+        process.wait()
+        os.kill(child, 0)
+        _, seconds = take(here)
+        assert seconds < 1.0
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_that_ends_takes_nothing_along(here, start):
+    process = start("""
+from durable_nb.stores import open_journal
+run = opened()
+child = os.fork()
+if child == 0:
+    run.journal._sessions.end()
+    run.journal._database.release()
+    sys.exit()
+os.waitpid(child, 0)
+say("ended")
+time.sleep(60)
+""")
+    assert process.stdout.readline() == "ended\n"
+    with pytest.raises(RunHeld):
+        take(here)
+
+
+def test_an_owner_from_before_the_last_boot_is_dead(here, start):
+    process = start("opened(); say('opened'); time.sleep(60)", DURABLE_NB_BOOT_ID="the boot before")
+    process.stdout.readline()
+    _, seconds = take(here)
+    assert seconds < 1.0
+
+
+FAST = "settings.HEARTBEAT = 0.2; settings.OWNER_SILENT = 4.0\n"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(settings, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(settings, "OWNER_SILENT", 4.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+def test_on_another_host_the_heartbeat_tells(here, start, impatient):
+    process = start(FAST + "opened(); say('opened'); time.sleep(60)", DURABLE_NB_HOST="far-away")
+    process.stdout.readline()
+    with pytest.raises(RunHeld, match="on far-away"):
+        take(here)
+    process.kill()
+    process.wait()
+    _, seconds = take(here)
+    assert 4.0 <= seconds < 9.0
+
+
+@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, impatient):
+    body = "run = opened(); say('opened'); time.sleep(0.7); drive(run.mark(RunStatus.DONE, BLOCKING))"
+    imports = "from durable_nb.records import RunStatus\nsettings.HEARTBEAT = 60.0\n"
+    process = start(f"{imports}{body}; time.sleep(60)", DURABLE_NB_HOST="far-away")
+    process.stdout.readline()
+    run, seconds = take(here)
+    assert run.run.passes == 2
+    assert seconds < 3.0
+
+
+@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+def test_a_cell_that_blocks_its_loop_does_not_stop_the_heart(here, start, impatient):
+    body = (
+        "import asyncio\nasync def cell():\n    opened(); say('opened'); time.sleep(60)\nasyncio.run(cell())"
+    )
+    process = start(FAST + body, DURABLE_NB_HOST="far-away")
+    process.stdout.readline()
+    with pytest.raises(RunHeld):
+        take(here)
+
+
+def test_the_heart_takes_back_a_lock_that_was_lost(here, start):
+    process = start(FAST + "opened(); open('runs.db.lock').close(); say('opened'); time.sleep(60)")
+    process.stdout.readline()
+    time.sleep(1.0)
+    with pytest.raises(RunHeld):
+        take(here)
+
+
+RACER = """
+drive(BLOCKING.store(open_journal("runs.db").setup()))
+say("ready")
+sys.stdin.readline()
+try:
+    opened()
+    say("mine", os.getpid())
+except RunHeld as error:
+    say("held", error)
+sys.stdin.readline()
+"""
+
+
+def test_of_many_who_race_for_a_dead_owners_run_one_gets_it(here, start, owner):
+    owner.kill()
+    owner.wait()
+    racers = [start(RACER) for _ in range(6)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6
+    for racer in racers:
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    said = [racer.stdout.readline() for racer in racers]
+    (winner,) = [line.split()[1] for line in said if line.startswith("mine")]
+    others = [line for line in said if not line.startswith("mine")]
+    assert all(f"process {winner} on " in line for line in others)
+    assert rows(here.location, "SELECT epoch FROM runs") == [(2,)]
+
+
+def test_the_heart_beats_beside_the_commits_that_are_counted(here, impatient):
+    run, _ = take(here)
+    commits = here.commits
+    time.sleep(1.0)
+    ((beat,),) = rows(here.location, "SELECT beat FROM sessions")
+    assert beat >= 2
+    assert here.commits == commits
+    drive(run.mark(RunStatus.DONE, BLOCKING))
+    time.sleep(0.4)
+    quiet = rows(here.location, "SELECT beat FROM sessions")
+    time.sleep(0.6)
+    assert rows(here.location, "SELECT beat FROM sessions") == quiet
+
+
+def test_sessions_of_the_dead_are_forgotten(here, start):
+    for number in range(3):
+        process = start(f"opened('r{number}')")
+        process.wait()
+    take(here)
+    assert rows(here.location, "SELECT pid FROM sessions") == [(os.getpid(),)]
+
+
+def test_a_look_at_a_lock_never_takes_it(tmp_path):
+    lock = LockFile.shared(tmp_path / "a.lock")
+    assert lock.claim(7)
+    assert not lock.claim(7)
+    assert lock.is_taken(7)
+    assert not lock.is_taken(8)
+    lock.unclaim(7)
+    assert not lock.is_taken(7)
+    lock.release()
+
+
+def test_a_workflow_takes_over_when_told(tmp_path, owner):
+    with Workflow("shop", db=tmp_path / "runs.db") as wf:
+
+        @wf.workflow
+        def main():
+            return wf.task(lambda: 1, name="one")()
+
+        with pytest.raises(RunHeld):
+            main.run("r")
+        assert main.run("r", take_over=True) == 1
+    assert ask(owner, "late").startswith("refused")
+
+
+FIGHTER = """
+log, tries, written = open(f"acknowledged-{sys.argv[1]}", "w"), 0, 0
+run = opened(take_over=True)
+while written < 60:
+    tries += 1  # each try under a name of its own: what was refused must not be there either
+    try:
+        put(run, f"{sys.argv[1]}-{tries}")
+    except RunHeld:
+        time.sleep(0.02)
+        run = opened(take_over=True)
+        continue
+    print(f"{sys.argv[1]}-{tries}", file=log, flush=True)
+    written += 1
+    if written % 7 == 0:
+        run = opened(take_over=True)
+say(tries)
+"""
+
+
+def test_6_processes_take_a_run_from_each_other_and_lose_nothing(tmp_path, here, start):
+    processes = [start(FIGHTER, name) for name in range(6)]
+    tries = [int(process.stdout.readline()) for process in processes]
+    assert all(process.wait(timeout=10) == 0 for process in processes)
+    acknowledged = [(tmp_path / f"acknowledged-{name}").read_text().split() for name in range(6)]
+    assert [len(lines) for lines in acknowledged] == [60] * 6
+    found = [step for (step,) in rows(here.location, "SELECT step_id FROM steps")]
+    assert sorted(found) == sorted(line for lines in acknowledged for line in lines)
+    assert sum(tries) > 360  # somebody was refused: they did take it from each other
+    ((epoch,),) = rows(here.location, "SELECT epoch FROM runs")
+    assert epoch >= 6 * 9

@@ -1,0 +1,69 @@
+"""Two kernels on one run: the second is told, a dead one is replaced, a stopped one wakes up fenced off."""
+
+import os
+import signal
+import time
+
+import pytest
+
+OPEN = "%load_ext durable_nb\n%durable_workflow shared --db runs.db"
+TAKE = "%load_ext durable_nb\n%durable_workflow shared --db runs.db --take-over"
+STEP = "%%durable_step {0}\nprint('body of {0}')\n{0} = 1"
+
+
+@pytest.fixture
+def kernels(kernel_factory):
+    """Two kernels in one directory, the first with the run open and one step finished."""
+    first, second = kernel_factory(), kernel_factory()
+    assert first.run(OPEN).status == "ok"
+    assert first.run(STEP.format("load")).status == "ok"
+    return first, second
+
+
+def pid(kernel):
+    return kernel.manager.provisioner.process.pid
+
+
+def timed(kernel, code):
+    began = time.monotonic()
+    cell = kernel.run(code)
+    return cell, time.monotonic() - began
+
+
+def test_the_second_kernel_is_told_who_has_it(kernels):
+    first, second = kernels
+    second.run("%load_ext durable_nb")
+    cell, seconds = timed(second, OPEN)
+    assert seconds < 1.0
+    assert "RunHeld" in cell.stderr + (cell.error or "")
+    assert f"process {pid(first)} on " in cell.stderr + (cell.error or "")
+    assert "%durable_workflow shared --take-over" in cell.stderr + (cell.error or "")
+    assert first.run(STEP.format("clean")).text == "body of clean\n"
+
+
+def test_a_killed_kernel_is_replaced_at_once(kernels):
+    first, second = kernels
+    second.run("%load_ext durable_nb")
+    first.sigkill()
+    cell, seconds = timed(second, OPEN)
+    assert (cell.status, cell.error) == ("ok", None)
+    assert seconds < 1.0
+    assert second.run(STEP.format("load") + "\nload").status == "ok"
+
+
+def test_a_stopped_kernel_wakes_up_fenced_off(kernels):
+    first, second = kernels
+    second.run("%load_ext durable_nb")
+    os.kill(pid(first), signal.SIGSTOP)
+    try:
+        assert "RunHeld" in (lambda cell: cell.stderr + (cell.error or ""))(second.run(OPEN))
+        cell, seconds = timed(second, TAKE)
+        assert cell.status == "ok"
+        assert seconds < 1.0
+    finally:
+        os.kill(pid(first), signal.SIGCONT)
+    refused = first.run(STEP.format("late"))
+    said = refused.stderr + (refused.error or "")
+    assert "no longer owns the run" in said
+    assert f"process {pid(second)} on " in said
+    assert second.run(STEP.format("late")).text == "body of late\n"
