@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from durable_nb.backoff import BackoffStrategy, constant, exponential, linear
+from durable_nb.context import RunContext
 from durable_nb.errors import DurableError
 from durable_nb.stores import Store
-from durable_nb.workflow import NOTEBOOK, RunContext, Workflow
+from durable_nb.workflow import NOTEBOOK, Workflow
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

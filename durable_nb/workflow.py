@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import resolving, scopes, settings, signals
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["NOTEBOOK", "RunContext", "SyncFace", "Workflow"]
+__all__ = ["NOTEBOOK", "SyncFace", "Workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -281,42 +280,6 @@ class Workflow:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
         run = here or await resolving.recorded_run(self.journal, run_id, colour)
         await resolving.resolve(run, step_id, answer, value, colour)
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """The run that code is part of.
-
-    Attributes:
-        run_id: Its id.
-        workflow_id: What it is filed under.
-        store: Where it is kept.
-
-    Example:
-        >>> async def log_run() -> None:
-        ...     print(RunContext.current().run_id)
-    """
-
-    run_id: str
-    workflow_id: str
-    store: Journal
-    _scope: scopes.Scope
-
-    @classmethod
-    def current(cls) -> RunContext:
-        """The context of the run that the caller is in.
-
-        Raises:
-            NoOpenRun: It is in none.
-        """
-        scope = scopes.current()
-        if scope is None:
-            raise NoOpenRun("this code is not part of a run", remedy="Call it in a @wf.workflow.")
-        return cls(scope.run.run_id, scope.run.run.workflow, scope.run.journal, scope)
-
-    def next_step_id(self, name: str) -> str:
-        """Take the next id of a step of that name, as a call would."""
-        return self._scope.step_id(name, "")
 
 
 class SyncFace:
