@@ -48,9 +48,9 @@ def force_replay(request, monkeypatch):
                 await asyncio.sleep(0)
         return step
 
-    async def pass_again(function, opening, body, colour, *, fresh):
+    async def pass_again(function, opening, body, colour, **options):
         wrapped = _async_passes(body) if function.is_async else _sync_passes(body)
-        return await run_pass(function, opening, wrapped, colour, fresh=fresh)
+        return await run_pass(function, opening, wrapped, colour, **options)
 
     monkeypatch.setattr(engine.OpenRun, "_record", record_and_leave)
     monkeypatch.setattr(WorkflowFunction, "_pass", pass_again)
@@ -68,6 +68,8 @@ def _async_passes(body):
                 if run.current_pass is not None or asyncio.current_task().cancelling():
                     task.cancel()
                     raise
+                while run.claims:  # gather does not wait for the siblings of the one that was cancelled first
+                    await asyncio.sleep(0.001)
 
     return passes
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import resolving, settings
 from durable_nb.entry import check_run_id
-from durable_nb.errors import NoOpenRun, StepChanged
+from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook import frontend
 from durable_nb.opening import open_run
@@ -64,7 +64,8 @@ class Session:
         opening = Run(check_run_id(run_id), name or self.workflow.name)
         run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
-            self.leave(RunStatus.INTERRUPTED)
+            with suppress(RunHeld):  # taken over meanwhile: how it goes on is said elsewhere
+                self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)
         self.run = run
         self._cells.clear()

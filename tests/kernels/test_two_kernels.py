@@ -67,3 +67,5 @@ def test_a_stopped_kernel_wakes_up_fenced_off(kernels):
     assert "no longer owns the run" in said
     assert f"process {pid(second)} on " in said
     assert second.run(STEP.format("late")).text == "body of late\n"
+    assert first.run("%durable_workflow another").error is None
+    assert first.run(STEP.format("late")).text == "body of late\n"
