@@ -68,6 +68,8 @@ def _async_passes(body):
                 if run.current_pass is not None or asyncio.current_task().cancelling():
                     task.cancel()
                     raise
+                while run.claims:  # gather does not wait for the siblings of the one that was cancelled first
+                    await asyncio.sleep(0.001)
 
     return passes
 
