@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -27,6 +27,10 @@ __all__ = ["CellReport", "CellState", "Report", "plan", "run_notebook"]
 STEP_MAGIC = "%%durable_step"
 METADATA = "durable_nb"
 STARTUP_TIMEOUT = 60
+STARTS = 3
+PORT_TAKEN = "Address already in use"
+"""A kernel's ports are chosen before it binds them: on a busy machine somebody else can come in between."""
+
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 """The debugger, imported by every kernel, otherwise warns about frozen modules."""
 
@@ -141,8 +145,8 @@ async def run_notebook(
     """
     notebook = _read(path)
     started = time.monotonic()
-    client = _client(notebook, kernel_name, timeout)
-    async with _kernel(client, cwd, env):
+    client = _client(notebook, timeout)
+    async with _kernel(client, kernel_name, cwd, env):
         pid = getattr(client.km.provisioner, "pid", None)
         if on_kernel is not None:
             on_kernel(pid)
@@ -253,16 +257,16 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(argv=argv, display_name=kernel_name, language="python")
 
 
-def _client(notebook: Any, kernel_name: str | None, timeout: float | None) -> Any:
-    if kernel_name is None:
-        manager = AsyncKernelManager(kernel_spec_manager=_ThisPython())
-    else:
-        _check_kernel(kernel_name)
-        manager = AsyncKernelManager(kernel_name=kernel_name)
+def _client(notebook: Any, timeout: float | None) -> Any:
     # Its own `timeout` takes whole seconds alone.
-    return NotebookClient(
-        notebook, km=manager, timeout_func=lambda _cell: timeout, startup_timeout=STARTUP_TIMEOUT
-    )
+    return NotebookClient(notebook, timeout_func=lambda _cell: timeout, startup_timeout=STARTUP_TIMEOUT)
+
+
+def _manager(kernel_name: str | None) -> AsyncKernelManager:
+    if kernel_name is None:
+        return AsyncKernelManager(kernel_spec_manager=_ThisPython())
+    _check_kernel(kernel_name)
+    return AsyncKernelManager(kernel_name=kernel_name)
 
 
 def _check_kernel(name: str) -> None:
@@ -274,26 +278,34 @@ def _check_kernel(name: str) -> None:
 
 @asynccontextmanager
 async def _kernel(
-    client: Any, cwd: str | os.PathLike[str], env: Mapping[str, str] | None
+    client: Any, kernel_name: str | None, cwd: str | os.PathLike[str], env: Mapping[str, str] | None
 ) -> AsyncIterator[None]:
     """A kernel that is ready inside, and gone afterwards."""
-    with tempfile.TemporaryFile() as stderr:
-        try:
-            environment = {**QUIET, **(os.environ if env is None else env)}
-            await _start(client, stderr, cwd=os.fspath(cwd), env=environment)
-            yield
-        finally:
-            await _end(client)
-
-
-async def _start(client: Any, stderr: IO[bytes], **where: Any) -> None:
+    environment = {**QUIET, **(os.environ if env is None else env)}
     try:
-        await client.async_start_new_kernel(stdout=stderr, stderr=stderr, **where)
-        await client.async_start_new_kernel_client()
-    except (RuntimeError, OSError) as error:
-        stderr.seek(0)
-        said = stderr.read().decode(errors="replace").strip().splitlines()
-        raise DurableError(f"the kernel did not start: {said[-1] if said else error}") from error
+        for start in range(1, STARTS + 1):
+            client.km = _manager(kernel_name)
+            if await _started(client, cwd=os.fspath(cwd), env=environment, last=start == STARTS):
+                break
+        yield
+    finally:
+        await _end(client)
+
+
+async def _started(client: Any, *, last: bool, **where: Any) -> bool:
+    """Start the kernel; False if another process took one of its ports meanwhile, and it may try again."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            await client.async_start_new_kernel(stdout=output, stderr=output, **where)
+            await client.async_start_new_kernel_client()
+        except (RuntimeError, OSError) as error:
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip()
+            if PORT_TAKEN in said and not last:
+                return False
+            reason = said.splitlines()[-1] if said else error
+            raise DurableError(f"the kernel did not start: {reason}") from error
+    return True
 
 
 async def _end(client: Any) -> None:

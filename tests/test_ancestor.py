@@ -292,6 +292,7 @@ async def test_a_return_that_cannot_be_saved_is_still_returned_and_the_run_is_do
     assert runs(db) == {"r": "done"}
 
 
+@pytest.mark.one_pass  # a failure is tried again in each pass
 async def test_a_failure_that_ended_the_run_is_tried_again_beside_calls_made_with_it(again):
     """Also one that fails before the calls beside it have begun."""
     ran = []

@@ -201,6 +201,33 @@ async def test_a_kernel_that_does_not_start_says_why(write, tmp_path):
     assert time.monotonic() - began < 20
 
 
+PORT_TAKEN = """
+import runpy, sys
+tried = open("tried", "a+")
+print("x", file=tried, flush=True)
+tried.seek(0)
+if len(tried.readlines()) <= {times}:
+    sys.exit("zmq.error.ZMQError: Address already in use")
+sys.path.remove({here!r})
+runpy.run_module("ipykernel_launcher", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_a_port_that_somebody_else_took_is_tried_again(times, write, tmp_path):
+    here = tmp_path / "first"
+    here.mkdir()
+    (here / "ipykernel_launcher.py").write_text(PORT_TAKEN.format(times=times, here=str(here)))
+    env = {**os.environ, "PYTHONPATH": str(here)}
+    running = run_notebook(write("1"), cwd=tmp_path, env=env)
+    if times == 2:
+        assert states(await running) == ["ran"]
+    else:
+        with pytest.raises(DurableError, match="Address already in use"):
+            await running
+    assert (tmp_path / "tried").read_text() == "x\n" * 3
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "cannot be read"), ("", "no notebook"), ("{}", "no notebook"), ("[1]", "no notebook")],
