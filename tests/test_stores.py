@@ -30,7 +30,7 @@ from durable_nb.stores.failures import translated
 from durable_nb.stores.lockfile import LockFile
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.sqlite import SqliteJournal
-from durable_nb.stores.testing import JournalContract, sample_step
+from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
 
 _made = []
 
@@ -82,7 +82,7 @@ asyncio.run(main())
 """
 
 
-class TestSqlite(JournalContract):
+class TestSqlite(JournalContract, LeaseContract):
     @pytest_asyncio.fixture
     async def journal(self, tmp_path):
         journal = made(tmp_path / "durable.db")

@@ -23,12 +23,13 @@ from durable_nb.stores.testing.steps import StepContract
 __all__ = ["JournalContract", "LeaseContract", "RunContract", "SignalContract", "StepContract", "sample_step"]
 
 
-class JournalContract(RunContract, StepContract, SignalContract, LeaseContract):
+class JournalContract(RunContract, StepContract, SignalContract):
     """All of it. Subclass it, and define the fixture ``journal``: one that is set up, and empty.
 
     Where the data outlives the object, define ``reopen`` too: it gives a coroutine function without arguments
-    that opens the same place anew. Where ``has_leases``, define ``rival``: it gives a coroutine function that
-    opens a run of that id in another process, which lives until the end of the test.
+    that opens the same place anew. Where ``has_leases``, take ``LeaseContract`` as a base too, and define
+    ``rival``: it gives a coroutine function that opens a run of that id in another process, which lives until
+    the end of the test.
 
     Example:
         >>> class TestMyJournal(JournalContract):

@@ -14,19 +14,14 @@ from durable_nb.stores.testing.samples import RUN, opened, read_steps, sample_st
 
 __all__ = ["LeaseContract", "Rival"]
 
-Rival = Callable[[str], Awaitable[None]] | None
+Rival = Callable[[str], Awaitable[None]]
 """What the fixture ``rival`` gives: it opens a run in another process, which goes on living."""
 
 
 class LeaseContract:
-    """What a journal does with runs of other living processes."""
+    """What a journal does with runs of other living processes. Define the fixture ``rival``."""
 
     pytestmark = pytest.mark.asyncio
-
-    @pytest.fixture
-    def rival(self) -> Rival:
-        """A coroutine function that opens a run in another, living process; None where there is none."""
-        return None
 
     @pytest.mark.parametrize("status", [RunStatus.RUNNING, RunStatus.WAITING])
     async def test_ones_own_run_is_opened_again(self, journal: Journal, status: RunStatus) -> None:
@@ -77,6 +72,5 @@ class LeaseContract:
         assert (await opened(journal, "r/2")).passes == 1
 
     async def _rivalled(self, journal: Journal, rival: Rival) -> None:
-        if not journal.has_leases or rival is None:
-            pytest.skip("this journal knows one process only")
+        assert journal.has_leases
         await rival("r/1")
