@@ -204,6 +204,7 @@ async def _mark_cancelled(journal: Journal, run_id: str) -> bool:
     if known.status in (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED):
         return False
     # Under the next epoch, so that another process which has it open is fenced off.
-    opened = await journal.open_run(replace(known, status=RunStatus.CANCELLED, owner=this_process()))
+    opening = replace(known, status=RunStatus.CANCELLED, owner=this_process())
+    opened = await journal.open_run(opening, take_over=True)
     await journal.finish_run(opened.run)
     return True
