@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["open_run", "this_process"]
+__all__ = ["check_same", "open_run", "this_process"]
 
 
 async def open_run(
@@ -65,7 +65,7 @@ async def _open_run(
             await journal.check_owner(known.run_id)
         await journal.rename_run(known.run_id, f"{known.run_id}~{known.epoch}")
     elif known is not None:
-        _check_same(known, opening)
+        check_same(known, opening)
     now = time.time()
     opening = replace(
         opening,
@@ -85,7 +85,12 @@ def this_process() -> str:
     return f"process {os.getpid()} on {machine().host}"
 
 
-def _check_same(known: Run, opening: Run) -> None:
+def check_same(known: Run, opening: Run) -> None:
+    """Refuse a run id that is on record for another workflow, or with other arguments.
+
+    Raises:
+        RunChanged: With the difference.
+    """
     remedy = "Use another run id, or start this one over: fresh=True (in a notebook: --fresh)."
     if known.workflow not in ("", opening.workflow):  # empty: somebody filled its store beforehand
         raise RunChanged(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import scopes
 from durable_nb.errors import RunHeld
 from durable_nb.loop import AWAITING, check_process
-from durable_nb.opening import _check_same, this_process
+from durable_nb.opening import check_same, this_process
 from durable_nb.records import RunStatus
 from durable_nb.stores.base import unknown_run
 
@@ -146,7 +146,7 @@ def _caller() -> Pass | None:
 
 
 def _check_joining(known: Pass, opening: Run, caller: Pass | None, *, blocking: bool, fresh: bool) -> None:
-    _check_same(known.opening, opening)
+    check_same(known.opening, opening)
     inside = caller is not None and known.leads_to(caller)
     if inside or (blocking and known.thread == threading.get_ident()):
         raise RunHeld(

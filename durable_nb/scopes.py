@@ -116,10 +116,6 @@ class Scope:
         kind = CellScope if isinstance(self, CellScope) else Scope
         return kind(self.run, f"{self.path}{BRANCH}{self._branches - 1}/")
 
-    def inside(self, step_id: str) -> Scope:
-        """The scope of the body of a step of this run."""
-        return Scope(self.run, f"{step_id}/")
-
     def _counted(self, key: str) -> str:
         # setdefault and next are atomic: threads may count in one scope.
         before = next(self._counts.setdefault(key, itertools.count()))
