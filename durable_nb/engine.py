@@ -226,7 +226,10 @@ class OpenRun:
     async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
         """Commit where the run stands: how it ended, that it waits or was left."""
         run = replace(self.run, status=status, updated_at=time.time())
-        await colour.store(self._mark(run, result))
+        # To the end: a process that ends right after an interrupt would leave the run as it was.
+        _, cancelled = await colour.settled(self._mark(run, result))
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _mark(self, run: Run, result: Payload | None) -> None:
         stored = await spill(self.journal.blobs, result) if result else None

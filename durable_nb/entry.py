@@ -8,6 +8,7 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import codec, fingerprint, passes, scopes
@@ -199,7 +200,8 @@ def _result(run: OpenRun, value: Any) -> Payload | None:
 async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> None:
     """Record how a run ended; where that fails too, the error that ended it is still the one to see."""
     try:
-        await run.mark(_status_after(error), colour, codec.encode_failure(error))
+        with suppress(asyncio.CancelledError):  # asked once more to end: it is on record, and ending
+            await run.mark(_status_after(error), colour, codec.encode_failure(error))
     except DurableError as second:
         error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")
 
