@@ -9,7 +9,9 @@ __all__ = [
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
     "DB",
+    "EXIT_GRACE",
     "HEARTBEAT",
+    "INTERRUPT_GRACE",
     "JOURNAL_SIZE_LIMIT",
     "LOCK_POLL",
     "LONGEST_NAME",
@@ -54,6 +56,12 @@ HEARTBEAT: Final = 5.0
 
 OWNER_SILENT: Final = 30.0
 """Seconds without a sign of life after which the owner on another host is dead: longer than a stall."""
+
+INTERRUPT_GRACE: Final = 0.8
+"""Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
+
+EXIT_GRACE: Final = 10.0
+"""Seconds that the end of the process waits for such commits: a terminal that is closed waits no longer."""
 
 LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""

@@ -134,9 +134,9 @@ class StoreJournal(Journal):
             error = str(codec.decode_failure(run.result))
             await self._asked(self._store.mark_run_failed(run.run_id, error))
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps ``reset``."""
-        steps = [step for step_id in step_ids if (step := await self.get_step(run_id, step_id))]
+        steps = [step for step_id in step_ids if (step := await self.get_step(run.run_id, step_id))]
         for step in steps:
             await self.put_step(replace(step, status=StepStatus.RESET))
         return len(steps)

@@ -117,10 +117,11 @@ class MemoryJournal(Journal):
             known, status=run.status, result=run.result, updated_at=run.updated_at
         )
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were."""
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
         self._check_open()
-        steps = self._steps.get(run_id, {})
+        self._check_epoch(run.run_id, run.epoch)
+        steps = self._steps.get(run.run_id, {})
         found = set(step_ids) & steps.keys()
         for step_id in found:
             steps[step_id] = replace(steps[step_id], status=StepStatus.RESET)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import aiosqlite
 
 from durable_nb import settings
 from durable_nb.blobs import BlobFolder, Blobs
-from durable_nb.errors import InvalidOption, StoreUnavailable
+from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
 from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step
 from durable_nb.stores import schema
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
@@ -55,7 +55,9 @@ _PUT_STEP = f"""
 _FINISH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
-_RESET_STEP = "UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ?"
+_IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
+_RESET_STEP = f"""
+    UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"""
 _PUT_SIGNAL = f"""
     INSERT INTO signals ({SIGNAL}) VALUES ({_marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
@@ -173,13 +175,18 @@ class SqliteJournal(Journal):
                 (_GET_RUN, (run_id,)),
                 (_GET_STEPS, (run_id,)),
             )
-        self._sessions.hold(run_id)
+        opened = schema.read_run(run.rows[0])
+        self._sessions.hold(opened)
         self.selects += 1
-        return RunSnapshot(schema.read_run(run.rows[0]), tuple(map(schema.read_step, steps.rows)))
+        return RunSnapshot(opened, tuple(map(schema.read_step, steps.rows)))
 
     async def check_owner(self, run_id: str) -> None:
         """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
         await self._sessions.free_epoch(run_id)
+
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
+        """Have the owner of a run told with the next sign of life if somebody else has opened it."""
+        self._sessions.watch(run, lost)
 
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
@@ -230,13 +237,17 @@ class SqliteJournal(Journal):
         values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
         (finished,) = await self._write((_FINISH_RUN, values))
         if run.status not in _OWNED or not finished.changed:
-            self._sessions.let_go(run.run_id)
+            self._sessions.let_go(run)
         if not finished.changed:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were."""
-        reset = await self._write(*((_RESET_STEP, (run_id, step_id)) for step_id in set(step_ids)))
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
+        ours = run.run_id, run.epoch
+        steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
+        held, *reset = await self._write((_IS_OURS, ours), *steps)
+        if not held.rows:
+            raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
 
     async def put_signal(self, signal: Signal) -> bool:

@@ -40,7 +40,7 @@ class RunContract:
             lambda: journal.put_step(sample_step(run)),
             lambda: journal.get_step("r/1", "load"),
             lambda: journal.finish_run(run),
-            lambda: journal.reset_steps("r/1", ["load"]),
+            lambda: journal.reset_steps(RUN, ["load"]),
             lambda: journal.put_signal(Signal("r/1", "go", JSON)),
             lambda: journal.get_signal("r/1", "go"),
         ]
