@@ -26,8 +26,8 @@ __all__ = ["AWAITING", "BLOCKING", "LEFT", "Colour", "catch_up", "check_process"
 
 T = TypeVar("T")
 
-Undo: TypeAlias = "Callable[[T, BaseException], Coroutine[Any, Any, None]]"
-"""What follows on the loop thread, once the work is done, if its caller has gone by this exception."""
+Undo: TypeAlias = "Callable[[Future[T], BaseException], Coroutine[Any, Any, None]]"
+"""What is to be done on the loop thread, with what the work gives, once its caller has gone by an exception."""
 
 LEFT: Final[set[Future[Any]]] = set()
 """What goes on without its caller, who was interrupted or cancelled and could not wait for its end."""
@@ -97,10 +97,6 @@ async def _after(earlier: tuple[Future[Any], ...], work: Coroutine[Any, Any, T])
     return await work
 
 
-async def _undone(future: Future[T], undo: Undo[T], reason: BaseException) -> None:
-    await undo(await asyncio.wrap_future(future), reason)
-
-
 def _leave(future: Future[Any]) -> float:
     """Note that something goes on without its caller; gives for how long to wait for it all the same."""
     patience = 0.0 if LEFT else settings.INTERRUPT_GRACE
@@ -161,7 +157,7 @@ class _Awaiting:
         try:
             return await self._result(future)
         except asyncio.CancelledError as reason:
-            await self._wait_a_little(submit(_undone(future, undo, reason)) if undo else future)
+            await self._wait_a_little(submit(undo(future, reason)) if undo else future)
             raise
 
     async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
@@ -200,7 +196,7 @@ class _Blocking:
         try:
             return future.result()
         except KeyboardInterrupt as reason:
-            self._wait_a_little(submit(_undone(future, undo, reason)) if undo else future)
+            self._wait_a_little(submit(undo(future, reason)) if undo else future)
             raise
 
     async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:

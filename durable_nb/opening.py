@@ -8,7 +8,7 @@ import platform
 import time
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint, interrupts
 from durable_nb.engine import OpenRun
@@ -19,6 +19,9 @@ from durable_nb.records import Run, RunStatus
 from durable_nb.stores.machine import machine
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from concurrent.futures import Future
+
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
@@ -84,8 +87,14 @@ async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_o
     return run
 
 
-async def _left(run: OpenRun, reason: BaseException) -> None:
-    await run.marked(status_after(reason))
+def _left(opened: Future[OpenRun], reason: BaseException) -> Coroutine[Any, Any, None]:
+    status = status_after(reason)  # asked now: whether it was an interrupt is forgotten with the pass
+
+    async def mark() -> None:
+        run = await asyncio.wrap_future(opened)
+        await run.marked(status)
+
+    return mark()
 
 
 def status_after(reason: BaseException) -> RunStatus:
