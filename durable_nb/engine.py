@@ -213,6 +213,10 @@ class OpenRun:
             hit("step.started")
         return Begun(call, decision, step)
 
+    async def note_started(self, begun: Begun, colour: Colour) -> None:
+        """Commit that a step has begun, which need not be known, so that others can look it up."""
+        await colour.store(self._commit(begun.step))
+
     async def _look_up(self, step_id: str, colour: Colour) -> None:
         step = await colour.store(self.journal.get_step(self.run_id, step_id))
         if step is not None:

@@ -27,7 +27,7 @@ __all__ = ["AWAITING", "BLOCKING", "LEFT", "Colour", "catch_up", "check_process"
 T = TypeVar("T")
 
 Undo: TypeAlias = "Callable[[Future[T], BaseException], Coroutine[Any, Any, None]]"
-"""What is to be done on the loop thread, with what the work gives, once its caller has gone by an exception."""
+"""What is to be done on the loop thread with the outcome, once the caller has gone by an exception."""
 
 LEFT: Final[set[Future[Any]]] = set()
 """What goes on without its caller, who was interrupted or cancelled and could not wait for its end."""

@@ -188,6 +188,23 @@ class Step:
         """How long the recorded execution took, in seconds."""
         return max(0.0, self.finished_at - self.started_at) if self.finished_at else 0.0
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it records a signal that was asked for and has not come."""
+        return self.kind is StepKind.SIGNAL and self.status is StepStatus.STARTED
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        done: How many of its steps are done.
+        waits_for: The steps that record signals it has asked for and not got.
+    """
+
+    done: int = 0
+    waits_for: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:

@@ -69,6 +69,8 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
     step = await find_step(run, step_id, colour)
     if step_id in run.claims:
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
+    if step.is_awaited:
+        raise _not_in_doubt(step, "it waits for a signal", "Deliver that: wf.sync.complete(RUN_ID, NAME, …).")
     if answer == "rerun":
         # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
         again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]

@@ -57,6 +57,7 @@ async def wait(run: OpenRun, step_id: str, name: str, poll: float, colour: Colou
 async def _first_delivery(run: OpenRun, begun: Begun, name: str, poll: float, colour: Colour) -> Any:
     signal = await colour.store(run.journal.get_signal(run.run_id, name))
     if signal is None:
+        await run.note_started(begun, colour)
         await run.mark(RunStatus.WAITING, colour)
         while signal is None:
             await colour.sleep(poll)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     ("codec", "fingerprint", "blobs", "deadline", "interrupts", "loop", "stores"),
-    ("refusals", "engine", "opening", "leases", "signals", "resolving"),
+    ("refusals", "engine", "opening", "leases", "standing", "signals", "resolving"),
     ("scopes", "context", "attempts", "tasks", "passes", "entry", "workflow", "executors"),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

@@ -84,6 +84,19 @@ def _step_parser() -> _Parser:
     return parser
 
 
+def _runs_parser() -> _Parser:
+    parser = _Parser("%durable_runs")
+    parser.add_argument("--db", metavar="URL")
+    return parser
+
+
+def _status_parser() -> _Parser:
+    parser = _Parser("%durable_status")
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
+    parser.add_argument("--db", metavar="URL")
+    return parser
+
+
 def _reset_parser() -> _Parser:
     parser = _Parser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
@@ -223,6 +236,18 @@ class DurableMagics:
         became = {"rerun": "will run again", "value": f"is done, and gave {value!r}", "fail": "is given up"}
         print(f"step {options.step!r} {became[options.answer]}")  # noqa: T201 - a magic's answer
 
+    def durable_runs(self, line: str) -> None:
+        """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
+        options = _runs_parser().parse_line(line)
+        with one_line_errors():
+            view.show_tables(self.session.badge, [self.session.runs(options.db)])
+
+    def durable_status(self, line: str) -> None:
+        """Show where a run stands, by default the open one: ``%durable_status [RUN_ID] [--db URL]``."""
+        options = _status_parser().parse_line(line)
+        with one_line_errors():
+            view.show_tables(self.session.badge, self.session.status(options.run_id, options.db))
+
     def _say_where_it_stands(self) -> None:
         run = self.session.require_run()
         count = len(self.session.finished())
@@ -256,6 +281,8 @@ def load(shell: Any) -> None:
         magics.durable_workflow,
         magics.durable_reset,
         magics.durable_resolve,
+        magics.durable_runs,
+        magics.durable_status,
     )
     for magic in line_magics:
         shell.register_magic_function(magic, "line")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from IPython.display import display
 
 from durable_nb.errors import InvalidOption
+from durable_nb.standing import Table
 
-__all__ = ["BADGES", "show_cell", "show_run", "spell"]
+__all__ = ["BADGES", "show_cell", "show_run", "show_tables", "spell"]
 
 BADGES = ("full", "plain", "off")
 # JupyterLab's own variables make the line follow its theme; elsewhere the second value counts.
@@ -78,6 +79,22 @@ def show_cell(
 def show_run(badge: str, *, run: str, text: str) -> None:
     """Show the line of a run that was opened, or where it stands."""
     _show(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
+
+
+def show_tables(badge: str, tables: Sequence[Table]) -> None:
+    """Show what somebody asked for, whatever the badge; a plain one leaves out what is another every time."""
+    bundle = {"text/plain": "\n\n".join(map(str, tables))}
+    if badge == "full":
+        bundle["text/html"] = "".join(map(_html_table, tables))
+    else:
+        bundle["text/plain"] = "\n\n".join(str(table.lasting()) for table in tables)
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in table.headings)
+    rows = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in table.rows)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def check_badge(badge: str) -> str:

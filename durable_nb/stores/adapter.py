@@ -7,13 +7,23 @@ import base64
 import dataclasses
 import warnings
 import weakref
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
-from durable_nb.records import Payload, Run, RunSnapshot, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.records import (
+    Payload,
+    Progress,
+    Run,
+    RunSnapshot,
+    RunStatus,
+    Signal,
+    Step,
+    StepKind,
+    StepStatus,
+)
 from durable_nb.stores.base import Journal, Store, reopened
 
 __all__ = ["StoreJournal"]
@@ -101,6 +111,10 @@ class StoreJournal(Journal):
         return RunSnapshot(run, await self._steps(run_id)) if run else None
 
     async def list_runs(self) -> Sequence[Run]:
+        """Refused: such a store cannot list."""
+        raise self._cannot("list its runs")
+
+    async def progress(self) -> Mapping[str, Progress]:
         """Refused: such a store cannot list."""
         raise self._cannot("list its runs")
 

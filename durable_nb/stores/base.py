@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
-from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step
 
 __all__ = ["Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
 
@@ -35,6 +35,11 @@ class Journal(ABC):
     @abstractmethod
     def location(self) -> str:
         """Where the data is, for people: a resolved path or a URL without its password."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to look at before ``setup`` creates it."""
+        return True
 
     @property
     @abstractmethod
@@ -91,6 +96,10 @@ class Journal(ABC):
     @abstractmethod
     async def list_runs(self) -> Sequence[Run]:
         """All runs, the one with the latest ``updated_at`` first."""
+
+    @abstractmethod
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come; runs without steps may be left out."""
 
     @abstractmethod
     async def rename_run(self, run_id: str, new_id: str) -> None:

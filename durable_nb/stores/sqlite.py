@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import aiosqlite
 from durable_nb import settings
 from durable_nb.blobs import BlobFolder, Blobs
 from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
-from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step
 from durable_nb.stores import schema
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
 from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
@@ -122,6 +122,11 @@ class SqliteJournal(Journal):
         return str(self._database.path)
 
     @property
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        return self._database.path.exists()
+
+    @property
     def blobs(self) -> Blobs:
         """Where large payloads are kept: ``<path>.blobs``."""
         return self._blobs
@@ -209,6 +214,11 @@ class SqliteJournal(Journal):
         """All runs, the one with the latest ``updated_at`` first."""
         (runs,) = await self._read((_LIST_RUNS, ()))
         return [schema.read_run(row) for row in runs.rows]
+
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come."""
+        done, awaited = await self._read(*((sql, ()) for sql in schema.PROGRESS))
+        return schema.read_progress(done.rows, awaited.rows)
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
         """Set a run, its steps and its signals aside under another id."""
