@@ -56,8 +56,7 @@ _FINISH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
 _IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
-_RESET_STEP = f"""
-    UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"""
+_RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
 _PUT_SIGNAL = f"""
     INSERT INTO signals ({SIGNAL}) VALUES ({_marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
@@ -66,7 +65,6 @@ _RENAME_RUN = (
     "UPDATE signals SET run_id = ? WHERE run_id = ? AND changes() > 0",
     "UPDATE steps SET run_id = ? WHERE run_id = ?",
 )
-
 
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
