@@ -87,9 +87,9 @@ def test_given_up_it_fails(killed):
         restarted(killed)
     assert charged(killed) == 1
     edited = killed.run(f"{CHARGE} + 1")
-    assert "StepChanged: run 'shop', step 'charge': its code changed" in edited.error
-    assert "step_id=" not in edited.error
-    assert "%durable_workflow shop --fresh" in edited.error
+    assert "StepChanged: run 'shop', step 'charge': its code changed" in edited.reply["evalue"]
+    assert "step_id=" not in edited.reply["evalue"]
+    assert "%durable_workflow shop --fresh" in edited.reply["evalue"]
     assert killed.run("%durable_reset charge").status == "ok"
     assert killed.run(CHARGE).status == "ok"
     assert charged(killed) == 2

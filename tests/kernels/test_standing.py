@@ -48,7 +48,7 @@ def test_tables_of_runs_and_of_one_run(opened):
 def test_a_given_up_cell_runs_again_when_it_is_edited(opened):
     opened.run("%%durable_step load\n1 / 0")
     assert opened.run("%durable_resolve load fail").status == "ok"
-    assert "given up by hand" in opened.run("%%durable_step load\n1 / 0").error
+    assert "given up by hand" in opened.run("%%durable_step load\n1 / 0").reply["evalue"]
     edited = "%%durable_step load\nprint('edited')\nx = 1"
     assert opened.run(edited).text == "edited\n"
     assert opened.run(edited).text == "edited\n"

@@ -74,7 +74,8 @@ def test_a_stopped_kernel_wakes_up_fenced_off(kernels):
 def test_a_kernel_hears_that_its_run_was_taken_over(kernel_factory):
     """Within a heartbeat, without a durable call; the next one is refused before it has run anything."""
     first, second = kernel_factory(), kernel_factory()
-    assert first.run(f"from durable_nb import settings; settings.HEARTBEAT = 0.2\n{OPEN}").status == "ok"
+    opening = first.start(f"from durable_nb import settings; settings.HEARTBEAT = 0.2\n{OPEN}")
+    assert first.wait(opening).status == "ok"
     request = first.start("print('begun', flush=True)\nawait wf.signal('approval')")
     assert first.wait(request, until="begun") is None
     second.run("%load_ext durable_nb")
@@ -82,7 +83,9 @@ def test_a_kernel_hears_that_its_run_was_taken_over(kernel_factory):
     cell = first.wait(request)
     assert "RunHeld: run 'shared'" in cell.error
     assert f"it was opened again elsewhere (by process {pid(second)} on " in cell.error
-    assert "no longer owns the run" in cell.stderr + first.run("import time; time.sleep(0.3)").stderr
+    first.run("import time; time.sleep(0.3)")
+    said = first.wait(opening).stderr  # below the cell that opened the run, where its thread began
+    assert said.count("DurableNotice: run 'shared': this kernel no longer owns the run") == 1
     refused = first.run(STEP.format("late"))
     assert "no longer owns the run" in refused.stderr + (refused.error or "")
     assert "body of late" not in refused.text
