@@ -242,6 +242,7 @@ class OpenRun:
 
     async def reset(self, step_ids: list[str], colour: Colour) -> None:
         """Have steps run again at their next call; their old results stay until then."""
+        await loop.catch_up(colour)
         await colour.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = replace(self.history[step_id], status=StepStatus.RESET)

@@ -179,9 +179,10 @@ class WorkflowFunction(Generic[P, R]):
             raise
         except BaseException as error:
             current.over()
-            if run.held is not None and isinstance(error, asyncio.CancelledError):
+            if run.held is None:
+                await _mark_ended(run, error, colour)
+            elif isinstance(error, asyncio.CancelledError):
                 raise run.held from None
-            await _mark_ended(run, error, colour)
             raise
         finally:
             self.workflow.passes.remove(run.run_id)

@@ -89,7 +89,7 @@ async def catch_up(colour: Colour) -> None:
 
 async def _ended(futures: tuple[Future[Any], ...]) -> None:
     if futures:
-        await asyncio.wait([asyncio.wrap_future(future) for future in futures])
+        await asyncio.wait([_end_of(future) for future in futures])
 
 
 async def _after(earlier: tuple[Future[Any], ...], work: Coroutine[Any, Any, T]) -> T:

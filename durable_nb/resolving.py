@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import codec
 from durable_nb.engine import Begun, OpenRun
 from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, located
+from durable_nb.loop import catch_up
 from durable_nb.opening import this_process
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
 from durable_nb.stores.base import unknown_run
@@ -44,6 +45,7 @@ async def recorded_run(journal: Journal, run_id: str, colour: Colour) -> OpenRun
             raise unknown_run(run_id)
         return OpenRun(journal, snapshot.run, snapshot.steps)
 
+    await catch_up(colour)
     with located(run_id=run_id):
         return await colour.store(read())
 
@@ -66,6 +68,7 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
         StepNotSaved: The value cannot be saved.
     """
     _check(answer, value)
+    await catch_up(colour)
     step = await find_step(run, step_id, colour)
     if step_id in run.claims:
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")

@@ -118,7 +118,7 @@ class Sessions:
         self._run = run
         self._sid: int | None = None
         self._owned: dict[str, int] = {}
-        self._listeners: dict[tuple[str, int], Callable[[RunHeld], None]] = {}
+        self._listeners: dict[str, Callable[[RunHeld], None]] = {}
         self._silent: dict[str, tuple[Owner, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -181,13 +181,14 @@ class Sessions:
 
     def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
         """Note whom to tell when a run is somebody else's."""
-        self._listeners[run.run_id, run.epoch] = lost
+        if self._owned.get(run.run_id) == run.epoch:
+            self._listeners[run.run_id] = lost
 
     def let_go(self, run: Run) -> None:
         """Note that a run has ended, or is somebody else's now."""
-        self._listeners.pop((run.run_id, run.epoch), None)
         if self._owned.get(run.run_id) == run.epoch:  # a later pass of ours may have it
             del self._owned[run.run_id]
+            self._listeners.pop(run.run_id, None)
 
     def end(self) -> None:
         """End this journal's session; what it still owns may be taken by anybody."""
@@ -243,21 +244,21 @@ class Sessions:
         if self._database.lock is not None:
             # Whoever reads the lock file in this process, to copy it, drops our locks on it: take it again.
             self._database.lock.take(sid)
-        owned = json.dumps(list(self._owned))
-        work = Work(((_BEAT, (time.time(), sid)), (_STANDING, (owned,))))
+        owned = dict(self._owned)
+        work = Work(((_BEAT, (time.time(), sid)), (_STANDING, (json.dumps(list(owned)),))))
         await self._run(APART, [work])
         if work.error is None:
-            self._tell_losers(work.outcomes[1].rows)
+            self._tell_losers(owned, work.outcomes[1].rows)
         if self._owned:
             self._arm()
 
-    def _tell_losers(self, rows: Sequence[Any]) -> None:
+    def _tell_losers(self, owned: dict[str, int], rows: Sequence[Any]) -> None:
         standing = {row[0]: row[1:] for row in rows}
-        for run_id, epoch in list(self._owned.items()):
+        for run_id, epoch in owned.items():
             present_epoch, *rest = standing.get(run_id, (None,))
-            if present_epoch == epoch:
-                continue
-            lost = self._listeners.get((run_id, epoch))
+            if epoch == present_epoch or self._owned.get(run_id) != epoch:
+                continue  # still ours, or opened by us again while we looked
+            lost = self._listeners.get(run_id)
             self.let_go(Run(run_id, "", epoch=epoch))
             if lost is not None:
                 present = Run(run_id, "", RunStatus(rest[0]), owner=rest[1]) if rest else None
