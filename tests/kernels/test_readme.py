@@ -81,3 +81,17 @@ def test_the_options_it_names_are_those_that_there_are():
     named = set(re.findall(r"\| `(--[a-z-]+)", README.read_text(encoding="utf-8")))
     there = {option for action in _step_parser()._actions for option in action.option_strings}
     assert named == there
+
+
+def test_the_commands_that_show_runs_are_taken(tmp_path):
+    from durable_nb import Workflow
+
+    with Workflow("w", db=tmp_path / "runs.db") as wf:
+        wf.workflow(lambda: 1).run("RUN_ID")
+    text = README.read_text(encoding="utf-8").split("\n## One owner a run\n")[1].split("\n## ")[0]
+    (commands,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for command in commands.splitlines():
+        words = command.split()
+        words[0] = str(Path(sys.executable).with_name(words[0]))
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[1].startswith("RUN_ID  w.<lambda>  done")
