@@ -20,7 +20,7 @@ from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
 from durable_nb.notebook import body, outputs, view
-from durable_nb.notebook.cell import CellOptions, run_cell
+from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus
 from durable_nb.resolving import ANSWERS
@@ -204,6 +204,14 @@ class DurableMagics:
         with one_line_errors():
             await run_cell(self.session, options, cell)
 
+    def durable_restore(self, line: str) -> None:
+        """Put back what all finished cells made, without running them: ``%durable_restore``."""
+        _Parser("%durable_restore").parse_line(line)
+        with one_line_errors():
+            names, unsaved = restore_all(self.session)
+        told = f"{len(names)} names are as the finished steps left them"
+        print("\n".join([told, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
+
     def durable_reset(self, line: str) -> None:
         """Have a step run again at its next call: ``%durable_reset STEP``."""
         options = _reset_parser().parse_line(line)
@@ -255,6 +263,7 @@ def load(shell: Any) -> None:
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_reset,
+        magics.durable_restore,
         magics.durable_resolve,
     )
     for magic in line_magics:

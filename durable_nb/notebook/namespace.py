@@ -39,10 +39,13 @@ class Snapshot:
     Attributes:
         hidden: Names that are never considered.
         unseen: Names that changes in place cannot be seen of, as they cannot be pickled.
+        skipped: Names that there was no time to look at.
     """
 
     hidden: Collection[str]
     unseen: tuple[str, ...]
+    skipped: tuple[str, ...]
+    _first: Collection[str] = field(repr=False)
     _marks: dict[str, Mark] = field(repr=False)
     _anchors: dict[int, object] = field(repr=False)
     _kept: object = field(repr=False)
@@ -54,15 +57,16 @@ class Snapshot:
             user_ns: The same namespace, after the cell.
             assigned: Names that the cell is known to bind: rebound, even if to the very same object.
         """
-        look = Look(user_ns, self.hidden, self._anchors)
+        other = {name for name, value in user_ns.items() if not self._is_bound(name, value)}
+        look = Look(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
         created, rebound, mutated = [], [], []
-        for name, mark in look.marks.items():
+        for name in look.values:
             before = self._marks.get(name)
             if before is None:
                 created.append(name)
-            elif name in assigned or not before.is_same(look.values[name]):
+            elif name in assigned or name in other:
                 rebound.append(name)
-            elif before.digest != mark.digest:
+            elif before.digest != look.marks[name].digest and name not in look.skipped:
                 mutated.append(name)
         groups = look.closure({*created, *rebound, *mutated})
         return Changes(
@@ -72,8 +76,13 @@ class Snapshot:
             deleted=tuple(name for name in self._marks if name not in look.marks),
             groups=tuple(map(tuple, groups)),
             unseen=tuple(look.failed),
+            skipped=tuple(sorted({*self.skipped, *look.skipped} - {*created, *rebound, *mutated})),
             _look=look,
         )
+
+    def _is_bound(self, name: str, value: object) -> bool:
+        mark = self._marks.get(name)
+        return mark is not None and mark.is_same(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ class Changes:
         groups: The names to save, with those that share mutable objects with them, parted into groups
             that share nothing with each other.
         unseen: Names that changes in place cannot be seen of, as they cannot be pickled.
+        skipped: Names that there was no time to look at, before the cell or after it.
     """
 
     created: tuple[str, ...]
@@ -96,6 +106,7 @@ class Changes:
     deleted: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     unseen: tuple[str, ...]
+    skipped: tuple[str, ...]
     _look: Look = field(repr=False, compare=False)
 
     @property
@@ -175,15 +186,17 @@ class Restored:
     failed: dict[str, str]
 
 
-def take(user_ns: dict[str, Any], hidden: Collection[str]) -> Snapshot:
+def take(user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()) -> Snapshot:
     """Note how the namespace is before a cell; runs nothing of the user's but what pickling runs.
 
     Args:
         user_ns: The namespace that cells run in.
         hidden: Names that are never considered, besides those that are IPython's by their form.
+        first: Names that are looked at whatever it takes; the others have a budget of time.
     """
-    look = Look(user_ns, hidden)
-    return Snapshot(hidden, tuple(look.failed), look.marks, look.anchors, look.fingerprinter.kept)
+    look = Look(user_ns, hidden, first)
+    failed, skipped = tuple(look.failed), tuple(look.skipped)
+    return Snapshot(hidden, failed, skipped, first, look.marks, look.anchors, look.fingerprinter.kept)
 
 
 def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> Saved:

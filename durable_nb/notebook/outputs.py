@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
+from durable_nb import settings
 from durable_nb.notebook.namespace import NO_RESULT
 
 __all__ = ["MARK", "Recorder", "Recording", "coalesced", "replay"]
@@ -27,9 +28,6 @@ MARK: Final = "durable_nb"
 DISPLAYS: Final = frozenset({"display_data", "update_display_data"})
 KEPT: Final = DISPLAYS | {"stream", "execute_result", "clear_output"}
 COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
-PIPE_PAUSE: Final = 0.001
-PIPE_PATIENCE: Final = 1.0
-"""Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
 
 
 class Recording:
@@ -335,7 +333,7 @@ def _drain_pipes() -> None:
     """Let a kernel's threads read what subprocesses and C code wrote to the file descriptors."""
     fds = (getattr(stream, "_fid", None) for stream in (sys.stdout, sys.stderr))
     pipes = [fd for fd in fds if fd is not None]
-    deadline = time.monotonic() + PIPE_PATIENCE
+    deadline = time.monotonic() + settings.OUTPUT_PATIENCE
     while select.select(pipes, [], [], 0)[0] and time.monotonic() < deadline:
-        time.sleep(PIPE_PAUSE)
-    time.sleep(PIPE_PAUSE if pipes else 0)  # the last that was read is on its way to the buffer
+        time.sleep(settings.OUTPUT_POLL)
+    time.sleep(settings.OUTPUT_POLL if pipes else 0)  # the last that was read is on its way to the buffer
