@@ -71,7 +71,7 @@ OUTPUT_PATIENCE: Final = 1.0
 """Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
 
 OUTPUT_POLL: Final = 0.001
-"""Seconds between two looks whether that output has arrived: a kernel's thread needs less for a page of it."""
+"""Seconds between two looks whether that output has arrived: a kernel's thread needs less."""
 
 TASK_ON_EDIT: Final = "keep"
 """A task's edit is often a log line: finished work stays, and a notice says so."""

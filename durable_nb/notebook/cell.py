@@ -142,9 +142,8 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
     cells = [one for one in session.finished() if one.kind is StepKind.CELL and one.delivered_by is None]
     for step in sorted(cells, key=lambda one: one.recorded):
         restored = restore(session.shell.user_ns, step, drive(run.load(step, BLOCKING)))
-        unsaved = {
-            name: why for name, why in unsaved.items() if name not in restored.names
-        } | restored.unsaved
+        earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
+        unsaved = earlier | restored.unsaved
         names = names.union(restored.names) - restored.unsaved.keys()
     session.on_record |= names
     return names, unsaved
@@ -183,9 +182,8 @@ def _unnoticed(
     unseen = [name for name in changes.unseen if name in before.unseen and name in names.named]
     told = [name for name in unseen if name not in session.told_unseen and name not in changes.names]
     session.told_unseen.update(told)
-    notices = [
-        f"{name} cannot be saved: if this cell changed it in place, that is not on record." for name in told
-    ]
+    lacking = "cannot be saved: if this cell changed it in place, that is not on record."
+    notices = [f"{name} {lacking}" for name in told]
     if changes.skipped:
         listed = ", ".join(changes.skipped)
         notices.append(f"not looked at, for want of time: {listed}. What changed in them is not on record.")

@@ -1,4 +1,4 @@
-"""The kinds of ambient state: where each lives, how it is looked at, what of it is saved, how it is put back."""
+"""The kinds of ambient state: where each lives, how to look at it, what to save, how to put it back."""
 
 from __future__ import annotations
 

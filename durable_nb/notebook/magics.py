@@ -20,6 +20,7 @@ from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
 from durable_nb.notebook import body, outputs, view
+from durable_nb.notebook.carried import Carrier
 from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus
@@ -170,6 +171,7 @@ class DurableMagics:
 
     def __init__(self, shell: Any) -> None:
         self.session = Session(shell)
+        self.carrier = Carrier()
         with one_line_errors():
             self.session.badge = view.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
 
@@ -201,7 +203,7 @@ class DurableMagics:
         wait = parsed.backoff or backoff.exponential()
         policy = Policy(parsed.retries, wait, timeout=parsed.timeout)
         options = CellOptions(parsed.name, policy, parsed.on_edit, parsed.once)
-        with one_line_errors():
+        with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
 
     def durable_restore(self, line: str) -> None:
@@ -272,6 +274,7 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(body.awaited_magic("durable_step"))
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
+    shell.events.register("post_run_cell", magics.carrier.hand_over)
     body.guard_cells(shell)
 
 

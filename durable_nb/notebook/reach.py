@@ -56,15 +56,13 @@ def reached(user_ns: Mapping[str, Any], named: Collection[str]) -> set[str]:
 
 
 def _codes(value: Any) -> Iterator[types.CodeType]:
-    kind = type(value)
-    if kind is types.MethodType:
-        value, kind = value.__func__, types.FunctionType
-    if kind is types.FunctionType:
-        yield value.__code__
-    elif kind.__module__ == "__main__" or (issubclass(kind, type) and value.__module__ == "__main__"):
-        for attribute in vars(value if issubclass(kind, type) else kind).values():
-            if type(attribute) is types.FunctionType:
-                yield attribute.__code__
+    function = value.__func__ if type(value) is types.MethodType else value
+    if type(function) is types.FunctionType:
+        yield function.__code__
+        return
+    cls: Any = value if issubclass(type(value), type) else type(value)
+    if cls.__module__ == "__main__":
+        yield from (one.__code__ for one in vars(cls).values() if type(one) is types.FunctionType)
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:
