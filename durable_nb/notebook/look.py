@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from durable_nb import settings
+from durable_nb.notebook.figures import open_figures
 from durable_nb.notebook.pickling import Fingerprinter, NamedRef, OverBudget, reason
 from durable_nb.notebook.reducers import LRU_CACHE, importable
 from durable_nb.notebook.sharing import ATOMS, Sharing, containers, is_flat
@@ -72,7 +73,7 @@ class Look:
         first: Collection[str] = (),
         before: Mapping[int, object] | None = None,
     ) -> None:
-        taken = list(user_ns.items())
+        taken = [*user_ns.items(), *open_figures().items()]
         self.values = {name: value for name, value in taken if not _is_hidden(name, hidden)}
         self.anchors = {**(before or {}), **{id(v): v for v in self.values.values() if _is_anchor(v)}}
         self.sharing = Sharing(self.anchors)

@@ -19,7 +19,7 @@ from IPython.core.magic import no_var_expand
 from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
-from durable_nb.notebook import body, outputs, view
+from durable_nb.notebook import body, outputs, tracebacks, view
 from durable_nb.notebook.carried import Carrier
 from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
 from durable_nb.notebook.session import Session
@@ -275,13 +275,17 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
     shell.events.register("post_run_cell", magics.carrier.hand_over)
+    tracebacks.hide_our_frames(shell)
     body.guard_cells(shell)
 
 
 def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
     # no_var_expand sets an attribute, which a bound method does not take.
     async def durable_step(line: str, cell: str) -> None:
-        await method(line, cell)
+        try:
+            await method(line, cell)
+        except BaseExceptionGroup as group:  # IPython leaves groups to Python, which shows every frame
+            raise tracebacks.strip(group)  # noqa: B904 - the same
 
     durable_step.__doc__ = method.__doc__
     return durable_step

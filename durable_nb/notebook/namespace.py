@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from durable_nb.notebook.figures import FIGURES, reopen
 from durable_nb.notebook.look import RESULT, Look, Mark
 from durable_nb.notebook.pickling import Saver, load, reason
 from durable_nb.notebook.placeholder import placeholder
@@ -230,6 +231,8 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
     """
     for name in saved.deleted:
         user_ns.pop(name, None)
+    if FIGURES in saved.deleted:
+        reopen([])
     _bind_placeholders(user_ns, saved.unsaved, step)
     names: list[str] = []
     failed: dict[str, str] = {}
@@ -241,8 +244,10 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
             failed |= dict.fromkeys(group.names, f"{type(error).__name__}: {error}")
             continue
         result = values.pop(RESULT, result)
-        user_ns.update(values)
         names += values
+        if FIGURES in values:
+            reopen(values.pop(FIGURES))
+        user_ns.update(values)
     _bind_placeholders(user_ns, failed, step)
     return Restored(tuple(names), result, failed)
 
@@ -279,4 +284,5 @@ def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, st
 
 
 def _bind_placeholders(user_ns: dict[str, Any], reasons: dict[str, str], step: str) -> None:
-    user_ns.update({name: placeholder(name, step, why) for name, why in reasons.items() if name != RESULT})
+    names = (name for name in reasons if name not in (RESULT, FIGURES))
+    user_ns.update({name: placeholder(name, step, reasons[name]) for name in names})
