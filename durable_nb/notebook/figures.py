@@ -33,9 +33,11 @@ def reopen(figures: list[tuple[Any, Any]]) -> None:
         if manager not in managers.values():
             held.destroy(manager)
     held.figs.clear()
-    for number, manager in managers.items():
-        manager.num = number
-        held.figs[number] = manager
+    for number, figure in figures:
+        own = vars(figure)  # setting the attribute warns in newer versions
+        own["_number" if "_number" in own else "number"] = number
+        managers[number].num = number
+        held.figs[number] = managers[number]
     _draw_none()
 
 

@@ -18,7 +18,7 @@ _OURS: Final = f"{Path(__file__).parents[1]}{os.sep}"
 def hide_our_frames(shell: Any) -> None:
     """Have a shell show no frames of this package, whatever cell the error comes from."""
     shown = shell.InteractiveTB
-    structured = shown.structured_traceback
+    structured, chained = shown.structured_traceback, shown.get_parts_of_chained_exception
 
     @functools.wraps(structured)
     def structured_traceback(kind: Any, error: Any, frames: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -26,7 +26,13 @@ def hide_our_frames(shell: Any) -> None:
             frames = without_ours(error, frames)
         return structured(kind, error, frames, *args, **kwargs)
 
+    @functools.wraps(chained)
+    def parts_of_chained(error: Any) -> Any:
+        parts = chained(error)
+        return parts and (*parts[:2], without_ours(parts[1], parts[2]))
+
     shown.structured_traceback = structured_traceback
+    shown.get_parts_of_chained_exception = parts_of_chained
 
 
 def without_ours(error: object, frames: TracebackType | None) -> TracebackType | None:
