@@ -13,7 +13,7 @@ from durable_nb import codec, fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.codec import bundle
 from durable_nb.deadline import deadline
-from durable_nb.errors import StepNested, located
+from durable_nb.errors import DurableError, StepNested, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.records import Call, Payload, StepKind, StepStatus
@@ -141,7 +141,11 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
     names, unsaved = set[str](), dict[str, str]()
     cells = [one for one in session.finished() if one.kind is StepKind.CELL and one.delivered_by is None]
     for step in sorted(cells, key=lambda one: one.recorded):
-        restored = restore(session.shell.user_ns, step, drive(run.load(step, BLOCKING)))
+        try:
+            restored = restore(session.shell.user_ns, step, drive(run.load(step, BLOCKING)))
+        except DurableError as error:  # one damaged step keeps nobody else's names back
+            unsaved[f"step {step.step_id}"] = str(error)
+            continue
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
         unsaved = earlier | restored.unsaved
         names = names.union(restored.names) - restored.unsaved.keys()

@@ -58,8 +58,9 @@ class Snapshot:
             user_ns: The same namespace, after the cell.
             assigned: Names that the cell is known to bind: rebound, even if to the very same object.
         """
-        other = {name for name, value in user_ns.items() if not self._is_bound(name, value)}
+        other = {name for name, value in list(user_ns.items()) if not self._is_bound(name, value)}
         look = Look(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
+        skipped = {*self.skipped, *look.skipped}
         created, rebound, mutated = [], [], []
         for name in look.values:
             before = self._marks.get(name)
@@ -67,7 +68,7 @@ class Snapshot:
                 created.append(name)
             elif name in assigned or name in other:
                 rebound.append(name)
-            elif before.digest != look.marks[name].digest and name not in look.skipped:
+            elif name not in skipped and before.digest != look.marks[name].digest:
                 mutated.append(name)
         groups = look.closure({*created, *rebound, *mutated})
         return Changes(
@@ -77,7 +78,7 @@ class Snapshot:
             deleted=tuple(name for name in self._marks if name not in look.marks),
             groups=tuple(map(tuple, groups)),
             unseen=tuple(look.failed),
-            skipped=tuple(sorted({*self.skipped, *look.skipped} - {*created, *rebound, *mutated})),
+            skipped=tuple(sorted(skipped.difference(created, rebound))),
             _look=look,
         )
 
@@ -231,11 +232,9 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
     """
     for name in saved.deleted:
         user_ns.pop(name, None)
-    if FIGURES in saved.deleted:
-        reopen([])
     _bind_placeholders(user_ns, saved.unsaved, step)
     names: list[str] = []
-    failed: dict[str, str] = {}
+    failed = _reopen([]) if FIGURES in saved.deleted else {}
     result = NO_RESULT
     for group in saved.groups:
         try:
@@ -246,7 +245,7 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
         result = values.pop(RESULT, result)
         names += values
         if FIGURES in values:
-            reopen(values.pop(FIGURES))
+            failed |= _reopen(values.pop(FIGURES))
         user_ns.update(values)
     _bind_placeholders(user_ns, failed, step)
     return Restored(tuple(names), result, failed)
@@ -281,6 +280,14 @@ def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, st
         except Exception as error:
             found[name] = reason(value, saver.culprit, error)
     return found
+
+
+def _reopen(figures: list[tuple[Any, Any]]) -> dict[str, str]:
+    try:
+        reopen(figures)
+    except Exception as error:
+        return {FIGURES: f"{type(error).__name__}: {error}"}
+    return {}
 
 
 def _bind_placeholders(user_ns: dict[str, Any], reasons: dict[str, str], step: str) -> None:

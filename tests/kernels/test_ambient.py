@@ -207,3 +207,28 @@ def test_errors_show_the_users_frames_alone(kernel):
     assert native.status == durable.status == "error"
     assert native.stderr.splitlines()[-6:] == durable.stderr.splitlines()[-6:]
     assert "attempts.py" not in durable.stderr
+
+
+def test_cells_that_use_what_stopped_others(kernel_factory):
+    """`_`, %run, %matplotlib inline, and an object whose repr must not run again."""
+    folder = kernel_factory().cwd
+    (folder / "script.py").write_text("ran = [1]\ndef helper(): return ran\n")
+    cells = (
+        "%matplotlib inline\nimport matplotlib.pyplot as plt",
+        "%run script.py",
+        "40 + 2",
+        "answer = _ + 1",
+        "class Loud:\n    def __repr__(self): open('shown', 'a').write('x'); return 'loud'\nloud = Loud()",
+        "loud",
+        "n = len(ran)",
+    )
+    for _ in range(2):
+        kernel = kernel_factory()
+        kernel.run(OPEN)
+        for number, code in enumerate(cells):
+            badge(kernel.run(f"%%durable_step c{number}\n{code}"))
+        assert kernel.run("print(answer, n, ran, helper() is ran, type(loud) is Loud)").text == (
+            "43 1 [1] True True\n"
+        )
+        assert (folder / "shown").read_text() == "x"
+        kernel.sigkill()
