@@ -15,10 +15,13 @@ __all__ = [
     "JOURNAL_SIZE_LIMIT",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "OUTPUT_PATIENCE",
+    "OUTPUT_POLL",
     "OWNER_SILENT",
     "RETRIES",
     "SHOWN_ARGUMENT",
     "SIGNAL_POLL",
+    "SWEEP_BUDGET",
     "TASK_ON_CHANGE",
     "TASK_ON_EDIT",
     "WORKFLOW_NAME",
@@ -68,6 +71,15 @@ LOCK_POLL: Final = 0.001
 
 SIGNAL_POLL: Final = 0.05
 """Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
+
+SWEEP_BUDGET: Final = 1.0
+"""Seconds, before a cell and after it, to look at names it cannot reach: more than that a person notices."""
+
+OUTPUT_PATIENCE: Final = 1.0
+"""Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
+
+OUTPUT_POLL: Final = 0.001
+"""Seconds between two looks whether that output has arrived: a kernel's thread needs less."""
 
 TASK_ON_EDIT: Final = "keep"
 """A task's edit is often a log line: finished work stays, and a notice says so."""

@@ -11,6 +11,7 @@ import functools
 import io
 import pickle
 import sys
+import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +22,7 @@ import xxhash
 from durable_nb.notebook import arrays
 from durable_nb.notebook.reducers import REDUCERS, importable, make_class, set_attributes
 
-__all__ = ["Fingerprinter", "NamedRef", "Saver", "load", "reason"]
+__all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 
 _INLINE_BUFFER: Final = 4096
 """Bytes up to which a buffer stays in the stream: below that, a part of its own costs more than the copy."""
@@ -39,6 +40,10 @@ _FUNCTION_SLOTS: Final = (
     "__type_params__",
     "__dict__",
 )
+
+
+class OverBudget(Exception):
+    """The time for fingerprints is used up."""
 
 
 class NamedRef:
@@ -133,15 +138,21 @@ class Fingerprinter(_NamespacePickler):
         user_ns: The namespace, which is never gone into.
         live: Ids of objects that have a name of their own: inside others they count by identity.
         kept: Where to keep what must outlive the digests, for an id in them to go on naming it.
+
+    Attributes:
+        until: When, on the monotonic clock, to stop with OverBudget; None for never.
     """
+
+    until: float | None = None
 
     def __init__(
         self, user_ns: dict[str, Any], live: Iterable[int], kept: list[object] | None = None
     ) -> None:
         self._hash = xxhash.xxh3_128()
         self.kept: list[object] = [] if kept is None else kept
-        update = self._hash.update
-        super().__init__(update, lambda buffer: update(buffer.raw()), user_ns, {key: key for key in live})
+        super().__init__(
+            self._update, lambda buffer: self._update(buffer.raw()), user_ns, {key: key for key in live}
+        )
 
     def fingerprint(self, value: object, *, flat: bool = False) -> bytes:
         """Give the digest of a value; whatever its pickling raises passes.
@@ -157,6 +168,11 @@ class Fingerprinter(_NamespacePickler):
         self.top = value
         self.dump(value)
         return self._hash.digest()
+
+    def _update(self, data: bytes | memoryview) -> None:
+        if self.until is not None and time.monotonic() > self.until:
+            raise OverBudget
+        self._hash.update(data)
 
     def forget(self) -> None:
         """Let go of the last value."""

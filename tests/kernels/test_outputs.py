@@ -172,6 +172,25 @@ def test_what_an_earlier_cells_child_wrote_is_not_recorded(probed):
         assert recorded_texts(probed, "print('own')") == ["own\n"]
 
 
+def test_what_is_written_to_the_file_descriptor_at_the_very_end_is_recorded(probed):
+    for n in range(20):
+        assert recorded_texts(probed, f"import os; _ = os.write(1, b'last {n}')") == [f"last {n}"]
+
+
+def test_what_a_thread_prints_after_the_cell_is_recorded_where_it_is_shown(probed):
+    late = "import threading\nlate = threading.Timer(0.3, print, ['late'])\nlate.start()\nprint('in time')"
+    assert recorded_texts(probed, late) == ["in time\n"]
+    shown = probed.run("%%probe next\nlate.join(); print('own')")
+    assert "".join(one["content"]["text"] for one in recorded(probed, "next")) == shown.text
+
+
+def test_a_widget_leaves_what_needs_no_kernel(probed, fresh):
+    widget = "{'text/plain': 'IntSlider()', 'application/vnd.jupyter.widget-view+json': {'model_id': 'x'}}"
+    live = probed.run(f"%%probe widget\ndisplay({widget}, raw=True)")
+    assert "application/vnd.jupyter.widget-view+json" in live.outputs[0]["data"]
+    assert fresh.run("%again widget").outputs[0]["data"] == {"text/plain": "IntSlider()"}
+
+
 def test_a_display_is_recorded_as_it_was_when_shown(probed):
     code = (
         "from IPython.display import JSON, display\nlive = {'a': 1}\n"
