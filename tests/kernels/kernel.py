@@ -76,8 +76,42 @@ class Cell:
         data = [one["data"] for one in self.outputs if one["output_type"] == "execute_result"]
         return data[-1] if data else None
 
+    @property
+    def visible(self):
+        """The outputs as they look: no counts, nothing overwritten, and not the durable line."""
+        outputs = [one | {"execution_count": 0} for one in self.outputs if not _is_ours(one)]
+        for one in outputs:
+            if one["output_type"] == "stream":
+                one["text"] = overwritten(ANSI.sub("", one["text"]))
+        return outputs
+
+    @property
+    def told(self):
+        """The text of the durable line."""
+        return "\n".join(one["data"]["text/plain"] for one in self.outputs if _is_ours(one))
+
+    @property
+    def facts(self):
+        """What the durable line says, for machines."""
+        return next(one["metadata"]["durable_nb"] for one in self.outputs if _is_ours(one))
+
     def _stream(self, name):
         return "".join(one["text"] for one in self.outputs if one.get("name") == name)
+
+
+def overwritten(text):
+    """What JupyterLab makes of carriage returns, one character at a time."""
+    lines = []
+    for line in text.split("\n"):
+        shown = ""
+        for part in line.split("\r"):
+            shown = part + shown[len(part) :]
+        lines.append(shown)
+    return "\n".join(lines)
+
+
+def _is_ours(output):
+    return "durable_nb" in output.get("metadata", {})
 
 
 def _update(outputs, content):
