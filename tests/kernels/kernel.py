@@ -176,6 +176,11 @@ class Kernel:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
 
+    def setenv(self, name, value):
+        """Set an environment variable for kernels from the next on; None takes it away."""
+        self._env.pop(name, None)
+        self._env |= {} if value is None else {name: value}
+
     def restart(self):
         """A new kernel in the same directory."""
         self.shutdown()
