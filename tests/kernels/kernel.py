@@ -133,6 +133,7 @@ class Kernel:
 
     Args:
         cwd: Where it works.
+        python: Another interpreter.
         env: Further environment variables.
     """
 
@@ -140,9 +141,10 @@ class Kernel:
         {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
     )
 
-    def __init__(self, cwd, home, **env):
+    def __init__(self, cwd, home, *, python=sys.executable, **env):
         self.cwd = Path(cwd)
         self._home = Path(home)
+        self._python = python
         self._env = {**os.environ, **self._isolation(), **env}
         self._env.pop("PYTEST_CURRENT_TEST", None)  # with it ipykernel captures no file descriptors
         self._start()
@@ -208,7 +210,7 @@ class Kernel:
         self._messages = {}
         self._replies = {}
         self.manager = KernelManager(connection_file=str(self._home / f"kernel-{time.monotonic_ns()}.json"))
-        self.manager.kernel_spec.argv[0] = sys.executable
+        self.manager.kernel_spec.argv[0] = str(self._python)
         self.manager.start_kernel(
             cwd=str(self.cwd), env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
