@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,3 +43,15 @@ def again(db):
             return opened.enter_context(Workflow(name, **{"db": db, **options}))
 
         yield make
+
+
+@pytest.fixture
+def small_disk(tmp_path, missing):
+    """A real file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        missing(f"mounting is not permitted here ({mounted.stderr.decode().strip()})", "run as root")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
