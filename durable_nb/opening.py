@@ -14,7 +14,7 @@ from durable_nb import fingerprint
 from durable_nb.engine import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
 from durable_nb.failpoints import hit
-from durable_nb.records import Run, RunStatus
+from durable_nb.records import Run, RunStatus, set_aside_id
 from durable_nb.stores.machine import machine
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def _open_run(
     if known is not None and fresh:
         if not take_over:
             await journal.check_owner(known.run_id)
-        await journal.rename_run(known.run_id, f"{known.run_id}~{known.epoch}")
+        await journal.rename_run(known.run_id, set_aside_id(known.run_id, known.epoch))
     elif known is not None:
         check_same(known, opening)
     now = time.time()

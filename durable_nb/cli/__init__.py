@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
+    "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",
 }
 """The sub-commands, each with its help; the module has the command's name."""
 

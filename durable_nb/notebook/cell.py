@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
-from durable_nb.codec import bundle
 from durable_nb.deadline import deadline
-from durable_nb.errors import StepNested, located
+from durable_nb.errors import StepNested, StepNotSaved, located
 from durable_nb.loop import AWAITING
 from durable_nb.notebook import body, namespace, outputs, view
 from durable_nb.records import Call, Payload, StepKind, StepStatus
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CellOptions", "run_cell"]
 
 FORMAT = "cell"
+"""The format of a checkpoint: a header in JSON, and the names' streams and buffers as its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
     if begun.step.delivered_by is not None:
         _replay_answer(session, begun, payload)
         return
-    header, parts = bundle.unpack(payload.data)
-    saved = namespace.Saved.from_parts(header["namespace"], parts)
+    header = json.loads(payload.data)
+    saved = namespace.Saved.from_parts(header["namespace"], payload.parts)
     restored = namespace.restore(session.shell.user_ns, saved, step=begun.step.step_id)
     outputs.replay(session.shell, header["outputs"], result=restored.result)
     _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed})
@@ -107,9 +108,16 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
             raise
     changes = before.changes(user_ns, body.assigned_names(session.shell, source))
     saved = namespace.save(user_ns, changes, result=recording.result)
-    header = {"namespace": saved.header(), "outputs": recording.outputs}
-    step = await run.complete_step(begun, Payload(FORMAT, bundle.pack(header, saved.parts)), AWAITING)
+    step = await run.complete_step(begun, _payload(saved, recording.outputs), AWAITING)
     _show(session, begun, step.seconds, changes.names, saved.unsaved)
+
+
+def _payload(saved: namespace.Saved, shown: list[Any]) -> Payload:
+    try:
+        header = json.dumps({"namespace": saved.header(), "outputs": shown}, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StepNotSaved(f"what the cell displayed is not JSON ({error})") from error
+    return Payload(FORMAT, header.encode(), parts=tuple(saved.parts))
 
 
 async def _limited(shell: Any, source: str, seconds: float | None) -> None:
