@@ -504,7 +504,7 @@ def test_long_bytes_inside_something_are_pickled():
 
 
 def test_formats_that_run_code_are_named():
-    assert {"objects", "pickle", "failure"} == RUNS_CODE
+    assert {"objects", "pickle", "failure", "buffers", "cell"} == RUNS_CODE
 
 
 def test_the_format_json_never_looks_up_a_class():

@@ -53,7 +53,8 @@ def reduce_array(array: Any) -> Any:
     if type(array) is not numpy.ndarray or small or dtype.hasobject or dtype.kind not in _PLAIN:
         return NotImplemented
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    flat = array.reshape(-1, order=order).view(numpy.uint8)  # copied where it is strided: files have no gaps
+    whole = array if array.flags.forc else numpy.ascontiguousarray(array)  # a file has no gaps
+    flat = whole.reshape(-1, order=order).view(numpy.uint8)
     return _array, (pickle.PickleBuffer(flat), dtype, array.shape, order)
 
 

@@ -98,9 +98,9 @@ def _signing(one: Untrusted) -> tuple[str, tuple[object, ...]]:
     _, column = _TABLES[one.table]
     key = {"runs": "? = ''", "steps": "step_id = ?", "signals": "name = ?"}[one.table]
     payload = signing.sign(one.payload, one.run_id, one.step)
+    unchanged = f"{column}_format = ? AND {column}_data IS ? AND {column}_blob IS ?"
     return (
-        f"UPDATE {one.table} SET {column}_signature = ? WHERE run_id = ? AND {key} AND {column}_format = ? "
-        f"AND {column}_data IS ? AND {column}_blob IS ?",
+        f"UPDATE {one.table} SET {column}_signature = ? WHERE run_id = ? AND {key} AND {unchanged}",
         (payload.signature, one.run_id, one.name, payload.format, payload.data, payload.blob),
     )
 
