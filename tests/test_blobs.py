@@ -137,11 +137,6 @@ def test_a_digest_names_no_file_outside_the_folder(folder, digest):
             call(digest)
 
 
-def test_memory_has_no_files():
-    blobs = MemoryBlobs()
-    assert blobs.path(blobs.put(DATA)) is None
-
-
 def test_nothing_is_created_by_looking(folder):
     assert not folder.exists(DIGEST)
     assert not folder.folder.exists()

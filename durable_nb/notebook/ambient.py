@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from durable_nb.errors import DurableError
 from durable_nb.notebook.kinds import KINDS, NotKeptError, secrets
 from durable_nb.notebook.pickling import Saver, load, reason
 
@@ -41,11 +42,15 @@ class Saved:
         return list(self.pickled.values())
 
     @classmethod
-    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview]) -> Self:
+    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
         """Put together what `header` and `parts` took apart; its parts are the last ones."""
-        kinds = header["kinds"]
-        mine = map(bytes, parts[len(parts) - len(kinds) :])
-        return cls(dict(zip(kinds, mine, strict=True)), dict(header["unsaved"]))
+        kinds, pickled, unsaved = header["kinds"], {}, dict(header["unsaved"])
+        for kind, part in zip(kinds, parts[len(parts) - len(kinds) :], strict=True):
+            if isinstance(part, DurableError):
+                unsaved[kind] = str(part)
+            else:
+                pickled[kind] = bytes(part)
+        return cls(pickled, unsaved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_nb import codec, fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
-from durable_nb.codec import bundle
 from durable_nb.deadline import deadline
-from durable_nb.errors import DurableError, StepNested, located
+from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.records import Call, Payload, StepKind, StepStatus
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["CellOptions", "Restored", "restore", "restore_all", "run_cell"]
 
 FORMAT = "cell"
+"""The format of a checkpoint: a header in JSON, and the names' streams and buffers as its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,9 @@ def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> Restored:
         step: The cell's step.
         payload: Its result.
     """
-    header, parts = bundle.unpack(payload.data)
-    saved = namespace.Saved.from_parts(header["namespace"], parts)
-    state = ambient.Saved.from_parts(header["ambient"], parts)
+    header = json.loads(payload.data)
+    saved = namespace.Saved.from_parts(header["namespace"], payload.parts)
+    state = ambient.Saved.from_parts(header["ambient"], payload.parts)
     failed = ambient.restore(user_ns, state, before_names=True)
     restored = namespace.restore(user_ns, saved, step=step.step_id)
     failed |= restored.failed | ambient.restore(user_ns, state, before_names=False)
@@ -170,13 +171,20 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
     state_saved = state.changes(user_ns)
     changes = before.changes(user_ns, names.bound)
     saved = namespace.save(user_ns, changes, result=recording.result)
-    header = {"namespace": saved.header(), "ambient": state_saved.header(), "outputs": recording.outputs}
-    data = bundle.pack(header, [*saved.parts, *state_saved.parts])
-    step = await run.complete_step(begun, Payload(FORMAT, data), AWAITING)
+    step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())
     notices = _unnoticed(session, before, changes, names)
     _show(session, begun, step.seconds, changes.names, unsaved, *notices)
+
+
+def _payload(saved: namespace.Saved, state: ambient.Saved, shown: list[Any]) -> Payload:
+    described = {"namespace": saved.header(), "ambient": state.header(), "outputs": shown}
+    try:
+        header = json.dumps(described, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StepNotSaved(f"what the cell displayed is not JSON ({error})") from error
+    return Payload(FORMAT, header.encode(), parts=(*saved.parts, *state.parts))
 
 
 def _unnoticed(

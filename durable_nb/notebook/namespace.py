@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from durable_nb.errors import DurableError
 from durable_nb.notebook.figures import FIGURES, reopen
 from durable_nb.notebook.look import RESULT, Look, Mark
 from durable_nb.notebook.pickling import Saver, load, reason
@@ -125,12 +126,13 @@ class Group:
     Attributes:
         names: The names, `RESULT` among them if it is in this group.
         data: The stream.
-        buffers: The large buffers beside it: when just saved, views of the living arrays.
+        buffers: The large buffers beside it: when just saved, views of the living arrays; when fetched,
+            an error in place of one that is lost.
     """
 
     names: tuple[str, ...]
-    data: bytes | memoryview
-    buffers: tuple[bytes | memoryview, ...] = ()
+    data: bytes | memoryview | DurableError
+    buffers: tuple[bytes | memoryview | DurableError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,12 @@ class Saved:
         return {"groups": groups, "deleted": list(self.deleted), "unsaved": dict(self.unsaved)}
 
     @property
-    def parts(self) -> list[bytes | memoryview]:
+    def parts(self) -> list[bytes | memoryview | DurableError]:
         """The bytes, in the order the header gives; store them before the user's code goes on."""
         return [part for group in self.groups for part in (group.data, *group.buffers)]
 
     @classmethod
-    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview]) -> Self:
+    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
         """Put together what `header` and `parts` took apart.
 
         Args:

@@ -146,6 +146,7 @@ class SqliteJournal(Journal):
                 raise self._shut()
             if self._connection is None:
                 self._connection = await self._connect()
+                await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
         """Commit what is waiting, then close the file. Whatever is called from now on is refused."""
