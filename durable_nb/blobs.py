@@ -149,6 +149,8 @@ class BlobFolder:
                 if unknown and hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise self._damaged(path)
                 self._vouched[digest] = found
+                if not size:  # nothing can be mapped of it
+                    return memoryview(bytearray())
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
     def stamp(self, digest: str) -> str:

@@ -6,6 +6,7 @@ renamed or moved. Nothing here imports NumPy, pandas or torch before a value of 
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 from typing import Any, Final
@@ -109,7 +110,7 @@ def _bytes_of(torch: Any, storage: Any) -> Any:
 
 
 def _storage(buffer: Any) -> Any:
-    import torch  # type: ignore[import-not-found, unused-ignore]
+    torch: Any = importlib.import_module("torch")
 
     view = memoryview(buffer)
     if not view.nbytes:
@@ -121,7 +122,7 @@ def _storage(buffer: Any) -> Any:
 def _tensor(
     storage: Any, dtype: Any, offset: int, size: Any, stride: Any, requires_grad: bool, is_parameter: bool
 ) -> Any:
-    import torch
+    torch: Any = importlib.import_module("torch")
 
     tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
     if is_parameter:
