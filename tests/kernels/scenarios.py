@@ -10,8 +10,6 @@ import random
 import textwrap
 from dataclasses import dataclass, field
 
-AMBIENT = "ambient state is not restored yet"
-
 
 @dataclass(frozen=True)
 class Scenario:
@@ -22,14 +20,12 @@ class Scenario:
         cells: The cells.
         expect: Expressions, for an ordinary cell after them all, and their values.
         named: What cannot be saved: the name, and words of the reason.
-        pending: Why this does not hold yet.
     """
 
     number: int | str
     cells: str
     expect: dict[str, object] = field(default_factory=dict)
     named: dict[str, str] = field(default_factory=dict)
-    pending: str = ""
 
     @property
     def run_id(self):
@@ -203,26 +199,22 @@ AMBIENT_STATE = [
         30,
         f"# ordinary\n{FIGURES} ‖ import matplotlib.pyplot as plt; fig, ax = plt.subplots(); ax.plot([1, 2]) ‖ plt.title('sold')",
         {"(ax.get_title(), plt.gcf() is fig, len(plt.get_fignums()))": ("sold", True, 1)},
-        pending=AMBIENT,
     ),
     S(
         33,
         "import random; random.seed(7) ‖ x = random.random()",
         {"random.random()": drawn(random.Random(7), random.Random.random)},
-        pending=AMBIENT,
     ),
     # What NumPy's legacy generator gives second after seed(7), for good: its streams are frozen.
     S(
         34,
         "import numpy as np; np.random.seed(7) ‖ x = np.random.rand()",
         {"round(np.random.rand(), 6)": 0.779919},
-        pending=AMBIENT,
     ),
     S(
         36,
         "import os; os.environ['SCENARIO_36'] = 'x'",
         {"os.environ.get('SCENARIO_36')": "x"},
-        pending=AMBIENT,
     ),
     S(
         38,
@@ -236,31 +228,26 @@ AMBIENT_STATE = [
         k = local38.K()
         """,
         {"(local38.VALUE, type(k) is local38.K)": (38, True)},
-        pending=AMBIENT,
     ),
     S(
         39,
         "import pandas as pd; pd.set_option('display.max_rows', 7)",
         {"pd.get_option('display.max_rows')": 7},
-        pending=AMBIENT,
     ),
     S(
         40,
         "import logging; logging.getLogger().setLevel('ERROR')",
         {"logging.getLogger().level": 40},
-        pending=AMBIENT,
     ),
     S(
         "rcParams",
         f"# ordinary\n{FIGURES} ‖ import matplotlib.pyplot as plt; plt.rcParams['figure.figsize'] = 2, 1",
         {"plt.rcParams['figure.figsize']": [2.0, 1.0]},
-        pending=AMBIENT,
     ),
     S(
         37,
         "import os; os.makedirs('sub37', exist_ok=True) ‖ os.chdir('sub37')",
         {"os.path.basename(os.getcwd())": "sub37"},
-        pending=AMBIENT,
     ),
 ]
 

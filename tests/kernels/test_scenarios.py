@@ -64,15 +64,6 @@ def played(tmp_path_factory):
     return play_group
 
 
-def each():
-    """Every scenario with its group; what is pending fails until it works, and then says so."""
-    for group, scenarios in GROUPS.items():
-        for one in scenarios:
-            why = f"scenario {one.number}: {one.pending}"
-            marks = [pytest.mark.xfail(strict=True, reason=why)] if one.pending else []
-            yield pytest.param(group, one, marks=marks, id=str(one.number))
-
-
 def expected(scenario):
     return [repr(value) for value in scenario.expect.values()] or [None]
 
@@ -87,7 +78,7 @@ def test_the_scenario_itself_holds(played, group, scenario):
     assert first.found == expected(scenario)
 
 
-@pytest.mark.parametrize(("group", "scenario"), list(each()))
+@pytest.mark.parametrize(("group", "scenario"), ALL)
 def test_it_comes_back(played, group, scenario):
     first, second, began = played(group)[scenario.number]
     assert [cell.error for cell in second.cells] == [None] * len(second.cells)
@@ -121,12 +112,6 @@ def test_the_table_has_all_fifty():
     assert [one.number for one in FIFTY] == list(range(1, 51))
 
 
-PENDING = [one.number for one in FIFTY if one.pending]
-
-
-@pytest.mark.xfail(
-    bool(PENDING), strict=True, reason=f"scenarios {PENDING}: ambient state is not restored yet"
-)
 def test_47_of_50_come_back_and_the_others_are_named(played):
     results = {number: both for group in GROUPS for number, both in played(group).items()}
     right, named = set(), set()
