@@ -1,0 +1,96 @@
+"""Fingerprints of small values that a durable cell read: whether the same code merely gave another one."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+from durable_nb import fingerprint
+
+__all__ = ["drifted", "portable", "small_values"]
+
+_ITEMS: Final = 2000
+"""Items of a value beyond which it is not fingerprinted: that would be felt at every cell."""
+
+_BYTES: Final = 1 << 20
+"""Bytes of a text or an array, likewise."""
+
+_SCALARS: Final = frozenset({type(None), bool, int, float, complex})
+
+
+def small_values(user_ns: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """Fingerprint what some names are bound to, where that is small and the same in every process."""
+    found = {name: portable(name, user_ns[name]) for name in names if name in user_ns}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def drifted(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names that are known to have another value than the one on record."""
+    return sorted(name for name, value in recorded.items() if now.get(name, value) != value)
+
+
+def portable(name: str, value: Any) -> str | None:
+    """Fingerprint one value; of a module of the user's own its source counts, other modules have none.
+
+    Args:
+        name: What it is bound to: secrets are not stored, not even their fingerprints.
+        value: The value.
+    """
+    if fingerprint.is_secret(name, value):
+        return None
+    if isinstance(value, ModuleType):
+        return _own_module(value)
+    if isinstance(value, FunctionType | type):
+        return None if value.__module__ == "__main__" else _own_module(sys.modules.get(value.__module__))
+    return fingerprint.value(value) if _is_small(value) else None
+
+
+def _own_module(module: ModuleType | None) -> str | None:
+    """Fingerprint the source of a module that is neither installed nor Python's own."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py") or _installed(Path(file)):
+        return None
+    try:
+        return fingerprint.source(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _installed(file: Path) -> bool:
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    ours = Path(__file__).parents[1]
+    return any(file.is_relative_to(place) for place in (*places, ours))
+
+
+def _is_small(value: Any) -> bool:
+    left, items = [value], 0
+    while left:
+        one = left.pop()
+        items += 1
+        if items > _ITEMS or _weight(one) > _BYTES:
+            return False
+        if isinstance(one, dict):
+            left += [*one.keys(), *one.values()] if len(one) < _ITEMS else [None] * _ITEMS
+        elif isinstance(one, list | tuple | set | frozenset):
+            left += one if len(one) < _ITEMS else [None] * _ITEMS
+        elif dataclasses.is_dataclass(one) and not isinstance(one, type):
+            left += vars(one).values() if hasattr(one, "__dict__") else ()
+    return True
+
+
+def _weight(value: Any) -> int:
+    """About how many bytes one object has, without what it holds."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return 0
+    if kind in (str, bytes, bytearray):
+        return len(value)
+    if kind.__module__.partition(".")[0] in ("numpy", "pandas", "polars"):
+        size = getattr(value, "nbytes", None) or getattr(value, "size", 0)
+        return size * 8 if isinstance(size, int) and not hasattr(value, "nbytes") else int(size or 0)
+    return 0
