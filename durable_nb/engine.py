@@ -29,7 +29,7 @@ from durable_nb.records import (
 from durable_nb.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
@@ -83,13 +83,25 @@ def decide(record: Step | None, call: Call) -> Decision:
 
 def _decide_done(record: Step, call: Call) -> Decision:
     found = _UNCHANGED
-    if fingerprint.differ(record.code, call.code):
-        found = _changed(call.on_edit, "its code changed", call)
-    if fingerprint.differ(record.arguments, call.arguments):
-        changed = _changed(call.on_change, "its arguments changed", call)
+    for policy, reason in _changes(record, call):
+        changed = _changed(policy, reason, call)
         # Keeping a result in spite of one change says nothing about another.
         found = found if changed.action is Action.REPLAY and found.notice else changed
     return found
+
+
+def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
+    """What changed, with the policy for it, the weightiest last."""
+    if record.step_id != call.step_id:
+        yield "keep", f"it was called `{record.step_id}`"
+    if call.drift:
+        yield call.on_drift, f"drifted: {call.drift}"
+    if fingerprint.differ(record.code, call.code):
+        yield call.on_edit, "its code changed"
+    elif call.edit:
+        yield call.on_edit, call.edit
+    if fingerprint.differ(record.arguments, call.arguments):
+        yield call.on_change, "its arguments changed"
 
 
 def _changed(policy: str, reason: str, call: Call) -> Decision:
@@ -157,7 +169,7 @@ class OpenRun:
 
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
-        record = self.history.get(call.step_id)
+        record = self._record_of(call)
         if record is not None and record.status is StepStatus.FAILED and call.called:
             call = call._replace(moved_on=self._moved_past(record))
         return decide(record, call)
@@ -183,9 +195,9 @@ class OpenRun:
         if decision.action is Action.ASK:  # somebody may have answered elsewhere
             await self._look_up(call.step_id, colour)
             decision = self.decide(call)
-        record = self.history.get(call.step_id)
+        record = self._record_of(call)
         if decision.action is Action.REPLAY and record is not None:
-            return Begun(call, decision, record)
+            return Begun(call, decision, await self._under_its_name(record, call, colour))
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
         step = self._started(call, record, arguments)
@@ -193,6 +205,19 @@ class OpenRun:
             await colour.store(self._commit(step))
             hit("step.started")
         return Begun(call, decision, step)
+
+    def _record_of(self, call: Call) -> Step | None:
+        return self.history.get(call.step_id) or self.history.get(call.renamed)
+
+    async def _under_its_name(self, record: Step, call: Call, colour: Colour) -> Step:
+        """The record of a call; that of a renamed step is first committed under the new name."""
+        old = record.step_id
+        if old != call.step_id:
+            inside = [step for step_id, step in self.history.items() if step_id.startswith(f"{old}/")]
+            for step in (*inside, record):
+                name = call.step_id + step.step_id.removeprefix(old)
+                await colour.store(self._commit(replace(step, step_id=name, epoch=self.run.epoch)))
+        return self.history.get(call.step_id, record)
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:
         step = await colour.store(self.journal.get_step(self.run_id, step_id))

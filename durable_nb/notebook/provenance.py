@@ -234,19 +234,19 @@ class Reads:
             written["cell"],
         )
 
-    def codes(self) -> set[str]:
-        """The fingerprints of all statements that what was read came from."""
-        left, found = [one for chain in self.names.values() for one in chain], set[str]()
+    def sources(self) -> Collection[Source]:
+        """All that the names which were read came from."""
+        left, found = [one for chain in self.names.values() for one in chain], dict[str, Source]()
         while left:
             source = left.pop()
-            if source.code not in found:
-                found.add(source.code)
+            if source.digest not in found:
+                found[source.digest] = source
                 left += [one for chain in source.reads.values() for one in chain]
-        return found
+        return found.values()
 
 
 def difference(recorded: Reads, now: Mapping[str, Chain], step: str) -> str:
-    """Say in one line how what a cell reads comes from elsewhere than what is on record; empty if it does not.
+    """Say in one line how what a cell reads now comes from elsewhere than on record; empty if it does not.
 
     What comes from the step itself is left out: in a living kernel it has changed its own names already.
 
