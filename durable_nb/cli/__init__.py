@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
+    "plan": "say cell by cell what would replay and what would run, running nothing",
 }
 """The sub-commands, each with its help; the module has the command's name."""
 

@@ -62,7 +62,7 @@ def _own_module(module: ModuleType | None) -> str | None:
 
 
 def _installed(file: Path) -> bool:
-    places = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places = [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     ours = Path(__file__).parents[1]
     return any(file.is_relative_to(place) for place in (*places, ours))
 

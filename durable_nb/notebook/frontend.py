@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from durable_nb.errors import InvalidOption
+
 __all__ = ["cell_id", "code_cells", "durable_names", "is_headless", "notebook_file"]
 
 _NAMED: Final = re.compile(r"\s*%%durable_step\s+(\S+)")
@@ -31,8 +33,15 @@ def notebook_file() -> Path | None:
 
 
 def code_cells(file: Path) -> list[str]:
-    """The sources of a notebook's code cells, as they were saved last."""
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    """The sources of a notebook's code cells, as they were saved last.
+
+    Raises:
+        InvalidOption: The file cannot be read as a notebook.
+    """
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidOption(f"{file} is no notebook ({type(error).__name__})", remedy="Name one.") from None
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 

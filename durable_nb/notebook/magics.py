@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
@@ -18,9 +19,10 @@ from IPython.core.magic import no_var_expand
 
 from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
-from durable_nb.errors import DurableError
-from durable_nb.notebook import body, outputs, view
+from durable_nb.errors import DurableError, InvalidOption
+from durable_nb.notebook import body, frontend, outputs, view
 from durable_nb.notebook.cell import CellOptions, run_cell
+from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus, scope_of
 from durable_nb.resolving import ANSWERS
@@ -89,6 +91,12 @@ def _reset_parser() -> _Parser:
     parser = _Parser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
     parser.add_argument("--downstream", action="store_true")
+    return parser
+
+
+def _plan_parser() -> _Parser:
+    parser = _Parser("%durable_plan")
+    parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
     return parser
 
 
@@ -221,6 +229,20 @@ class DurableMagics:
         told += f", and downstream of it: {', '.join(after)}" if after else ""
         print(f"step {options.step!r} will run again{told}")  # noqa: T201 - a magic's answer
 
+    def durable_plan(self, line: str) -> None:
+        """Say what would replay and what would run, running nothing: ``%durable_plan [NOTEBOOK]``."""
+        options = _plan_parser().parse_line(line)
+        with one_line_errors():
+            run = self.session.require_run()
+            file = Path(options.notebook) if options.notebook else frontend.notebook_file()
+            if file is None:
+                raise InvalidOption(
+                    "this front end does not say which notebook it shows",
+                    remedy="Type: %durable_plan NOTEBOOK.ipynb",
+                )
+            planned = plan(run, file, parse=parse_step, transform=self.session.shell.transform_cell)
+        print(spell_plan(planned))  # noqa: T201 - a magic's answer
+
     @no_var_expand
     def durable_resolve(self, line: str) -> None:
         """Say what became of a step in doubt: ``%durable_resolve STEP rerun|value|fail [EXPRESSION]``."""
@@ -263,6 +285,7 @@ def load(shell: Any) -> None:
     outputs.Recorder.of(shell)
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
+        magics.durable_plan,
         magics.durable_reset,
         magics.durable_resolve,
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from xxhash import xxh3_64_hexdigest
+from xxhash import xxh3_128_hexdigest
 
 from durable_nb.notebook.statements import STAR, Statement
 
@@ -55,7 +55,7 @@ class Source:
             self.step,
             *(f"{name}={_digest(self.reads[name])}" for name in sorted(self.reads)),
         ]
-        object.__setattr__(self, "digest", xxh3_64_hexdigest(" ".join(parts)))
+        object.__setattr__(self, "digest", xxh3_128_hexdigest(" ".join(parts).encode()))
 
 
 Chain = tuple[Source, ...]

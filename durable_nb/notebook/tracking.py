@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
     from durable_nb.notebook.namespace import Changes, Saved
 
-__all__ = ["Seen", "Tracker", "downstream", "look", "reads_of", "renamed", "sources", "with_changes"]
+__all__ = [
+    "Seen",
+    "Tracker",
+    "downstream",
+    "look",
+    "reads_of",
+    "renamed",
+    "sources",
+    "with_changes",
+]
 
 _DURABLE: Final = re.compile(r"^(await )?get_ipython\(\)\.run_cell_magic\('durable_step'", re.MULTILINE)
 

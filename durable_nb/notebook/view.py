@@ -72,6 +72,7 @@ def show_cell(
     ]
     if notice:
         warnings.append(notice)
+        facts["notice"] = notice
     _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
 
 
