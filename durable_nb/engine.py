@@ -91,17 +91,17 @@ def _decide_done(record: Step, call: Call) -> Decision:
 
 
 def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
-    """What changed, with the policy for it, the weightiest last."""
-    if record.step_id != call.step_id:
-        yield "keep", f"it was called `{record.step_id}`"
-    if call.drift:
-        yield call.on_drift, f"drifted: {call.drift}"
+    """What changed, with the policy for it; drift is the same code with another value."""
     if fingerprint.differ(record.code, call.code):
         yield call.on_edit, "its code changed"
     elif call.edit:
         yield call.on_edit, call.edit
+    elif call.drift:
+        yield call.on_drift, f"drifted: {call.drift}"
     if fingerprint.differ(record.arguments, call.arguments):
         yield call.on_change, "its arguments changed"
+    if record.step_id != call.step_id:
+        yield "keep", f"it was called `{record.step_id}`"
 
 
 def _changed(policy: str, reason: str, call: Call) -> Decision:
