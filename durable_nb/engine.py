@@ -302,6 +302,7 @@ class OpenRun:
             code=call.code,
             arguments=call.arguments,
             shown=fingerprint.show(arguments),
+            reads=record.reads if record else None,
             once=call.once,
             started_at=time.time(),
         )

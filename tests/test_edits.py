@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from durable_nb.cli import main
@@ -499,3 +500,182 @@ def check(facts, expected):
         assert notice == f"replayed; {expected}; to run it again: %durable_reset {facts['step']}"
     else:
         assert (facts["action"], notice) == ("replayed", "")
+
+
+def actions(found):
+    return {step: facts["action"] for step, facts in found.items()}
+
+
+def test_hours_of_work_run_again_after_an_edit_only(shell):
+    """Everything that is no edit, one after the other, and the counter stays at one."""
+    before = ["import time, random", "today = time.time_ns()", "N = 3"]
+    hours = "%%durable_step hours\nran(1)\nresult = (N, today, random.random())"
+    shell.run_all([*before, hours])
+    for cells in (
+        [*before, hours],
+        ["# a comment", *before, hours],
+        [before[2], *before[:2], hours],
+        [*before, "plot = [N, today]", hours],
+        [*before, "def helper(): return 1", hours + "  # three hours"],
+        ["M = 5", "import time, random\ntoday = time.time_ns()\nN = 3", hours],
+    ):
+        shell.restart()
+        assert actions(shell.run_all(cells)) == {"hours": "replayed"}
+        assert shell.ran == []
+    shell.restart()
+    shell.run_all([before[0], before[1], "N = 4", hours])
+    assert shell.ran == [1]
+
+
+def test_the_plan_of_a_notebook_of_twenty_cells(shell, tmp_path, capsys):
+    def cells(edited):
+        yield from ("import math", "scale = 2")
+        for i in range(9):
+            yield f"p{i} = scale * {i}{' + 1' if i == edited else ''}"
+            before = f"s{i - 1} + " if i else ""
+            yield f"%%durable_step step{i}\nran(1)\ns{i} = {before}math.floor(p{i})"
+
+    assert len(list(cells(None))) == 20
+    shell.run_all(cells(None))
+    for edited in (8, 4, None):
+        second = list(cells(edited))
+        plan = planned(tmp_path, (OPEN, *second), capsys)
+        shell.restart()
+        ran = {step for step, action in actions(shell.run_all(second)).items() if action == "executed"}
+        certain = {step for step, row in plan.items() if row.startswith("run")}
+        possible = certain | {step for step, row in plan.items() if row.startswith("may run")}
+        assert certain <= ran <= possible, (edited, plan)
+        if edited == 8:
+            assert certain == ran == {"step8"}
+
+
+def test_the_plan_in_the_notebook_itself(shell, tmp_path, capsys, monkeypatch):
+    cells = [OPEN, "N = 1", "%%durable_step s\ny = N", "%%durable_step t\nz = y"]
+    for cell in cells:
+        shell.run(cell)
+    with pytest.raises(UsageError, match="does not say which notebook"):
+        shell.run("%durable_plan")
+    write_notebook(tmp_path / "book.ipynb", [cells[0], "N = 2", *cells[2:], "%%durable_step new\n1"])
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "book.ipynb"))
+    capsys.readouterr()
+    shell.run("%durable_plan")
+    assert capsys.readouterr().out.splitlines() == [
+        "   1       runs",
+        "   2       runs",
+        "   3  s    run      it now reads `N = 2` (was `N = 1`)",
+        "   4  t    may run  `y` comes from step `s`, which may give another result",
+        "   5  new  run      first run",
+    ]
+    (tmp_path / "broken.ipynb").write_text("{")
+    with pytest.raises(UsageError, match=r"broken\.ipynb is no notebook"):
+        shell.run("%durable_plan broken.ipynb")
+
+
+def test_the_plan_needs_a_run_and_makes_no_database(tmp_path, capsys):
+    write_notebook(tmp_path / "book.ipynb", ["1"])
+    db = tmp_path / "none.db"
+    assert main(["plan", str(tmp_path / "book.ipynb"), "--run-id", "r", "--db", str(db)]) == 2
+    assert "there is no database" in capsys.readouterr().err
+    assert not db.exists()
+
+
+def test_the_plan_names_a_step_whose_cell_is_gone_and_two_of_one_name(shell, tmp_path, capsys):
+    shell.run_all(parted("@a x = 1 ‖ @b y = 2"))
+    plan = planned(tmp_path, parted("@b y = 2 ‖ @b y = 3"), capsys)
+    assert plan["a"].startswith("gone")
+    assert plan["b"].startswith("refuse")
+
+
+def test_the_order_of_execution_counts(shell):
+    cells = {"a": "x = 1", "b": "x = 2", "s": "%%durable_step s\nran(1)\ny = x"}
+    shell.run_all([cells["a"], cells["b"], cells["s"]])
+    shell.restart()
+    shell.run_all([cells["b"], cells["a"], cells["s"]])
+    assert shell.ran == [1]
+    shell.restart()
+    shell.run_all([cells["a"], cells["a"], cells["s"]])
+    assert shell.ran == []
+
+
+def test_a_cell_executed_again_in_a_living_kernel(shell):
+    """What it changed itself, and what came of that, is no edit of it."""
+    clean = "%%durable_step clean\nran(1)\nrows.append(2)"
+    cells = ["%%durable_step load\nran(1)\nrows = [1]", clean, "%%durable_step more\nran(1)\nrows.append(3)"]
+    shell.run_all([*cells, "count = len(rows)"])
+    shell.ran.clear()
+    assert shell.run(clean)["action"] == "replayed"
+    assert shell.shell.user_ns["rows"] == [1, 2]
+    assert shell.run(clean)["action"] == "replayed"
+    assert shell.run(cells[2])["action"] == "replayed"
+    assert shell.ran == []
+    for _ in range(2):  # an ordinary cell that is executed once more counts once
+        shell.run("total = 0")
+        shell.run("total += 1")
+        shell.run("total += 1")
+        shell.run("%%durable_step last\nran(1)\nlast = total")
+    assert shell.ran == [1]
+
+
+def test_what_ran_before_the_extension_was_loaded_counts(shell):
+    for n in (1, 1, 2):
+        shell.restart()
+        shell.run(f"N = {n}")
+        facts = shell.run_all(["%%durable_step s\nran(1)\ny = N"])
+    assert facts["s"]["notice"] == "run again: it now reads `N = 2` (was `N = 1`)"
+
+
+def test_a_cell_that_fails_counts_up_to_where_it_failed(shell):
+    shell.run(OPEN)
+    with pytest.raises(ZeroDivisionError):
+        shell.run("x = 1\n1 / 0\nx = 2")
+    shell.run("%%durable_step s\nran(1)\ny = x")
+    shell.restart()
+    assert actions(shell.run_all(["x = 1", "%%durable_step s\nran(1)\ny = x"])) == {"s": "replayed"}
+
+
+def test_reset_downstream(shell, capsys):
+    cells = list(parted("@a x = 1 ‖ m = x + 1 ‖ @b y = m ‖ @c z = y ‖ @d w = 5"))
+    shell.run_all(cells)
+    capsys.readouterr()
+    shell.run("%durable_reset a --downstream")
+    assert capsys.readouterr().out == "step 'a' will run again, and downstream of it: b, c\n"
+    shell.restart()
+    again = shell.run_all(cells)
+    assert actions(again) == {"a": "executed", "b": "executed", "c": "executed", "d": "replayed"}
+
+
+def test_a_renamed_step_keeps_its_tasks_and_its_new_name(shell, tmp_path, monkeypatch):
+    body = "@wf.task\ndef f(n):\n    ran(n)\n    return n\nfound = [f(1), f(2)]"
+    shell.run_all([f"%%durable_step old\n{body}"])
+    new = f"%%durable_step new\n{body}"
+    write_notebook(tmp_path / "book.ipynb", [OPEN, new])
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "book.ipynb"))
+    shell.restart()
+    assert shell.run_all([new])["new"]["notice"].startswith("replayed; it was called `old`;")
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    shell.restart()
+    assert shell.run_all([new])["new"].get("notice") is None
+    shell.restart()
+    assert actions(shell.run_all([f"{new}.copy()"])) == {"new": "executed"}
+    assert shell.ran == []  # its tasks replayed
+    # A second cell with that code is another step.
+    write_notebook(tmp_path / "book.ipynb", [OPEN, new, f"%%durable_step twin\n{body}"])
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "book.ipynb"))
+    shell.restart()
+    assert shell.run_all([f"%%durable_step twin\n{body}"])["twin"]["action"] == "executed"
+
+
+def test_a_policy_that_refuses_and_one_that_asks(shell):
+    shell.run_all(["N = 1", "%%durable_step s --on-edit error\ny = N"])
+    shell.run("N = 2")
+    with pytest.raises(UsageError, match=r"step 's': it now reads `N = 2` \(was `N = 1`\)"):
+        shell.run("%%durable_step s --on-edit error\ny = N")
+    with pytest.raises(UsageError, match="nobody can be asked"):
+        shell.run("%%durable_step s --on-edit ask\ny = N")
+
+
+def test_a_secret_is_not_on_record(shell, tmp_path):
+    shell.run_all(["api_key = 'sk-very-secret'", "%%durable_step s\ny = len(api_key)"])
+    files = [path for path in tmp_path.iterdir() if path.name.startswith("runs.db")]
+    assert files
+    assert not any(b"sk-very-secret" in path.read_bytes() for path in files)
