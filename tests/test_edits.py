@@ -665,6 +665,27 @@ def test_a_renamed_step_keeps_its_tasks_and_its_new_name(shell, tmp_path, monkey
     assert shell.run_all([f"%%durable_step twin\n{body}"])["twin"]["action"] == "executed"
 
 
+def test_which_values_are_small_enough_to_be_compared():
+    import numpy as np
+    import pandas as pd
+
+    from durable_nb.notebook.drift import portable
+
+    for value in (1, "a", [1] * 100, {"a": (1, 2)}, np.zeros(10), pd.DataFrame({"nbytes": [1], "size": [2]})):
+        assert portable("x", value) == portable("x", value) != None  # noqa: E711
+    for value in (
+        [1] * 5000,
+        {n: n for n in range(5000)},
+        "a" * 5_000_000,
+        np.zeros(10**6),
+        object(),
+        json,
+        open,
+    ):
+        assert portable("x", value) is None
+    assert portable("api_key", "sk-1") is None
+
+
 def test_a_policy_that_refuses_and_one_that_asks(shell):
     shell.run_all(["N = 1", "%%durable_step s --on-edit error\ny = N"])
     shell.run("N = 2")

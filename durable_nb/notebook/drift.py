@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
@@ -20,7 +20,7 @@ _ITEMS: Final = 2000
 _BYTES: Final = 1 << 20
 """Bytes of a text or an array, likewise."""
 
-_SCALARS: Final = frozenset({type(None), bool, int, float, complex})
+_LIBRARIES: Final = frozenset({"numpy", "pandas", "polars"})
 
 
 def small_values(user_ns: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
@@ -71,26 +71,31 @@ def _is_small(value: Any) -> bool:
     left, items = [value], 0
     while left:
         one = left.pop()
-        items += 1
+        inner = _inside(one)
+        items += 1 + len(inner)
         if items > _ITEMS or _weight(one) > _BYTES:
             return False
-        if isinstance(one, dict):
-            left += [*one.keys(), *one.values()] if len(one) < _ITEMS else [None] * _ITEMS
-        elif isinstance(one, list | tuple | set | frozenset):
-            left += one if len(one) < _ITEMS else [None] * _ITEMS
-        elif dataclasses.is_dataclass(one) and not isinstance(one, type):
-            left += vars(one).values() if hasattr(one, "__dict__") else ()
+        left += inner
     return True
+
+
+def _inside(value: Any) -> Collection[Any]:
+    """What a container holds; a dict stands for its values, as its keys are as many."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return getattr(value, "__dict__", {}).values()
+    return ()
 
 
 def _weight(value: Any) -> int:
     """About how many bytes one object has, without what it holds."""
     kind = type(value)
-    if kind in _SCALARS:
-        return 0
     if kind in (str, bytes, bytearray):
         return len(value)
-    if kind.__module__.partition(".")[0] in ("numpy", "pandas", "polars"):
-        size = getattr(value, "nbytes", None) or getattr(value, "size", 0)
-        return size * 8 if isinstance(size, int) and not hasattr(value, "nbytes") else int(size or 0)
+    if kind.__module__.partition(".")[0] in _LIBRARIES:
+        sizes = (getattr(value, "nbytes", None), getattr(value, "size", None))  # or columns of that name
+        return max((size for size in sizes if type(size) is int), default=_BYTES + 1)
     return 0

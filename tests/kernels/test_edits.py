@@ -1,4 +1,4 @@
-"""Edits run again and drift does not, in real kernels that are killed; the table itself is tests/test_edits.py."""
+"""Edits run again, drift does not, in real kernels that are killed; the table is in tests/test_edits.py."""
 
 from durable_nb.supervisor import run_notebook
 
@@ -26,7 +26,9 @@ def went_on(kernel, version):
     kernel.restart()
     done = [kernel.run(cell) for cell in version]
     assert [cell.status for cell in done] == ["ok"] * len(version)
-    facts = [output["metadata"].get("durable_nb", {}) for cell in done for output in cell.outputs[-1:]]
+    facts = [
+        output.get("metadata", {}).get("durable_nb", {}) for cell in done for output in cell.outputs[-1:]
+    ]
     told = {one["step"]: one.get("notice", "") for one in facts if "step" in one}
     return log.read_text().split() if log.exists() else [], told
 
