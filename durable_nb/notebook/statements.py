@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -76,8 +77,7 @@ def parse(source: str) -> list[ast.stmt]:
 
 def statements(body: Sequence[ast.stmt]) -> Iterator[Statement]:
     """Look at each statement of a cell."""
-    for node in body:
-        yield _statement(node)
+    return map(_statement, body)
 
 
 def outer_reads(body: Sequence[ast.stmt]) -> frozenset[str]:
@@ -208,13 +208,8 @@ def _bound_by(node: ast.stmt) -> frozenset[str]:
 
 
 def _later(body: Iterable[ast.AST]) -> set[str]:
-    return {
-        name
-        for top in body
-        for node in ast.walk(top)
-        if isinstance(node, _Function)
-        for name in _inside(node)
-    }
+    functions = (node for top in body for node in ast.walk(top) if isinstance(node, _Function))
+    return {name for function in functions for name in _inside(function)}
 
 
 def _loads(nodes: Iterable[ast.AST]) -> set[str]:
@@ -273,12 +268,16 @@ def _declared(node: ast.AST) -> Iterator[str]:
 # What is written.
 
 
-def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
+@functools.lru_cache(maxsize=64)  # each statement is asked several things
+def _same_scope(node: ast.AST) -> tuple[ast.AST, ...]:
     """A node and what is in it, but for the bodies of functions and classes."""
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-        for child in ast.iter_child_nodes(node):
-            yield from _same_scope(child)
+    found, left = list[ast.AST](), [node]
+    while left:
+        each = left.pop()
+        found.append(each)
+        if not isinstance(each, _Function | ast.ClassDef):
+            left += ast.iter_child_nodes(each)
+    return tuple(found)
 
 
 def _stored(node: ast.AST, context: type[ast.Store | ast.Del]) -> Iterator[str]:
