@@ -685,6 +685,24 @@ def test_which_values_are_small_enough_to_be_compared():
     assert portable("api_key", "sk-1") is None
 
 
+def test_what_cannot_be_looked_at_costs_no_step(shell):
+    class Rude(list):
+        def __len__(self):
+            raise RuntimeError("ask me nothing")
+
+    shell.shell.user_ns["Rude"] = Rude
+    cells = [
+        "rude = Rude()",
+        f"deep = {' + '.join(['1'] * 900)}",
+        "%%durable_step s\nran(1)\ny = deep + 0 * (rude is None)",
+    ]
+    for expected in ([1], []):
+        shell.shell.user_ns["Rude"] = Rude
+        shell.run_all(cells)
+        assert shell.ran == expected
+        shell.restart()
+
+
 def test_a_policy_that_refuses_and_one_that_asks(shell):
     shell.run_all(["N = 1", "%%durable_step s --on-edit error\ny = N"])
     shell.run("N = 2")

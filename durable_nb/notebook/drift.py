@@ -47,7 +47,10 @@ def portable(name: str, value: Any) -> str | None:
         return _own_module(value)
     if isinstance(value, FunctionType | type):
         return None if value.__module__ == "__main__" else _own_module(sys.modules.get(value.__module__))
-    return fingerprint.value(value) if _is_small(value) else None
+    try:
+        return fingerprint.value(value) if _is_small(value) else None
+    except Exception:  # the user's own code raised: a finished step is not lost for that
+        return None
 
 
 def _own_module(module: ModuleType | None) -> str | None:

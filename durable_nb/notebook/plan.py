@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_nb.notebook import frontend
-from durable_nb.notebook import statements as syntax
+from durable_nb.notebook import frontend, names
 from durable_nb.notebook.provenance import Origins, Reads
 from durable_nb.notebook.statements import STAR, Statement, statements
 from durable_nb.notebook.tracking import Seen, look, reads_of, renamed, sources, with_changes
@@ -100,7 +99,7 @@ class _Planner:
         durable = _DURABLE.match(text)
         if durable is not None:
             return self._durable(place, durable["line"], durable["body"])
-        found = list(statements(syntax.parse(self._transform(text))))
+        found = list(statements(names.parse(self._transform(text))))
         last = found[-1:]
         self._origins.execute(f"#{place}", found, lambda each: each not in last or self._changes(each))
         return Planned(place, "", ORDINARY)

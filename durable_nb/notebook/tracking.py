@@ -13,8 +13,9 @@ import xxhash
 
 from durable_nb import fingerprint
 from durable_nb.notebook import drift, frontend
+from durable_nb.notebook.names import outer_reads, parse
 from durable_nb.notebook.provenance import Chain, Origins, Reads, Source, difference, step_source
-from durable_nb.notebook.statements import Statement, outer_reads, parse, statements
+from durable_nb.notebook.statements import Statement, statements
 from durable_nb.records import Call, Step, StepKind, StepStatus, scope_of
 
 if TYPE_CHECKING:
