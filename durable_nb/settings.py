@@ -9,6 +9,8 @@ __all__ = [
     "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
+    "CELL_ON_DRIFT",
+    "CELL_ON_EDIT",
     "DB",
     "EXIT_GRACE",
     "HEARTBEAT",
@@ -84,6 +86,11 @@ LOCK_POLL: Final = 0.001
 SIGNAL_POLL: Final = 0.05
 """Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
 
+CELL_ON_EDIT: Final = "rerun"
+"""An edited cell is meant to give what it says now, and so is one that reads what an edit gave."""
+
+CELL_ON_DRIFT: Final = "keep"
+"""A clock or a random draw that gave another value is no reason to lose hours of finished work."""
 SWEEP_BUDGET: Final = 1.0
 """Seconds, before a cell and after it, to look at names it cannot reach: more than that a person notices."""
 

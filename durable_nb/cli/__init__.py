@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
+    "plan": "say cell by cell what would replay and what would run, running nothing",
     "runs": "list the runs of a database: where each stands, who has it, what it waits for",
     "status": "show where one run stands, step by step",
     "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",

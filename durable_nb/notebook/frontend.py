@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
-__all__ = ["cell_id", "is_headless"]
+from durable_nb.errors import InvalidOption
+
+__all__ = ["cell_id", "code_cells", "durable_names", "is_headless", "notebook_file"]
+
+_NAMED: Final = re.compile(r"\s*%%durable_step\s+(\S+)")
 
 
 def cell_id(shell: Any) -> str | None:
@@ -15,6 +24,30 @@ def cell_id(shell: Any) -> str | None:
 def is_headless(shell: Any) -> bool:
     """Whether nobody can be asked: nbclient, papermill and nbval say so with each request."""
     return not (_request(shell).get("content") or {}).get("allow_stdin", True)
+
+
+def notebook_file() -> Path | None:
+    """The notebook that this kernel runs, where whoever started it said so (Jupyter's server does)."""
+    file = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    return file if file.suffix == ".ipynb" and file.is_file() else None
+
+
+def code_cells(file: Path) -> list[str]:
+    """The sources of a notebook's code cells, as they were saved last.
+
+    Raises:
+        InvalidOption: The file cannot be read as a notebook.
+    """
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidOption(f"{file} is no notebook ({type(error).__name__})", remedy="Name one.") from None
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def durable_names(cells: Iterable[str]) -> set[str]:
+    """The names of the durable cells among some sources."""
+    return {named[1] for cell in cells if (named := _NAMED.match(cell))}
 
 
 def _request(shell: Any) -> dict[str, Any]:

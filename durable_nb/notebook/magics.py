@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
@@ -18,18 +19,19 @@ from IPython.core.magic import no_var_expand
 
 from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
-from durable_nb.errors import DurableError
-from durable_nb.notebook import body, outputs, tracebacks, view
+from durable_nb.errors import DurableError, InvalidOption
+from durable_nb.notebook import body, frontend, outputs, tracebacks, view
 from durable_nb.notebook.carried import Carrier
 from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
+from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.session import Session
-from durable_nb.records import RunStatus
+from durable_nb.records import RunStatus, scope_of
 from durable_nb.resolving import ANSWERS
 
 __all__ = ["DurableMagics", "load"]
 
 LINE_WIDTH = 1000
-ON_EDIT = ("rerun", "keep", "ask", "error")
+POLICIES = ("rerun", "keep", "ask", "error")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
     "exponential": backoff.exponential,
@@ -80,7 +82,8 @@ def _step_parser() -> _Parser:
     parser.add_argument("--retries", type=_count, default=0, metavar="N")
     parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
     parser.add_argument("--timeout", type=parse_seconds, metavar="SECONDS")
-    parser.add_argument("--on-edit", choices=ON_EDIT, default="rerun")
+    parser.add_argument("--on-edit", choices=POLICIES, default=settings.CELL_ON_EDIT)
+    parser.add_argument("--on-drift", choices=POLICIES, default=settings.CELL_ON_DRIFT)
     parser.add_argument("--once", action="store_true")
     return parser
 
@@ -101,6 +104,13 @@ def _status_parser() -> _Parser:
 def _reset_parser() -> _Parser:
     parser = _Parser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
+    parser.add_argument("--downstream", action="store_true")
+    return parser
+
+
+def _plan_parser() -> _Parser:
+    parser = _Parser("%durable_plan")
+    parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
     return parser
 
 
@@ -166,6 +176,13 @@ def parse_backoff(text: str) -> backoff.BackoffStrategy:
         ) from None
 
 
+def parse_step(line: str) -> CellOptions:
+    """Read what stands on the first line of a durable cell, after the magic."""
+    parsed = _step_parser().parse_line(line)
+    policy = Policy(parsed.retries, parsed.backoff or backoff.exponential(), timeout=parsed.timeout)
+    return CellOptions(parsed.name, policy, parsed.on_edit, parsed.once, parsed.on_drift)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Show our own errors in one line: no traceback of internals."""
@@ -212,10 +229,7 @@ class DurableMagics:
 
     async def durable_step(self, line: str, cell: str) -> None:
         """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
-        parsed = _step_parser().parse_line(line)
-        wait = parsed.backoff or backoff.exponential()
-        policy = Policy(parsed.retries, wait, timeout=parsed.timeout)
-        options = CellOptions(parsed.name, policy, parsed.on_edit, parsed.once)
+        options = parse_step(line)
         with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
 
@@ -228,12 +242,29 @@ class DurableMagics:
         print("\n".join([told, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
 
     def durable_reset(self, line: str) -> None:
-        """Have a step run again at its next call: ``%durable_reset STEP``."""
+        """Have a step run again at its next call: ``%durable_reset STEP [--downstream]``."""
         options = _reset_parser().parse_line(line)
         with one_line_errors():
-            found = self.session.reset(options.step)
-        inside = f", with {len(found) - 1} inside it" if len(found) > 1 else ""
-        print(f"step {options.step!r} will run again{inside}")  # noqa: T201 - a magic's answer
+            found = self.session.reset(options.step, with_downstream=options.downstream)
+        inside = sum(each.startswith(f"{options.step}/") for each in found)
+        after = [each for each in found if each != options.step and not scope_of(each)]
+        told = f", with {inside} inside it" if inside else ""
+        told += f", and downstream of it: {', '.join(after)}" if after else ""
+        print(f"step {options.step!r} will run again{told}")  # noqa: T201 - a magic's answer
+
+    def durable_plan(self, line: str) -> None:
+        """Say what would replay and what would run, running nothing: ``%durable_plan [NOTEBOOK]``."""
+        options = _plan_parser().parse_line(line)
+        with one_line_errors():
+            run = self.session.require_run()
+            file = Path(options.notebook) if options.notebook else frontend.notebook_file()
+            if file is None:
+                raise InvalidOption(
+                    "this front end does not say which notebook it shows",
+                    remedy="Type: %durable_plan NOTEBOOK.ipynb",
+                )
+            planned = plan(run, file, parse=parse_step, transform=self.session.shell.transform_cell)
+        print(spell_plan(planned))  # noqa: T201 - a magic's answer
 
     @no_var_expand
     def durable_resolve(self, line: str) -> None:
@@ -289,6 +320,7 @@ def load(shell: Any) -> None:
     outputs.Recorder.of(shell)
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
+        magics.durable_plan,
         magics.durable_reset,
         magics.durable_restore,
         magics.durable_resolve,
@@ -302,6 +334,7 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
     shell.events.register("post_run_cell", magics.carrier.hand_over)
+    shell.events.register("post_run_cell", magics.session.tracker.ran)
     tracebacks.hide_our_frames(shell)
     body.guard_cells(shell)
 

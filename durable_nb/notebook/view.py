@@ -72,6 +72,8 @@ def show_cell(
         for name, reason in (unsaved or {}).items()
     ]
     warnings += notices
+    if notices:
+        facts["notice"] = " · ".join(notices)
     _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
 
 

@@ -40,6 +40,17 @@ def test_what_shares_an_object_and_what_cannot_be_saved(kernel):
     assert "`StepNotRestored`" in section
 
 
+def test_the_cells_about_edits_say_what_is_printed_there(kernel):
+    ordinary, durable = blocks("Edits and drift")
+    kernel.run("%load_ext durable_nb\n%durable_workflow edits")
+    assert [kernel.run(cell).status for cell in (ordinary, durable)] == ["ok", "ok"]
+    kernel.run(ordinary.replace("10", "20"))
+    again = kernel.run(durable)
+    assert again.text == "three hours of work\n"
+    told = again.outputs[-1]["metadata"]["durable_nb"]["notice"]
+    assert f"```\n{told}\n```" in README.read_text(encoding="utf-8")
+
+
 def test_the_script_runs_once_and_replays(tmp_path):
     (script,) = blocks("In a script")
     (tmp_path / "script.py").write_text(script)
