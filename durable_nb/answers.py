@@ -1,4 +1,4 @@
-"""Which values a signal accepts: any, those of a type, or one of a list."""
+"""Which values a signal accepts: any, those of a type, or one of a list; and how a person types them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["Accepted", "check", "read_value"]
+__all__ = ["Accepted", "check", "hint", "read_answer", "read_value"]
 
 _PLAIN: Final[dict[Any, str]] = {
     bool: "boolean",
@@ -144,6 +144,48 @@ def read_value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def hint(request: SignalRequest) -> str:
+    """What a person can type, for a prompt."""
+    if request.choices:
+        return " | ".join(map(_spelled, json.loads(request.choices)))
+    if request.schema is None:
+        return "y | n, and a comment"
+    kind = json.loads(request.schema).get("type")
+    return "y | n" if kind == "boolean" else str(kind or "JSON")
+
+
+def read_answer(request: SignalRequest, text: str) -> Any:
+    """What a person has typed at a prompt for a request.
+
+    Without a schema or choices the answer is ``{"approved": bool, "comment": str}``.
+
+    Raises:
+        SignalInvalid: It is no answer to that.
+    """
+    text = text.strip()
+    if request.choices:
+        choices = json.loads(request.choices)
+        for choice in choices:
+            if text == _spelled(choice):
+                return choice
+        raise _not_a_choice(text, choices)
+    kind = "" if request.schema is None else json.loads(request.schema).get("type")
+    if kind in ("", "boolean"):
+        word, _, comment = text.partition(" ")
+        approved = _WORDS.get(word.lower())
+        if approved is None:
+            raise _invalid(text, "type y or n")
+        return approved if kind else {"approved": approved, "comment": comment.strip()}
+    return text if kind == "string" else read_value(text)
+
+
+_WORDS = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
+
+
+def _spelled(choice: Any) -> str:
+    return choice if isinstance(choice, str) else json.dumps(choice)
 
 
 def _is_plain(kind: Any) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
     from durable_nb.loop import Colour
 
-__all__ = ["NOTHING", "Answer", "Ask", "Face", "Question", "attach", "attached", "obtain"]
+__all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]
 
 NOTHING: Final = object()
 """Stands for a default that was not given."""
@@ -29,6 +29,10 @@ _BY_TIMEOUT = "its timeout"
 
 Ask = Callable[[SignalRequest], Awaitable[Any]]
 """Asks a person, and gives the answer; ended when somebody else was faster."""
+
+
+class Interrupted(Exception):
+    """A person interrupted the asking; where the answer was wanted it is a KeyboardInterrupt."""
 
 
 class Face(Protocol):
@@ -259,12 +263,14 @@ async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[N
         for task in tasks[1:]:
             if task.done():
                 task.result()  # the answer is in the store, or asking failed
-        signal: Signal | None = await tasks[0]
-        return signal
+        found: Signal | None = await tasks[0]
+    except Interrupted:
+        raise KeyboardInterrupt from None
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    return found
 
 
 def _show(what: Callable[[Face], None]) -> None:

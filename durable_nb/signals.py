@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, SignalRequest
     from durable_nb.stores.base import Journal
 
-__all__ = ["command", "deliver", "load", "pack", "signal_step", "spell_moment"]
+__all__ = ["command", "deliver", "load", "pack", "signal_step", "spell_moment", "told"]
 
 
 def signal_step(name: str) -> str:
@@ -66,6 +66,21 @@ def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
     with located(run_id=run_id, step=signal_step(name)):
         payload = codec.encode(value)
     return Signal(run_id, name, payload, delivered_by, time.time())
+
+
+def told(signal: Signal, earlier: Signal | None) -> str:
+    """What became of a delivery, for people.
+
+    Args:
+        signal: The signal.
+        earlier: The one that was there before, if any.
+    """
+    if earlier is None:
+        return f"signal {signal.name!r} is delivered to run {signal.run_id!r}"
+    return (
+        f"run {signal.run_id!r} has signal {signal.name!r} already: nothing was changed. It was answered by "
+        f"{earlier.delivered_by or 'somebody unnamed'} at {spell_moment(earlier.delivered_at)}"
+    )
 
 
 def command(request: SignalRequest, address: str | None) -> str:

@@ -20,6 +20,8 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
+    "signal": "deliver a value to a run that waits for it, or will",
+    "signals": "list what runs wait for",
 }
 """The sub-commands, each with its help; the module has the command's name."""
 

@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import backoff, settings
+from durable_nb import answers, asking, backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
-from durable_nb.notebook import body, outputs, view
+from durable_nb.notebook import body, outputs, prompt, view
 from durable_nb.notebook.cell import CellOptions, run_cell
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus
@@ -96,6 +96,34 @@ def _resolve_parser() -> _Parser:
     parser.add_argument("answer", choices=ANSWERS)
     parser.add_argument("value", nargs="?", metavar="EXPRESSION")
     return parser
+
+
+_RUN_OPTION = re.compile(r"\s--run[= ]\s*(?P<run>\"[^\"]*\"|'[^']*'|\S+)\s*$")
+
+
+def _parse_signal(line: str) -> argparse.Namespace:
+    """A name, and the rest of the line as it is, for JSON has its own quotes; ``--run`` stands at its end."""
+    parser = _Parser("%durable_signal")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("value", metavar="VALUE")
+    parser.add_argument("--run", metavar="ID")
+    run = _RUN_OPTION.search(line)
+    name, value = _first_word(parser, line[: run.start()] if run else line)
+    quoted = len(value) > 1 and value[0] == value[-1] == "'"
+    words = [word for word in (name, value[1:-1] if quoted else value) if word]
+    options = parser.parse_args(["--", *words])
+    options.run = shlex.split(run["run"])[0] if run else None
+    return options
+
+
+def _first_word(parser: _Parser, line: str) -> tuple[str, str]:
+    typed = io.StringIO(line)
+    words = shlex.shlex(typed, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        return words.get_token() or "", typed.read().strip()
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _parse_resolve(line: str) -> argparse.Namespace:
@@ -223,6 +251,15 @@ class DurableMagics:
         became = {"rerun": "will run again", "value": f"is done, and gave {value!r}", "fail": "is given up"}
         print(f"step {options.step!r} {became[options.answer]}")  # noqa: T201 - a magic's answer
 
+    @no_var_expand
+    def durable_signal(self, line: str) -> None:
+        """Deliver a signal: ``%durable_signal NAME VALUE [--run ID]``; the value is JSON, or else text."""
+        options = _parse_signal(line)
+        with one_line_errors():
+            run_id = self.session.require_run().run_id if options.run is None else options.run
+            told = self.session.deliver(run_id, options.name, answers.read_value(options.value))
+        print(told)  # noqa: T201 - a magic's answer
+
     def _say_where_it_stands(self) -> None:
         run = self.session.require_run()
         count = len(self.session.finished())
@@ -252,10 +289,12 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     outputs.Recorder.of(shell)
+    asking.attach(prompt.ShellFace(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_reset,
         magics.durable_resolve,
+        magics.durable_signal,
     )
     for magic in line_magics:
         shell.register_magic_function(magic, "line")

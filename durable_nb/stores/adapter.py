@@ -36,7 +36,7 @@ _RUN = "durable_nb:run"
 _STEP = "durable_nb:step:{}"
 _REQUEST = "durable_nb:request:{}"
 _LACKING = (
-    "no list of runs or of what they wait for, no setting aside of a run (fresh=True) or of an invalid "
+    "no list of runs, nor of what they wait for, no setting aside of a run (fresh=True) or of an invalid "
     "signal, no protection against two owners of one run, and a run's steps are read one by one when it is "
     "opened"
 )
