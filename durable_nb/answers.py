@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +66,9 @@ class Accepted:
             return None
         if _is_plain(self.type):
             return json.dumps({"type": _PLAIN[self.type]})
-        return json.dumps(self._adapter().json_schema())
+        adapter = self._adapter()
+        with self._sense():
+            return json.dumps(adapter.json_schema())
 
     def validated(self, value: Any) -> Any:
         """The value as the call gets it, converted to the type.
@@ -89,19 +92,24 @@ class Accepted:
             raise _invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
 
     def _adapter(self) -> Any:
+        with self._sense():
+            from pydantic import TypeAdapter
+
+            return TypeAdapter(self.type)
+
+    @contextmanager
+    def _sense(self) -> Iterator[None]:
+        """Say in one line what pydantic says of a type that it cannot take."""
         try:
-            from pydantic import PydanticUserError, TypeAdapter
+            yield
         except ImportError:
             raise InvalidOption(
                 f"schema={self.type!r} needs pydantic", remedy="pip install pydantic, or give a plain type."
             ) from None
-        try:
-            return TypeAdapter(self.type)
-        except PydanticUserError as error:
+        except Exception as error:
             said = str(error).splitlines()[0]
             raise InvalidOption(
-                f"schema={self.type!r} makes no sense ({said})",
-                remedy="Give a type: bool, a model, …",
+                f"schema={self.type!r} makes no sense ({said})", remedy="Give a type: bool, a model, …"
             ) from None
 
 
