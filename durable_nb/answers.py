@@ -64,6 +64,8 @@ class Accepted:
         """The type as a JSON schema, as JSON."""
         if self.type is None:
             return None
+        if self.type is Any:
+            return "{}"
         if _is_plain(self.type):
             return json.dumps({"type": _PLAIN[self.type]})
         adapter = self._adapter()
@@ -78,7 +80,7 @@ class Accepted:
         """
         if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
             raise _not_a_choice(value, list(self.choices))
-        if self.type is None:
+        if self.type is None or self.type is Any:
             return value
         if _is_plain(self.type):
             return _plainly(self.type, value)

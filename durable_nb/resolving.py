@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["ANSWERS", "find_step", "inside", "recorded_run", "resolve"]
+__all__ = ["ANSWERS", "find_step", "inside", "record_answer", "recorded_run", "resolve"]
 
 ANSWERS = ("rerun", "value", "fail")
 
@@ -62,6 +62,12 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
     step = await find_step(run, step_id, colour)
     if step_id in run.claims:
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
+    await record_answer(run, step, answer, value, colour)
+
+
+async def record_answer(run: OpenRun, step: Step, answer: str, value: Any, colour: Colour) -> None:
+    """The same for a step whose call is waiting for the answer."""
+    step_id = step.step_id
     if answer == "rerun":
         # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
         again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]

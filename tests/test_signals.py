@@ -1,6 +1,7 @@
 """Signals and durable time, in one process and across processes."""
 
 import asyncio
+import contextlib
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,16 @@ import pytest
 from durable_nb import Workflow, asking, waits
 from durable_nb.answers import Accepted, check, hint, read_answer
 from durable_nb.cli import main as command
-from durable_nb.errors import InvalidOption, SignalInvalid, SignalPending, SignalTimeout
+from durable_nb.errors import (
+    DurableNotice,
+    InvalidOption,
+    SignalInvalid,
+    SignalPending,
+    SignalTimeout,
+    StepChanged,
+    StepFailed,
+    StepInDoubt,
+)
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.records import RunStatus, SignalRequest, StepStatus
 from durable_nb.stores.memory import MemoryJournal
@@ -569,3 +579,88 @@ async def test_memory_too(face):
     with Workflow("shop", db=MemoryJournal()) as wf:
         assert await waiting(wf).run("r") == 7
     assert face.shown[0] == "await wf.complete('r', 'approval', VALUE)"
+
+
+# Steps that a person is asked about
+
+
+def charging(wf, ran, **options):
+    """A once task that is killed, as far as anybody knows, the first time."""
+
+    @wf.task(once=True, **options)
+    async def charge(amount):
+        ran.append(amount)
+        if len(ran) == 1:
+            raise KeyboardInterrupt
+        return f"receipt {amount}"
+
+    @wf.workflow(id="order")
+    async def main():
+        return await charge(7)
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("answers", "given", "bodies"),
+    [(["run again"], "receipt 7", 2), (["perhaps", "it succeeded", {"by": "hand"}], {"by": "hand"}, 1)],
+)
+async def test_a_step_in_doubt_is_asked_about_where_a_person_is(again, face, answers, given, bodies):
+    ran = []
+    with contextlib.suppress(BaseException):
+        await asyncio.create_task(killed_in(charging(again(), ran)))
+    assert len(ran) == 1
+    face.answers += answers
+    assert await charging(again(), ran).run("order") == given
+    assert face.answers == []
+    assert await charging(again(), ran).run("order") == given  # recorded: not asked twice
+    assert len(ran) == bodies
+
+
+async def killed_in(main):
+    # A KeyboardInterrupt that leaves a task would end the loop.
+    try:
+        await main.run("order")
+    except KeyboardInterrupt:
+        return
+
+
+async def test_a_step_in_doubt_is_given_up_or_refused_where_nobody_is(again, face):
+    ran = []
+    await killed_in(charging(again(), ran))
+    with pytest.raises(StepInDoubt):
+        await charging(again(), ran).run("order")
+    face.answers.append("give up")
+    with pytest.raises(StepFailed, match="given up by hand"):
+        await charging(again(), ran).run("order")
+    assert len(ran) == 1
+
+
+async def test_changed_arguments_are_asked_about_and_the_answer_holds_for_that_change(again, face):
+    ran = []
+
+    def define(wf, amount):
+        @wf.task(on_change="ask")
+        async def charge(amount):
+            ran.append(amount)
+            return amount
+
+        @wf.workflow
+        async def main():
+            return await charge(amount)
+
+        return main
+
+    assert await define(again(), 1).run("r") == 1
+    with pytest.raises(StepChanged, match="nobody can be asked"):
+        await define(again(), 2).run("r")
+    face.answers += ["keep"]
+    for _ in range(2):
+        with pytest.warns(DurableNotice, match="replayed although its arguments changed"):
+            assert await define(again(), 2).run("r") == 1
+        face.answers += ["run again"]  # not for this change: it was answered
+    assert await define(again(), 3).run("r") == 3
+    face.answers[:] = ["give up"]
+    with pytest.raises(StepChanged, match=r"amount: 3 → 4\), and it was given up by process"):
+        await define(again(), 4).run("r")
+    assert ran == [1, 3]

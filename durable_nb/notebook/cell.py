@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import codec, fingerprint, scopes
+from durable_nb import codec, doubts, fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.codec import bundle
 from durable_nb.deadline import deadline
@@ -65,7 +65,7 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     step_id = scopes.Scope(run).named_id(options.name)
     call = Call(step_id, StepKind.CELL, code=code, on_edit=options.on_edit, once=options.once)
     with session.named(options.name, code), located(run_id=run.run_id, step=call.step_id):
-        begun = await run.begin_step(call, AWAITING)
+        begun = await doubts.begin_step(run, call, AWAITING)
         if begun.replayed:
             await _replay(session, run, begun)
         else:

@@ -23,7 +23,7 @@ from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
 from durable_nb.stores.failures import translated
 from durable_nb.stores.schema import RUN, STEP, excluded, marks
 from durable_nb.stores.sessions import Sessions
-from durable_nb.stores.signalling import SignalTables
+from durable_nb.stores.signalling import Observer, SignalTables
 
 __all__ = ["SqliteJournal"]
 
@@ -103,6 +103,7 @@ class SqliteJournal(SignalTables):
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
         self._drainer: asyncio.Task[None] | None = None
+        self._observed = Observer(self._database)
         self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
@@ -147,6 +148,7 @@ class SqliteJournal(SignalTables):
             connection, self._connection = self._connection, None
             try:
                 self._sessions.end()
+                self._observed.close()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:

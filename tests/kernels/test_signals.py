@@ -75,7 +75,7 @@ def test_a_front_end_with_an_input_line_is_asked(kernel):
 def test_the_loop_is_free_while_a_person_is_asked(kernel):
     kernel.run(OPEN)
     kernel.run("import asyncio\nasync def tick():\n    for n in range(3):\n        await asyncio.sleep(0.02)")
-    code = "ticks = asyncio.create_task(tick())\nanswer = await wf.signal('go', schema=bool)\nprint(ticks.done())"
+    code = "ticks = asyncio.create_task(tick())\nawait wf.signal('go', schema=bool)\nprint(ticks.done())"
     request = kernel.start(code, allow_stdin=True)
     asked = kernel.client.get_stdin_msg(timeout=30)
     time.sleep(0.5)
@@ -149,18 +149,43 @@ def test_badge_plain_is_the_same_text_every_time(kernel):
     assert shown(kernel.run(code)) == ["durable signal go"]
 
 
+def test_a_cell_in_doubt_is_asked_about(kernel):
+    kernel.run(OPEN)
+    charge = (
+        "%%durable_step charge --once\nimport os\n"
+        "print('charging', file=open('log', 'a'))\n"
+        "if open('log').read().count('charging') == 1: raise OSError('lost')\nreceipt = 7"
+    )
+    assert kernel.run(charge).reply["ename"] == "OSError"
+    assert "StepInDoubt" in kernel.run(charge).reply["evalue"]  # nobody can be asked
+    request = kernel.start(charge, allow_stdin=True)
+    assert typed(kernel, "run again").endswith("[run again | it succeeded | give up]: ")
+    assert kernel.wait(request).status == "ok"
+    assert kernel.run("print(receipt)").text == "7\n"
+    assert (kernel.cwd / "log").read_text().count("charging") == 2
+
+
 # Without a front end
 
 
-INVOICE = [
-    "%load_ext durable_nb\n%durable_workflow invoices --db runs.db",
-    "import asyncio\n@wf.task\nasync def write(n):\n    print('writing')\n    return f'invoice {n}'",
-    "@wf.workflow(id='invoice-{n}')\nasync def process(n):\n    text = await write(n)\n"
-    "    return text if (await wf.signal('approval'))['approved'] else 'withdrawn'",
-    "async def approve():\n    await asyncio.sleep(0.5)\n"
-    "    return await wf.complete('invoice-7', 'approval', {'approved': True})\n"
-    "later = asyncio.create_task(approve())\nprint(await process(7))",
-]
+WRITE = """
+import asyncio
+@wf.task
+async def write(n):
+    return f"invoice {n}"
+@wf.workflow(id="invoice-{n}")
+async def process(n):
+    text = await write(n)
+    return text if (await wf.signal("approval"))["approved"] else "withdrawn"
+"""
+APPROVE = """
+async def approve():
+    await asyncio.sleep(0.5)
+    return await wf.complete("invoice-7", "approval", {"approved": True})
+later = asyncio.create_task(approve())
+print(await process(7))
+"""
+INVOICE = ["%load_ext durable_nb\n%durable_workflow invoices --db runs.db", WRITE, APPROVE]
 
 
 def notebook(path, cells):
