@@ -22,7 +22,7 @@ help:
 	@echo "make test       lint, types, notebooks and tests"
 	@echo "make test-all   the same and the long suites"
 	@echo "make lint | types | tests | core | long | notebooks   one of them"
-	@echo "make bench      what it costs, measured here, against the bars we hold ourselves to"
+	@echo "make bench      what it costs, beside the bars that it is held to"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv-3.12"
@@ -85,8 +85,10 @@ test: lint types notebooks tests
 
 test-all: lint types notebooks long tests
 
+# Beside each measure the bar that it is held to; what is over its bar is said, and is no failure of make.
 bench: $(TOOLS)
-	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	@$(BIN)/python benchmarks/cells.py || true
+	@$(BIN)/python benchmarks/signals.py || true
 
 clean:
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

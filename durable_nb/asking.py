@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from durable_nb import codec, scopes, settings, signals, watching
 from durable_nb.answers import Accepted
-from durable_nb.blobs import spill
 from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
 from durable_nb.loop import AWAITING
 from durable_nb.opening import this_process
-from durable_nb.records import Signal, SignalRequest
+from durable_nb.payloads import keep
+from durable_nb.records import Signal, SignalRequest, signal_step
+from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine import Begun, OpenRun
     from durable_nb.loop import Colour
 
 __all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]
@@ -94,21 +95,30 @@ class Answer:
     at: float
 
 
-async def obtain(run: OpenRun, question: Question, colour: Colour) -> Answer:
+async def obtain(run: OpenRun, question: Question, colour: Colour, begun: Begun | None = None) -> Answer:
     """The first valid answer that is delivered; one that was there before is given at once.
+
+    Args:
+        run: The run that wants to know.
+        question: What it wants to know.
+        colour: How the caller waits.
+        begun: The step that waits for it, which is noted if it has to.
 
     Raises:
         SignalTimeout: None came in time.
         SignalPending: Nobody is there to be asked.
     """
     signal = await colour.store(run.journal.get_signal(run.run_id, question.name))
+    refused = None
     if signal is not None:
         answer = await _accept(run, question, signal, colour)
         if isinstance(answer, Answer):
             _show(lambda face: face.show_answer(run.run_id, question.name, answer.by, answer.at))
             return answer
-        return await _Asked(run, question, colour).answer(refused=answer)
-    return await _Asked(run, question, colour).answer()
+        refused = answer
+    if begun is not None:
+        await run.note_started(begun, colour)
+    return await _Asked(run, question, colour).answer(refused)
 
 
 async def _accept(run: OpenRun, question: Question, signal: Signal, colour: Colour) -> Answer | str:
@@ -133,9 +143,9 @@ class _Asked:
         self._face = attached()
         self._update: Callable[[str], None] = lambda _: None
 
-    async def answer(self, refused: str | None = None) -> Answer:
+    async def answer(self, refused: str | None) -> Answer:
         """Wait until a valid one is there."""
-        async with self._run.waiting(self._colour):
+        async with waiting(self._run, self._colour):
             while True:
                 request = await self._request(refused)
                 self._update = self._shown(request)
@@ -229,7 +239,7 @@ class _Asked:
             raise SignalTimeout(
                 f"nobody answered within {question.timeout:g} s",
                 run_id=run.run_id,
-                step=signals.signal_step(request.name),
+                step=signal_step(request.name),
                 remedy=f"It is asked again when the run is; to answer before: {self._command(request)}",
             )
         signal = signals.pack(run.run_id, request.name, question.default, _BY_TIMEOUT)
@@ -240,7 +250,7 @@ class _Asked:
         pending = SignalPending(
             "it waits for a signal, and nobody is here to be asked",
             run_id=request.run_id,
-            step=signals.signal_step(request.name),
+            step=signal_step(request.name),
             remedy=f"Deliver it, then run this again: {self._command(request)}",
         )
         pending._render_traceback_ = lambda: [f"SignalPending: {pending}"]  # type: ignore[attr-defined]
@@ -249,7 +259,8 @@ class _Asked:
 
 async def _put_or_get(run: OpenRun, signal: Signal) -> Signal:
     """The signal that is in the store then: this one, or the one that was faster. On the loop thread."""
-    signal = replace(signal, payload=await spill(run.journal.blobs, signal.payload))
+    payload = await keep(run.journal, signal.payload, signal.run_id, signal_step(signal.name))
+    signal = replace(signal, payload=payload)
     await run.journal.put_signal(signal)
     return await run.journal.get_signal(signal.run_id, signal.name) or signal
 

@@ -11,20 +11,14 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
-    ("codec", "fingerprint", "blobs", "deadline", "loop", "answers", "stores"),
-    ("refusals", "engine", "opening", "leases", "signals", "watching", "resolving"),
     (
-        "scopes",
-        "asking",
-        "doubts",
-        "context",
-        "attempts",
-        "tasks",
-        "passes",
-        "entry",
-        "waits",
-        "workflow",
-        "executors",
+        *("codec", "fingerprint", "blobs", "signing", "payloads", "deadline", "interrupts", "loop"),
+        *("answers", "stores"),
+    ),
+    ("refusals", "engine", "opening", "leases", "standing", "signals", "watching", "waiting", "resolving"),
+    (
+        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "passes", "entry", "waits"),
+        *("workflow", "executors"),
     ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

@@ -377,7 +377,8 @@ async def test_cancelling_ends_the_wait_and_its_watch(again, colour):
     await asyncio.sleep(0.1)
     from durable_nb.watching import _watches
 
-    assert _watches[wf.journal]._task is None
+    watch = _watches.get(wf.journal)
+    assert watch is None or watch._task is None
 
 
 # Another process
@@ -461,7 +462,7 @@ def test_killed_while_it_waits_answered_while_nothing_runs_and_resumed(db, capsy
         assert 'choose one of "yes", "no"' in capsys.readouterr().err
         assert command(["signal", "r", "approval", "yes", "--db", str(db)]) == 0
         assert capsys.readouterr().out == "signal 'approval' is delivered to run 'r'\n"
-        assert command(["signal", "r", "approval", "no", "--db", str(db)]) == 1
+        assert command(["signal", "r", "approval", "no", "--db", str(db)]) == 3
         assert "has signal 'approval' already: nothing was changed. It was answered by process" in (
             capsys.readouterr().out
         )
@@ -473,7 +474,7 @@ def test_killed_while_it_waits_answered_while_nothing_runs_and_resumed(db, capsy
 
 
 def test_the_command_makes_no_database_and_names_a_run_that_is_not_there(tmp_path, db, capsys):
-    assert command(["signal", "r", "go", "1", "--db", str(tmp_path / "none.db")]) == 2
+    assert command(["signal", "r", "go", "1", "--db", str(tmp_path / "none.db")]) == 1
     assert "there is no database" in capsys.readouterr().err
     assert not (tmp_path / "none.db").exists()
     with Workflow("shop", db=db) as wf:

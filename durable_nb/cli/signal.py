@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from durable_nb import answers, signals
-from durable_nb.cli.place import add_db, asked, existing
+from durable_nb.cli import runs
+from durable_nb.cli.place import asked, existing
 from durable_nb.entry import check_run_id
 from durable_nb.errors import InvalidOption
 from durable_nb.opening import this_process
@@ -14,7 +15,7 @@ from durable_nb.scopes import check_name
 
 __all__ = ["add_arguments", "run"]
 
-TOO_LATE = 1
+TOO_LATE = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_id", metavar="RUN", help="the run's id")
     parser.add_argument("name", metavar="NAME", help="the signal's name")
     parser.add_argument("value", metavar="VALUE", help="the value: JSON, or else text")
-    add_db(parser)
+    runs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Deliver; 0 if this was the first value, 1 if there was one already."""
+    """Deliver; 0 if this was the first value, 3 if there was one already."""
     name = check_name(options.name, "a signal", InvalidOption)
     journal = existing(options.db)
     value = answers.read_value(options.value)

@@ -6,7 +6,8 @@ import argparse
 
 from durable_nb import leases, signals
 from durable_nb.answers import hint
-from durable_nb.cli.place import add_db, asked, existing
+from durable_nb.cli import runs
+from durable_nb.cli.place import asked, existing
 from durable_nb.records import RunStatus, SignalRequest
 
 __all__ = ["add_arguments", "run"]
@@ -16,7 +17,7 @@ OVER = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    add_db(parser)
+    runs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
