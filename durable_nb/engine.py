@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import codec, fingerprint, loop
 from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
+from durable_nb.history import History
 from durable_nb.payloads import fetch, is_at_hand, keep, moved
 from durable_nb.records import (
-    KEY,
     Action,
     Call,
     Decision,
@@ -24,8 +24,6 @@ from durable_nb.records import (
     Step,
     StepKind,
     StepStatus,
-    joining_scopes,
-    scope_of,
 )
 from durable_nb.refusals import refusal
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from durable_nb.stores.base import Journal
 
 __all__ = ["Begun", "OpenRun", "check_policy", "decide"]
-
 
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
@@ -145,6 +142,7 @@ class OpenRun:
     Attributes:
         claims: The steps whose calls are running, each with a mark of its own.
         stopped: Whether somebody asked for its synchronous pass to end.
+        waits: How many of its calls wait for a signal or for time to pass.
         held: Who has cancelled or taken over the run meanwhile, as the error that says so.
         on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
     """
@@ -152,11 +150,11 @@ class OpenRun:
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
         self.journal = journal
         self.run = run
-        self.history = {step.step_id: step for step in steps}
-        latest = max((max(step.began, step.recorded) for step in steps), default=0)
-        self._counter = itertools.count(latest + 1)
+        self.history = History(steps)
+        self._counter = itertools.count(self.history.latest + 1)
         self.claims: dict[str, object] = {}
         self.stopped = False
+        self.waits = 0
         self.held: RunHeld | None = None
         self.on_lost: Callable[[], None] | None = None
 
@@ -186,9 +184,9 @@ class OpenRun:
 
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
-        record = self._record_of(call)
+        record = self.history.record_of(call)
         if record is not None and record.status is StepStatus.FAILED and call.called:
-            call = call._replace(moved_on=self._moved_past(record))
+            call = call._replace(moved_on=self.history.moved_past(record))
         return decide(record, call)
 
     async def begin_step(
@@ -214,7 +212,7 @@ class OpenRun:
         if decision.action is Action.ASK:  # somebody may have answered elsewhere
             await self._look_up(call.step_id, colour)
             decision = self.decide(call)
-        record = self._record_of(call)
+        record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
             return Begun(call, decision, await self._under_its_name(record, call, colour))
         if decision.action is not Action.RUN:
@@ -229,15 +227,11 @@ class OpenRun:
         """Commit that a step has begun, which need not be known, so that others can look it up."""
         await colour.store(self._commit(begun.step))
 
-    def _record_of(self, call: Call) -> Step | None:
-        return self.history.get(call.step_id) or self.history.get(call.renamed)
-
     async def _under_its_name(self, record: Step, call: Call, colour: Colour) -> Step:
         """The record of a call; that of a renamed step is first committed under the new name."""
         old = record.step_id
         if old != call.step_id:
-            inside = [step for step_id, step in self.history.items() if step_id.startswith(f"{old}/")]
-            for step in (*inside, record):
+            for step in (*self.history.inside(old), record):
                 name = call.step_id + step.step_id.removeprefix(old)
                 await colour.store(self._rename(step, name))
         return self.history.get(call.step_id, record)
@@ -337,18 +331,3 @@ class OpenRun:
             once=call.once,
             started_at=time.time(),
         )
-
-    def _moved_past(self, failed: Step) -> bool:
-        """Whether a later step was called in the scope of a failed one, or in one that joined its branch.
-
-        A call that its arguments name, in some thread, proves nothing: it may not have known of the failure.
-        """
-        scopes = set(joining_scopes(failed.step_id))
-        return any(
-            step.began > failed.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
-            for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
-        )
-
-
-def _is_keyed(step: Step) -> bool:
-    return KEY in step.step_id.rpartition("/")[2]

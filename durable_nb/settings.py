@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "ABANDONED",
+    "ANSWER_POLL",
     "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
@@ -18,6 +19,7 @@ __all__ = [
     "JOURNAL_SIZE_LIMIT",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "LONG_SLEEP",
     "NEWBORN",
     "OUTPUT_PATIENCE",
     "OUTPUT_POLL",
@@ -25,10 +27,15 @@ __all__ = [
     "OWNER_SILENT",
     "RETRIES",
     "SHOWN_ARGUMENT",
+    "SIGNAL_GRACE",
     "SIGNAL_POLL",
+    "SLEEP_SLICE",
     "SWEEP_BUDGET",
     "TASK_ON_CHANGE",
     "TASK_ON_EDIT",
+    "WATCH",
+    "WATCH_ALERT",
+    "WATCH_IDLE",
     "WORKFLOW_NAME",
 ]
 
@@ -84,7 +91,28 @@ LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""
 
 SIGNAL_POLL: Final = 0.05
-"""Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
+"""Seconds between two looks for a signal in a store that cannot tell when one came: no person notices."""
+
+SIGNAL_GRACE: Final = 10.0
+"""Seconds that a notebook without a person waits for a signal: a program's answer comes in less."""
+
+WATCH: Final = 0.005
+"""Seconds between two questions whether a store has changed: 4 % of a core while it lasts (measured)."""
+
+WATCH_IDLE: Final = 0.032
+"""The same once all have waited for a while: a wait of days costs under 1 % of a core (measured)."""
+
+WATCH_ALERT: Final = 10.0
+"""Seconds after which a wait counts as a long one: programs answer in less, people seldom do."""
+
+SLEEP_SLICE: Final = 1.0
+"""Seconds of a durable sleep between two looks at the clock, which may be set, and at cancellations."""
+
+LONG_SLEEP: Final = 5.0
+"""Seconds above which a run that sleeps says that it waits: less is not worth two commits."""
+
+ANSWER_POLL: Final = 0.05
+"""Seconds between two looks whether a front end has sent what was typed."""
 
 CELL_ON_EDIT: Final = "rerun"
 """An edited cell is meant to give what it says now, and so is one that reads what an edit gave."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, fingerprint, scopes, settings
+from durable_nb import codec, doubts, fingerprint, scopes, settings
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.deadline import deadline
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
@@ -88,7 +88,8 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     call = options.call(scopes.Scope(run).named_id(options.name), python)
     with session.named(options.name, call.code or ""), located(run_id=run.run_id, step=call.step_id):
         seen = session.tracker.look(python)
-        begun = await run.begin_step(session.tracker.call(run, call, seen, session.called), AWAITING)
+        call = session.tracker.call(run, call, seen, session.called)
+        begun = await doubts.begin_step(run, call, AWAITING)
         if begun.replayed:
             await _replay(session, run, begun)
         else:

@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from durable_nb.errors import InvalidOption
 
-__all__ = ["cell_id", "code_cells", "durable_names", "is_headless", "notebook_file"]
+__all__ = [
+    "cell_id",
+    "code_cells",
+    "durable_names",
+    "is_headless",
+    "is_jupyter_server",
+    "notebook_file",
+    "stdin_route",
+]
 
 _NAMED: Final = re.compile(r"\s*%%durable_step\s+(\S+)")
 
@@ -48,6 +56,19 @@ def code_cells(file: Path) -> list[str]:
 def durable_names(cells: Iterable[str]) -> set[str]:
     """The names of the durable cells among some sources."""
     return {named[1] for cell in cells if (named := _NAMED.match(cell))}
+
+
+def is_jupyter_server() -> bool:
+    """Whether a Jupyter server started the kernel, as for JupyterLab and Notebook."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
+def stdin_route(kernel: Any) -> tuple[Any, dict[str, Any]]:
+    """Where a request for input goes: the client's identity, and the request that runs the cell."""
+    in_context = getattr(kernel, "_get_shell_context_var", None)  # there is no public way
+    if in_context is not None:  # ipykernel 7
+        return in_context(kernel._shell_parent_ident), kernel.get_parent("shell")  # noqa: SLF001
+    return kernel._parent_ident["shell"], kernel.get_parent("shell")  # noqa: SLF001
 
 
 def _request(shell: Any) -> dict[str, Any]:

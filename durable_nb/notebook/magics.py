@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import io
 import math
 import os
 import re
@@ -12,17 +11,18 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import backoff, settings
+from durable_nb import answers, asking, backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError, InvalidOption
-from durable_nb.notebook import body, frontend, outputs, tracebacks, view
+from durable_nb.notebook import body, frontend, outputs, prompt, tracebacks, view
 from durable_nb.notebook.carried import Carrier
 from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
+from durable_nb.notebook.lines import LineParser
 from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus, scope_of
@@ -30,7 +30,6 @@ from durable_nb.resolving import ANSWERS
 
 __all__ = ["DurableMagics", "load"]
 
-LINE_WIDTH = 1000
 POLICIES = ("rerun", "keep", "ask", "error")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
@@ -40,32 +39,8 @@ BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
 }
 
 
-def _one_line(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, width=LINE_WIDTH)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a magic's line in one line, and takes each option once."""
-
-    def __init__(self, magic: str) -> None:
-        super().__init__(prog=magic, add_help=False, allow_abbrev=False, formatter_class=_one_line)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}. {self.format_usage().strip()}")
-
-    def parse_line(self, line: str) -> argparse.Namespace:
-        try:
-            words = shlex.split(line)
-        except ValueError as error:
-            self.error(str(error))
-        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
-        for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
-            self.error(f"{flag} is given twice")
-        return self.parse_args(words)
-
-
-def _workflow_parser() -> _Parser:
-    parser = _Parser("%durable_workflow")
+def _workflow_parser() -> LineParser:
+    parser = LineParser("%durable_workflow")
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
     parser.add_argument("--name", metavar="NAME")
@@ -76,8 +51,8 @@ def _workflow_parser() -> _Parser:
     return parser
 
 
-def _step_parser() -> _Parser:
-    parser = _Parser("%%durable_step")
+def _step_parser() -> LineParser:
+    parser = LineParser("%%durable_step")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--retries", type=_count, default=0, metavar="N")
     parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
@@ -88,51 +63,64 @@ def _step_parser() -> _Parser:
     return parser
 
 
-def _runs_parser() -> _Parser:
-    parser = _Parser("%durable_runs")
+def _runs_parser() -> LineParser:
+    parser = LineParser("%durable_runs")
     parser.add_argument("--db", metavar="URL")
     return parser
 
 
-def _status_parser() -> _Parser:
-    parser = _Parser("%durable_status")
+def _status_parser() -> LineParser:
+    parser = LineParser("%durable_status")
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
     return parser
 
 
-def _reset_parser() -> _Parser:
-    parser = _Parser("%durable_reset")
+def _reset_parser() -> LineParser:
+    parser = LineParser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
     parser.add_argument("--downstream", action="store_true")
     return parser
 
 
-def _plan_parser() -> _Parser:
-    parser = _Parser("%durable_plan")
+def _plan_parser() -> LineParser:
+    parser = LineParser("%durable_plan")
     parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
     return parser
 
 
-def _resolve_parser() -> _Parser:
-    parser = _Parser("%durable_resolve")
+def _resolve_parser() -> LineParser:
+    parser = LineParser("%durable_resolve")
     parser.add_argument("step", metavar="STEP")
     parser.add_argument("answer", choices=ANSWERS)
     parser.add_argument("value", nargs="?", metavar="EXPRESSION")
     return parser
 
 
+_RUN_OPTION = re.compile(r"\s--run[= ]\s*(?P<run>\"[^\"]*\"|'[^']*'|\S+)\s*$")
+
+
+def _parse_signal(line: str) -> argparse.Namespace:
+    """A name, and the rest of the line as it is, for JSON has its own quotes; ``--run`` stands at its end."""
+    parser = LineParser("%durable_signal")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("value", metavar="VALUE")
+    parser.add_argument("--run", metavar="ID")
+    run = _RUN_OPTION.search(line)
+    name, value = parser.first_words(line[: run.start()] if run else line, 1)
+    quoted = len(value) > 1 and value[0] == value[-1] == "'"
+    value = value[1:-1] if quoted else value
+    options = parser.parse_args(["--", *name, *filter(None, (value,))])
+    options.run = shlex.split(run["run"])[0] if run else None
+    return options
+
+
 def _parse_resolve(line: str) -> argparse.Namespace:
     """Two words, and the rest of the line as it is: quotes and braces are the expression's own."""
-    parser, typed = _resolve_parser(), io.StringIO(line)
-    words = shlex.shlex(typed, posix=True)
-    words.whitespace_split, words.commenters = True, ""
-    try:
-        first = [word for word in (words.get_token(), words.get_token()) if word is not None]
-    except ValueError as error:
-        parser.error(str(error))
-    options = parser.parse_args(first)
-    options.value = typed.read().strip() or None
+    parser = _resolve_parser()
+    words, rest = parser.first_words(line, 2)
+    options = parser.parse_args(words)
+    options.value = rest or None
     return options
 
 
@@ -235,7 +223,7 @@ class DurableMagics:
 
     def durable_restore(self, line: str) -> None:
         """Put back what all finished cells made, without running them: ``%durable_restore``."""
-        _Parser("%durable_restore").parse_line(line)
+        LineParser("%durable_restore").parse_line(line)
         with one_line_errors():
             names, unsaved = restore_all(self.session)
         told = f"{len(names)} names are as the finished steps left them"
@@ -276,6 +264,15 @@ class DurableMagics:
             self.session.resolve(options.step, options.answer, value)
         became = {"rerun": "will run again", "value": f"is done, and gave {value!r}", "fail": "is given up"}
         print(f"step {options.step!r} {became[options.answer]}")  # noqa: T201 - a magic's answer
+
+    @no_var_expand
+    def durable_signal(self, line: str) -> None:
+        """Deliver a signal: ``%durable_signal NAME VALUE [--run ID]``; the value is JSON, or else text."""
+        options = _parse_signal(line)
+        with one_line_errors():
+            run_id = self.session.require_run().run_id if options.run is None else options.run
+            told = self.session.deliver(run_id, options.name, answers.read_value(options.value))
+        print(told)  # noqa: T201 - a magic's answer
 
     def durable_runs(self, line: str) -> None:
         """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
@@ -318,12 +315,14 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     outputs.Recorder.of(shell)
+    asking.attach(prompt.ShellFace(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_plan,
         magics.durable_reset,
         magics.durable_restore,
         magics.durable_resolve,
+        magics.durable_signal,
         magics.durable_runs,
         magics.durable_status,
     )

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import resolving, settings, standing
+from durable_nb import resolving, settings, signals, standing
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook import frontend
 from durable_nb.notebook.tracking import Tracker, downstream
-from durable_nb.opening import open_run
+from durable_nb.opening import open_run, this_process
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.stores import open_journal
 from durable_nb.workflow import NOTEBOOK
@@ -161,6 +161,16 @@ class Session:
         """
         drive(resolving.resolve(self.require_run(), name, answer, value, BLOCKING))
         self._cells.pop(name, None)
+
+    def deliver(self, run_id: str, name: str, value: Any) -> str:
+        """Deliver a signal to a run of the same database; gives what became of it, for people.
+
+        Raises:
+            SignalInvalid: The run would not accept it.
+        """
+        signal = signals.pack(check_run_id(run_id), name, value, this_process())
+        earlier = drive(BLOCKING.store(signals.deliver(self.workflow.journal, signal, value)))
+        return signals.told(signal, earlier)
 
     def runs(self, db: Place | None) -> Table:
         """All runs of a database, by default the notebook's own.

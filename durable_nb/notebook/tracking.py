@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any, cast, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import xxhash
 

@@ -72,6 +72,45 @@ def test_the_waiting_script_runs(tmp_path):
     assert finished.stdout == "durable notebooks published\n"
 
 
+def test_the_commands_that_answer_are_taken_as_printed(tmp_path):
+    (script,) = blocks("Waiting for a person")
+    (tmp_path / "script.py").write_text(script)
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
+    text = README.read_text(encoding="utf-8")
+    commands = re.findall(r"^durable-nb (signals? .*)$", text, re.MULTILINE)
+    said = []
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "durable_nb.cli", *command.split()],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said.append((done.returncode, done.stdout.split(":")[0]))
+    assert said == [
+        (0, "no run waits for a signal\n"),
+        (3, "run 'article-7' has signal 'approval' already"),  # the script has delivered it
+    ]
+
+
+def test_the_signal_options_it_names_are_taken(tmp_path):
+    from durable_nb import Workflow
+
+    table = README.read_text(encoding="utf-8").split("`wf.signal` |")[1].split("\n\n")[0]
+    options = {name: eval(text) for name, text in re.findall(r"\| `(\w+)=([^`…]+)`", table)}
+    assert options.keys() == {"prompt", "schema", "choices", "timeout", "default"}
+    with Workflow("w", db=tmp_path / "a.db") as wf:
+        wf.sync.complete("r", "go", True)
+        del options["choices"]
+        assert wf.workflow(lambda: wf.sync.signal("go", **options)).run("r") is True
+
+
+def test_the_sleeping_script_runs(tmp_path):
+    (script,) = blocks("Time")
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert finished.stdout == "a reminder for Ann\n"
+
+
 def test_the_script_of_many_callers_runs(tmp_path):
     (script,) = blocks("One run, many callers")
     (tmp_path / "script.py").write_text(script)
