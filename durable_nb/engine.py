@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
-from durable_nb.blobs import fetch, spill
 from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
+from durable_nb.payloads import fetch, is_at_hand, keep
 from durable_nb.records import (
     KEY,
     Action,
@@ -234,11 +234,15 @@ class OpenRun:
         return await self._record(begun, StepStatus.FAILED, codec.encode_failure(failure), colour)
 
     async def load(self, step: Step, colour: Colour) -> Payload:
-        """The payload of a recorded step, its bytes fetched if they are a blob."""
+        """The payload of a recorded step, ready to be decoded.
+
+        Raises:
+            UntrustedCheckpoint: It would run code, and no known key has signed it.
+        """
         payload = step.payload or codec.encode(None)
-        if payload.blob is None:
+        if is_at_hand(payload):
             return payload
-        return await colour.store(fetch(self.journal.blobs, payload))
+        return await colour.store(fetch(self.journal, payload, self.run_id, step.step_id))
 
     async def reset(self, step_ids: list[str], colour: Colour) -> None:
         """Have steps run again at their next call; their old results stay until then."""
@@ -254,7 +258,7 @@ class OpenRun:
     async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
         """The same, on the loop thread."""
         run = replace(self.run, status=status, updated_at=time.time())
-        stored = await spill(self.journal.blobs, result) if result else None
+        stored = await keep(self.journal, result, self.run_id, "") if result else None
         self.run = replace(run, result=stored)
         await self.journal.finish_run(self.run)
         hit("run.marked")
@@ -276,7 +280,8 @@ class OpenRun:
         with located(run_id=self.run_id, step=step.step_id):
             if step.payload is not None:
                 hit("blob.before")
-                step = replace(step, payload=await spill(self.journal.blobs, step.payload))
+                payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
+                step = replace(step, payload=payload)
                 hit("blob.after")
             hit("commit.before")
             await self.journal.put_step(step)

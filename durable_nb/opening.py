@@ -15,7 +15,7 @@ from durable_nb.engine import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
 from durable_nb.failpoints import hit
 from durable_nb.loop import catch_up
-from durable_nb.records import Run, RunStatus
+from durable_nb.records import Run, RunStatus, set_aside_id
 from durable_nb.stores.machine import machine
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def _examined(journal: Journal, opening: Run, *, fresh: bool, take_over: b
 
 async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_over: bool) -> OpenRun:
     if aside is not None:
-        await journal.rename_run(aside.run_id, f"{aside.run_id}~{aside.epoch}")
+        await journal.rename_run(aside.run_id, set_aside_id(aside.run_id, aside.epoch))
     now = time.time()
     opening = replace(
         opening,

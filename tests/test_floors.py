@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
-    ("codec", "fingerprint", "blobs", "deadline", "interrupts", "loop", "stores"),
+    ("codec", "fingerprint", "blobs", "signing", "payloads", "deadline", "interrupts", "loop", "stores"),
     ("refusals", "engine", "opening", "leases", "standing", "signals", "resolving"),
     ("scopes", "context", "attempts", "tasks", "passes", "entry", "workflow", "executors"),
     ("notebook", "pydantic_ai"),

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
     "runs": "list the runs of a database: where each stands, who has it, what it waits for",
     "status": "show where one run stands, step by step",
+    "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",
 }
 """The sub-commands, each with its help; the module has the command's name."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dis
 import functools
 import inspect
 import signal
@@ -90,24 +89,6 @@ async def execute(shell: Shell, body: str) -> None:
     except BaseException as error:
         _show_users_frames_only(error)
         raise
-
-
-def assigned_names(shell: Shell, body: str) -> set[str]:
-    """The names that a cell's own code binds or deletes, by assignment, import, definition or ``global``."""
-    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        code = compile(source_as_run(shell, body), "<cell>", "exec", flags, dont_inherit=True)
-    return set(_stores(code, ("STORE_NAME", "STORE_GLOBAL", "DELETE_NAME", "DELETE_GLOBAL")))
-
-
-def _stores(code: CodeType, operations: tuple[str, ...]) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in operations:
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _stores(constant, operations[1::2])
 
 
 @contextmanager

@@ -30,6 +30,10 @@ class Session:
 
     Args:
         shell: The IPython shell.
+
+    Attributes:
+        on_record: The names that finished cells wrote, in this pass.
+        told_unseen: The names of which a person was told that changes in them cannot be seen.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -37,6 +41,8 @@ class Session:
         self.workflow = NOTEBOOK
         self.run: OpenRun | None = None
         self.badge = settings.BADGE
+        self.on_record: set[str] = set()
+        self.told_unseen: set[str] = set()
         self._cells: dict[str, tuple[str | None, str]] = {}
 
     def open(
@@ -70,6 +76,7 @@ class Session:
         self.workflow.move_to(name=name, db=db)
         self.run = run
         self._cells.clear()
+        self.on_record.clear()
         self.new_cell()
         return run
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
+from durable_nb.payloads import keep
 from durable_nb.records import (
     Payload,
     Progress,
@@ -23,6 +24,7 @@ from durable_nb.records import (
     Step,
     StepKind,
     StepStatus,
+    signal_step,
 )
 from durable_nb.stores.base import Journal, Store, reopened
 
@@ -128,7 +130,8 @@ class StoreJournal(Journal):
         if not found:
             return None
         if not (isinstance(record, dict) and _MARK in record):
-            return Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=codec.encode(record))
+            payload = await keep(self, codec.encode(record), run_id, step_id)
+            return Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=payload)
         fields = _fields(record)
         fields.update(kind=StepKind(fields["kind"]), status=StepStatus(fields["status"]))
         return Step(**fields)
@@ -165,7 +168,8 @@ class StoreJournal(Journal):
         if not found:
             return None
         if not (isinstance(record, dict) and _MARK in record):
-            return Signal(run_id, name, codec.encode(record))
+            payload = await keep(self, codec.encode(record), run_id, signal_step(name))
+            return Signal(run_id, name, payload)
         return Signal(**_fields(record))
 
     async def _put_run(self, run: Run) -> None:

@@ -46,8 +46,7 @@ _OPEN_RUN = f"""
     INSERT INTO runs ({RUN}, sid) VALUES ({_marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
     SET {_excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
     WHERE ? OR runs.epoch = ?"""
-_NEW_EPOCH = """
-    UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"""
+_NEW_EPOCH = "UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"
 _PUT_STEP = f"""
     INSERT INTO steps ({STEP}) SELECT {_marks(STEP)}
     WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
@@ -146,6 +145,7 @@ class SqliteJournal(Journal):
                 raise self._shut()
             if self._connection is None:
                 self._connection = await self._connect()
+                await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
         """Commit what is waiting, then close the file. Whatever is called from now on is refused."""

@@ -25,6 +25,21 @@ def test_the_notebook_blocks_run_in_a_kernel_and_again_after_a_kill(kernel):
     assert [output["data"]["text/plain"].split(" · ")[1] for output in again[1].outputs[-1:]] == ["replayed"]
 
 
+def test_what_shares_an_object_and_what_cannot_be_saved(kernel):
+    section = README.read_text(encoding="utf-8").split("\n## In a notebook\n")[1].split("\n## ")[0]
+    first, second = re.search(r"again: `(.*?)` in one cell and `(.*?)` in the next", section).groups()
+    cells = [blocks("In a notebook")[0], first, second, "import sqlite3; c = sqlite3.connect(':memory:')"]
+    cells[1:] = [f"%%durable_step s{n}\n{cell}" for n, cell in enumerate(cells[1:])]
+    assert "c is not saved" in [kernel.run(cell) for cell in cells][-1].told
+    kernel.sigkill()
+    kernel.restart()
+    assert [kernel.run(cell).error for cell in cells] == [None] * 4
+    assert kernel.run("print(a, a is b)").text == "[1, 2] True\n"
+    error = kernel.run("c.cursor()").error
+    assert all(word in error for word in ("StepNotRestored", "step 's2'", "ordinary cell"))
+    assert "`StepNotRestored`" in section
+
+
 def test_the_script_runs_once_and_replays(tmp_path):
     (script,) = blocks("In a script")
     (tmp_path / "script.py").write_text(script)
