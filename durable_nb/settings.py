@@ -81,7 +81,7 @@ HEARTBEAT: Final = 5.0
 OWNER_SILENT: Final = 30.0
 """Seconds without a sign of life after which the owner on another host is dead: longer than a stall."""
 
-INTERRUPT_GRACE: Final = 0.8
+INTERRUPT_GRACE: Final = 0.5
 """Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
 
 EXIT_GRACE: Final = 10.0

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Final
 
-from durable_nb.errors import DurableError, RunNotFound, StoreError
+from durable_nb.errors import DurableError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -29,7 +29,6 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """The sub-commands, each with its help; the module has the command's name."""
 
-NOT_THERE = 1
 REFUSED = 2
 INTERRUPTED = 130
 
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
     except DurableError as error:
         print(f"durable-nb: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
-        return NOT_THERE if isinstance(error, RunNotFound | StoreError) else REFUSED
+        return int(options.refused)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
@@ -63,6 +62,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name in argv:  # `--version` and `--help` need not wait for what the others import
             module = import_module(f"{__name__}.{name}")
+            command.set_defaults(refused=REFUSED)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser
