@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from durable_nb.errors import InvalidOption
 
-__all__ = ["cell_id", "code_cells", "durable_names", "is_headless", "notebook_file"]
+__all__ = ["cell_id", "code_cells", "durable_names", "is_headless", "notebook_file", "require_notebook"]
 
 _NAMED: Final = re.compile(r"\s*%%durable_step\s+(\S+)")
 
@@ -30,6 +30,21 @@ def notebook_file() -> Path | None:
     """The notebook that this kernel runs, where whoever started it said so (Jupyter's server does)."""
     file = Path(os.environ.get("JPY_SESSION_NAME", ""))
     return file if file.suffix == ".ipynb" and file.is_file() else None
+
+
+def require_notebook() -> Path:
+    """The notebook that this kernel runs.
+
+    Raises:
+        InvalidOption: Whoever started it did not say so.
+    """
+    file = notebook_file()
+    if file is None:
+        raise InvalidOption(
+            "this front end does not say which notebook it shows",
+            remedy="Type: %durable_plan NOTEBOOK.ipynb",
+        )
+    return file
 
 
 def code_cells(file: Path) -> list[str]:
