@@ -574,7 +574,7 @@ def test_the_plan_in_the_notebook_itself(shell, tmp_path, capsys, monkeypatch):
 def test_the_plan_needs_a_run_and_makes_no_database(tmp_path, capsys):
     write_notebook(tmp_path / "book.ipynb", ["1"])
     db = tmp_path / "none.db"
-    assert main(["plan", str(tmp_path / "book.ipynb"), "--run-id", "r", "--db", str(db)]) == 2
+    assert main(["plan", str(tmp_path / "book.ipynb"), "--run-id", "r", "--db", str(db)]) == 1
     assert "there is no database" in capsys.readouterr().err
     assert not db.exists()
 
@@ -701,6 +701,19 @@ def test_what_cannot_be_looked_at_costs_no_step(shell):
         shell.run_all(cells)
         assert shell.ran == expected
         shell.restart()
+
+
+def test_a_cell_alone_in_a_new_kernel_is_replayed(shell):
+    shell.run_all(["N = 1", "%%durable_step a\nran(1)\nx = N", "%%durable_step b\nran(1)\ny = x"])
+    shell.restart()
+    assert shell.run_all(["%%durable_step b\nran(1)\ny = x"])["b"]["action"] == "replayed"
+    shell.restart()
+    facts = shell.run_all(
+        ["%durable_restore", "%%durable_step a\nran(1)\nx = N", "%%durable_step b\nran(1)\ny = x"]
+    )
+    assert facts["a"]["notice"] == "replayed; drifted: `N`; to run it again: %durable_reset a"
+    assert actions(facts) == {"a": "replayed", "b": "replayed"}
+    assert shell.ran == []
 
 
 def test_a_policy_that_refuses_and_one_that_asks(shell):

@@ -170,6 +170,7 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
         except DurableError as error:  # one damaged step keeps nobody else's names back
             unsaved[f"step {step.step_id}"] = str(error)
             continue
+        session.tracker.wrote(step.step_id, reads_of(step), Seen())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
         unsaved = earlier | restored.unsaved
         names = names.union(restored.names) - restored.unsaved.keys()

@@ -18,6 +18,7 @@ __all__ = [
     "is_headless",
     "is_jupyter_server",
     "notebook_file",
+    "require_notebook",
     "stdin_route",
 ]
 
@@ -38,6 +39,21 @@ def notebook_file() -> Path | None:
     """The notebook that this kernel runs, where whoever started it said so (Jupyter's server does)."""
     file = Path(os.environ.get("JPY_SESSION_NAME", ""))
     return file if file.suffix == ".ipynb" and file.is_file() else None
+
+
+def require_notebook() -> Path:
+    """The notebook that this kernel runs.
+
+    Raises:
+        InvalidOption: Whoever started it did not say so.
+    """
+    file = notebook_file()
+    if file is None:
+        raise InvalidOption(
+            "this front end does not say which notebook it shows",
+            remedy="Type: %durable_plan NOTEBOOK.ipynb",
+        )
+    return file
 
 
 def code_cells(file: Path) -> list[str]:

@@ -18,7 +18,7 @@ from IPython.core.magic import no_var_expand
 
 from durable_nb import answers, asking, backoff, settings
 from durable_nb.attempts import Policy
-from durable_nb.errors import DurableError, InvalidOption
+from durable_nb.errors import DurableError
 from durable_nb.notebook import body, frontend, outputs, prompt, tracebacks, view
 from durable_nb.notebook.carried import Carrier
 from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
@@ -245,12 +245,7 @@ class DurableMagics:
         options = _plan_parser().parse_line(line)
         with one_line_errors():
             run = self.session.require_run()
-            file = Path(options.notebook) if options.notebook else frontend.notebook_file()
-            if file is None:
-                raise InvalidOption(
-                    "this front end does not say which notebook it shows",
-                    remedy="Type: %durable_plan NOTEBOOK.ipynb",
-                )
+            file = Path(options.notebook) if options.notebook else frontend.require_notebook()
             planned = plan(run, file, parse=parse_step, transform=self.session.shell.transform_cell)
         print(spell_plan(planned))  # noqa: T201 - a magic's answer
 

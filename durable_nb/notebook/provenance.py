@@ -248,15 +248,16 @@ class Reads:
 def difference(recorded: Reads, now: Mapping[str, Chain], step: str) -> str:
     """Say in one line how what a cell reads now comes from elsewhere than on record; empty if it does not.
 
-    What comes from the step itself is left out: in a living kernel it has changed its own names already.
+    What comes from the step itself is left out: in a living kernel it has changed its own names already. So
+    are names that come from nowhere now: to run the cell would be a NameError.
 
     Args:
         recorded: What is on record.
         now: Where the names come from now.
         step: The step's id.
     """
-    for name in (*now, *(name for name in recorded.names if name not in now)):
-        before, after = recorded.names.get(name, ()), now.get(name, ())
+    for name, after in now.items():
+        before = recorded.names.get(name, ())
         own = name in recorded.own or any(step in source.steps for source in after)
         if not own and _digest(before) != _digest(after):
             return _explain(name, before, after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -47,10 +47,10 @@ class Seen:
         cell: The cell's id, where the front end told it.
     """
 
-    body: tuple[Statement, ...]
-    names: Mapping[str, Chain]
-    values: Mapping[str, str]
-    cell: str | None
+    body: tuple[Statement, ...] = ()
+    names: Mapping[str, Chain] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    cell: str | None = None
 
 
 def look(origins: Origins, source: str, user_ns: Mapping[str, Any], cell: str | None = None) -> Seen:
@@ -86,6 +86,8 @@ def with_changes(call: Call, record: Step | None, seen: Seen) -> Call:
     recorded = reads_of(record)
     own = {name for name, chain in seen.names.items() if any(call.step_id in one.steps for one in chain)}
     moved = [name for name in drift.drifted(recorded.values, seen.values) if name not in own]
+    # What nothing gives now may be in a cell that was not executed; to run would be a NameError.
+    moved += [name for name in recorded.names if name not in seen.names and name not in moved]
     edit = difference(recorded, seen.names, call.step_id)
     return call._replace(edit=edit, drift=", ".join(f"`{name}`" for name in moved))
 

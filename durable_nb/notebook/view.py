@@ -82,7 +82,7 @@ def show_cell(
     ]
     warnings += notices
     if notices:
-        facts["notice"] = " · ".join(notices)
+        facts["notice"] = "\n".join(notices)
     _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
 
 
