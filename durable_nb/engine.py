@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
 from durable_nb.blobs import fetch, spill
-from durable_nb.errors import InvalidOption, StepChanged, StepInDoubt, located
+from durable_nb.errors import InvalidOption, RunError, StepChanged, StepInDoubt, StoreError, located
 from durable_nb.failpoints import hit
 from durable_nb.records import (
     KEY,
@@ -29,7 +30,7 @@ from durable_nb.records import (
 from durable_nb.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
@@ -140,6 +141,7 @@ class OpenRun:
         self._counter = itertools.count(latest + 1)
         self.claims: dict[str, object] = {}
         self.stopped = False
+        self._waits = 0
 
     @property
     def run_id(self) -> str:
@@ -159,7 +161,7 @@ class OpenRun:
         """What would become of a call now; nothing is run or written."""
         record = self.history.get(call.step_id)
         if record is not None and record.status is StepStatus.FAILED and call.called:
-            call = call._replace(moved_on=self._moved_past(record))
+            call = call._replace(moved_on=self.moved_past(record))
         return decide(record, call)
 
     async def begin_step(
@@ -231,6 +233,28 @@ class OpenRun:
         if cancelled:
             raise asyncio.CancelledError
 
+    @asynccontextmanager
+    async def waiting(self, colour: Colour) -> AsyncIterator[None]:
+        """Say that the run waits, as long as anything in it does."""
+        self._waits += 1
+        try:
+            if self._waits == 1:
+                await self.mark(RunStatus.WAITING, colour)
+            yield
+        except GeneratorExit:  # thrown away half-way: nothing can be awaited any more
+            self._waits -= 1
+            raise
+        except BaseException:
+            with suppress(StoreError, RunError):  # what ended the waiting is the one to see
+                await self._go_on(colour)
+            raise
+        await self._go_on(colour)
+
+    async def _go_on(self, colour: Colour) -> None:
+        self._waits -= 1
+        if not self._waits:
+            await self.mark(RunStatus.RUNNING, colour)
+
     async def _mark(self, run: Run, result: Payload | None) -> None:
         stored = await spill(self.journal.blobs, result) if result else None
         self.run = replace(run, result=stored)
@@ -281,14 +305,14 @@ class OpenRun:
             started_at=time.time(),
         )
 
-    def _moved_past(self, failed: Step) -> bool:
-        """Whether a later step was called in the scope of a failed one, or in one that joined its branch.
+    def moved_past(self, recorded: Step) -> bool:
+        """Whether a later step was called in the scope of a recorded one, or in one that joined its branch.
 
         A call that its arguments name, in some thread, proves nothing: it may not have known of the failure.
         """
-        scopes = set(joining_scopes(failed.step_id))
+        scopes = set(joining_scopes(recorded.step_id))
         return any(
-            step.began > failed.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
+            step.began > recorded.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
             for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
         )
 

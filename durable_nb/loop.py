@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -80,6 +80,9 @@ class Colour(Protocol):
     async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
         """The same, waiting for it to the end; with whether the caller was cancelled meanwhile."""
 
+    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have the loop thread wait for something, which ends with its caller."""
+
     async def sleep(self, seconds: float) -> None:
         """Let that many seconds pass."""
 
@@ -101,6 +104,9 @@ class _Awaiting:
             return await asyncio.shield(future), False
         except asyncio.CancelledError:
             return await asyncio.shield(future), True
+
+    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(submit(work))
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -129,6 +135,15 @@ class _Blocking:
         except KeyboardInterrupt:
             future.result()  # to the end, for one interrupt; a second one does not wait
             raise
+
+    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+        future = submit(work)
+        try:
+            return future.result()
+        except CancelledError:  # not asyncio's, which is what ends a pass
+            raise asyncio.CancelledError from None
+        finally:
+            future.cancel()
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - this colour never suspends: it is how sync code waits

@@ -20,6 +20,7 @@ __all__ = [
     "RunSnapshot",
     "RunStatus",
     "Signal",
+    "SignalRequest",
     "Step",
     "StepKind",
     "StepStatus",
@@ -214,6 +215,31 @@ class Signal:
     payload: Payload
     delivered_by: str = ""
     delivered_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRequest:
+    """What a run waits for, for whoever can answer.
+
+    Attributes:
+        run_id: The run that waits.
+        name: The signal's name.
+        prompt: What to tell whoever is asked.
+        schema: The JSON schema of the values that are accepted, as JSON.
+        choices: The list of the values that are accepted, as JSON.
+        refused: Why the last value that was delivered was set aside.
+        asked_by: Who waits, for people to read.
+        asked_at: Since when, in seconds since the epoch, UTC.
+    """
+
+    run_id: str
+    name: str
+    prompt: str | None = None
+    schema: str | None = None
+    choices: str | None = None
+    refused: str | None = None
+    asked_by: str = ""
+    asked_at: float = 0.0
 
 
 class Action(Enum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ANSWER_POLL",
     "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
@@ -13,12 +14,18 @@ __all__ = [
     "JOURNAL_SIZE_LIMIT",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "LONG_SLEEP",
     "OWNER_SILENT",
     "RETRIES",
     "SHOWN_ARGUMENT",
+    "SIGNAL_GRACE",
     "SIGNAL_POLL",
+    "SLEEP_SLICE",
     "TASK_ON_CHANGE",
     "TASK_ON_EDIT",
+    "WATCH",
+    "WATCH_ALERT",
+    "WATCH_IDLE",
     "WORKFLOW_NAME",
 ]
 
@@ -59,7 +66,28 @@ LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""
 
 SIGNAL_POLL: Final = 0.05
-"""Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
+"""Seconds between two looks for a signal in a store that cannot tell when one came: no person notices."""
+
+SIGNAL_GRACE: Final = 10.0
+"""Seconds that a notebook without a person waits for a signal: a program's answer comes in less."""
+
+WATCH: Final = 0.005
+"""Seconds between two questions whether a store has changed: each costs 0.1 ms (measured)."""
+
+WATCH_IDLE: Final = 0.025
+"""The same once nothing has come for a while: a wait of days costs 0.5 % of a core (measured)."""
+
+WATCH_ALERT: Final = 10.0
+"""Seconds without a change after which a watch is idle: programs answer in less, people seldom do."""
+
+SLEEP_SLICE: Final = 1.0
+"""Seconds of a durable sleep between two looks at the clock, which may be set, and at cancellations."""
+
+LONG_SLEEP: Final = 5.0
+"""Seconds above which a run that sleeps says that it waits: less is not worth two commits."""
+
+ANSWER_POLL: Final = 0.05
+"""Seconds between two looks whether a front end has sent what was typed."""
 
 TASK_ON_EDIT: Final = "keep"
 """A task's edit is often a log line: finished work stays, and a notice says so."""

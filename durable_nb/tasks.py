@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.scopes import Scope
 
-__all__ = ["Arguments", "Task", "check_function", "name_of", "perform"]
+__all__ = ["Arguments", "Task", "check_function", "name_of", "notice", "perform", "replay"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -159,7 +159,7 @@ async def perform(
     try:
         begun = await run.begin_step(call, colour, arguments)
         if begun.decision.notice:
-            warnings.warn(_notice(run, begun), DurableNotice, stacklevel=2)
+            warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
         if begun.replayed:
             return await replay(run, begun, colour)
         return await _execute(run, begun, body, policy, colour)
@@ -203,7 +203,8 @@ async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
         return codec.decode(payload)
 
 
-def _notice(run: OpenRun, begun: Begun) -> str:
+def notice(run: OpenRun, begun: Begun) -> str:
+    """What a person should know of a decision that refuses nothing."""
     step, reason = begun.call.step_id, begun.decision.reason
     where = f"run {run.run_id!r}, step {step!r}"
     if begun.replayed:

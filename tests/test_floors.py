@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
-    ("codec", "fingerprint", "blobs", "deadline", "loop", "stores"),
-    ("refusals", "engine", "opening", "leases", "signals", "resolving"),
-    ("scopes", "context", "attempts", "tasks", "passes", "entry", "workflow", "executors"),
+    ("codec", "fingerprint", "blobs", "deadline", "loop", "answers", "stores"),
+    ("refusals", "engine", "opening", "leases", "signals", "watching", "resolving"),
+    ("scopes", "asking", "context", "attempts", "tasks", "passes", "entry", "waits", "workflow", "executors"),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),
     ("",),  # durable_nb itself: the public names

@@ -1,0 +1,170 @@
+"""Which values a signal accepts: any, those of a type, or one of a list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_nb.errors import InvalidOption, SignalInvalid
+
+if TYPE_CHECKING:
+    from durable_nb.records import SignalRequest
+
+__all__ = ["Accepted", "check", "read_value"]
+
+_PLAIN: Final[dict[Any, str]] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+    None: "null",
+}
+"""The types that need no pydantic, each with its name in a JSON schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a waiting call accepts.
+
+    Attributes:
+        type: A type as pydantic understands them, or a plain one; anything if not given.
+        choices: The only values, plain JSON; any if not given.
+
+    Raises:
+        InvalidOption: There is no such type, or the choices are no list of plain values.
+
+    Example:
+        >>> Accepted(int).validated(3)
+        3
+    """
+
+    type: Any = None
+    choices: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.choices is not None and (isinstance(self.choices, str) or not self.choices):
+            raise InvalidOption(f"choices={self.choices!r} makes no sense", remedy="Give a list of values.")
+        try:
+            self.choices_json()
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(f"choices= are not plain ({error})", remedy=_PLAIN_JSON) from None
+        if self.type is not None:
+            self.schema_json()
+
+    def choices_json(self) -> str | None:
+        """The choices as JSON."""
+        return None if self.choices is None else json.dumps(list(self.choices), allow_nan=False)
+
+    def schema_json(self) -> str | None:
+        """The type as a JSON schema, as JSON."""
+        if self.type is None:
+            return None
+        if _is_plain(self.type):
+            return json.dumps({"type": _PLAIN[self.type]})
+        return json.dumps(self._adapter().json_schema())
+
+    def validated(self, value: Any) -> Any:
+        """The value as the call gets it, converted to the type.
+
+        Raises:
+            SignalInvalid: It is none of those that are accepted.
+        """
+        if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
+            raise _not_a_choice(value, list(self.choices))
+        if self.type is None:
+            return value
+        if _is_plain(self.type):
+            return _plainly(self.type, value)
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter().validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise _invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+    def _adapter(self) -> Any:
+        try:
+            from pydantic import PydanticUserError, TypeAdapter
+        except ImportError:
+            raise InvalidOption(
+                f"schema={self.type!r} needs pydantic", remedy="pip install pydantic, or give a plain type."
+            ) from None
+        try:
+            return TypeAdapter(self.type)
+        except PydanticUserError as error:
+            said = str(error).splitlines()[0]
+            raise InvalidOption(
+                f"schema={self.type!r} makes no sense ({said})",
+                remedy="Give a type: bool, a model, …",
+            ) from None
+
+
+_PLAIN_JSON = "Give plain values: strings, numbers, True, False, None, lists and dicts of them."
+
+
+def check(request: SignalRequest, value: Any) -> None:
+    """Refuse a value at once where the request says that it will not do; who waits has the last word.
+
+    Args:
+        request: What is waited for.
+        value: What somebody wants to deliver; only plain JSON data is looked at.
+
+    Raises:
+        SignalInvalid: It is none of those that are accepted.
+    """
+    try:
+        plain = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return
+    if request.choices and not any(_same(plain, choice) for choice in json.loads(request.choices)):
+        raise _not_a_choice(value, json.loads(request.choices))
+    if request.schema:
+        from jsonschema import Draft202012Validator
+
+        error = next(iter(Draft202012Validator(json.loads(request.schema)).iter_errors(plain)), None)
+        if error is not None:
+            place = ".".join(map(str, error.absolute_path))
+            raise _invalid(value, f"{place}: {error.message}" if place else error.message)
+
+
+def read_value(text: str) -> Any:
+    """A value as it is typed: JSON, or else the text itself.
+
+    Example:
+        >>> read_value('{"approved": true}'), read_value("yes")
+        ({'approved': True}, 'yes')
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _is_plain(kind: Any) -> bool:
+    return isinstance(kind, type | None) and kind in _PLAIN
+
+
+def _plainly(kind: Any, value: Any) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not (type(None) if kind is None else kind):
+        raise _invalid(value, f"it is no {_PLAIN[kind]}")
+    return value
+
+
+def _same(value: Any, choice: Any) -> bool:
+    return type(value) is type(choice) and bool(value == choice)  # True is not the choice 1
+
+
+def _not_a_choice(value: Any, choices: list[Any]) -> SignalInvalid:
+    return _invalid(value, f"choose one of {', '.join(map(json.dumps, choices))}")
+
+
+def _invalid(value: Any, why: str) -> SignalInvalid:
+    return SignalInvalid(f"{value!r:.200} is not accepted: {why}", remedy="Deliver another value.")
