@@ -1,0 +1,173 @@
+"""Prompts in the notebook's page: what the page is given, and what it sends back.
+
+The page's script talks to the kernel's control channel, which a thread of its own serves: an answer arrives while
+the cell that waits blocks the kernel. It is delivered to the store, like any other; the waiting call reads it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import re
+import secrets
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_nb import answers, signals
+from durable_nb.errors import DurableError
+from durable_nb.loop import submit
+from durable_nb.opening import this_process
+
+if TYPE_CHECKING:
+    from durable_nb.records import SignalRequest
+    from durable_nb.stores.base import Journal
+
+__all__ = ["Prompts"]
+
+_REQUEST: Final = "durable_signal_request"
+_REPLY: Final = "durable_signal_reply"
+
+_STYLE: Final = """
+.dnb { font: var(--jp-ui-font-size1, 13px) var(--jp-ui-font-family, system-ui, sans-serif);
+  color: var(--jp-ui-font-color1, inherit); border: 1px solid var(--jp-border-color2, #ccc);
+  border-left: 3px solid var(--jp-brand-color1, #2196f3); border-radius: 3px; padding: 10px 14px; margin: 4px 5px;
+  max-width: 640px; background: var(--jp-layout-color1, transparent) }
+.dnb [hidden] { display: none !important }
+.dnb-title { font-weight: 600; white-space: pre-wrap; margin-bottom: 2px }
+.dnb-hint, .dnb-who { color: var(--jp-ui-font-color2, #757575); font-size: .92em; font-weight: normal }
+.dnb-field { margin: 8px 0; display: flex; flex-direction: column; gap: 3px; max-width: 420px }
+.dnb-field.dnb-check { flex-flow: row-reverse wrap; justify-content: flex-end; align-items: center; gap: 6px }
+.dnb label { font-weight: 500 }
+.dnb input, .dnb select, .dnb textarea { font: inherit; box-sizing: border-box; margin: 0 }
+.dnb input:not([type=checkbox]), .dnb select, .dnb textarea { width: 100%; padding: 4px 6px;
+  color: var(--jp-ui-font-color0, inherit); background: var(--jp-input-background, transparent);
+  border: 1px solid var(--jp-input-border-color, #bbb); border-radius: 2px }
+.dnb :is(input, select, textarea):focus-visible { outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 0 }
+.dnb [aria-invalid=true] { border-color: var(--jp-error-color1, #d32f2f) !important }
+.dnb fieldset { border: 1px solid var(--jp-border-color2, #ccc); border-radius: 3px; margin: 8px 0; padding: 4px 12px 8px }
+.dnb fieldset.dnb-top { border: 0; padding: 0; margin: 0 }
+.dnb legend { font-weight: 500; padding: 0 4px }
+.dnb-row { display: flex; align-items: flex-end; gap: 8px } .dnb-row > :first-child { flex: 1; margin: 4px 0 }
+.dnb-buttons { display: flex; flex-wrap: wrap; gap: 8px; margin-top: 10px }
+.dnb .dnb-buttons button { margin: 0 }
+.dnb-problem:not(:empty), .dnb-said:not(:empty) { color: var(--jp-error-color1, #d32f2f); margin-top: 3px }
+.dnb-command { margin-top: 8px } .dnb-command code { white-space: pre-wrap; user-select: all }
+"""
+
+_FRAME: Final = """\
+<style>{style}</style>
+<div class="dnb" data-durable-nb="{id}">
+<div class="dnb-title">{title}</div>
+<div class="dnb-who">{who}</div>
+{refused}<div class="dnb-form"></div>
+<div class="dnb-command">Answer it with <code>{command}</code></div>
+</div>
+<script>{script}({ask})</script>"""
+
+_GONE: Final = "The kernel does not wait for this any more. Run the cell again, or deliver the answer with:"
+
+
+class Prompts:
+    """The prompts that pages show, each with a token that is good for one answer.
+
+    Args:
+        kernel: The kernel, whose control channel is served.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+        self._open: dict[str, tuple[Journal, SignalRequest]] = {}
+        self._over: dict[str, str] = {}
+        kernel.control_handlers[_REQUEST] = self._handle
+
+    def show(
+        self, journal: Journal, request: SignalRequest, command: str
+    ) -> tuple[str, Callable[[str], None]]:
+        """Make the prompt for a request.
+
+        Args:
+            journal: Where it is answered.
+            request: The request.
+            command: What to type elsewhere to answer it.
+
+        Returns:
+            Its HTML, and what to call with the text that tells how it ended.
+        """
+        token = secrets.token_urlsafe()
+        self._open[token] = journal, request
+
+        def close(told: str) -> None:
+            self._open.pop(token, None)
+            self._over.setdefault(token, told)
+
+        return _html(request, command, token, self._kernel_id()), close
+
+    def _kernel_id(self) -> str:
+        # The server names the connection file after it; nothing else in the kernel knows it.
+        found = re.search(r"kernel-([\w-]+)\.json$", self._kernel.config["IPKernelApp"]["connection_file"])
+        return found[1] if found else ""
+
+    async def _handle(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Answer a message of the page; runs in the kernel's control thread."""
+        reply = await self._replied(parent["content"])
+        self._kernel.session.send(stream, _REPLY, reply, parent, ident=ident)
+
+    async def _replied(self, content: dict[str, Any]) -> dict[str, Any]:
+        token = str(content.get("token"))
+        if token in self._over:
+            return {"status": "over", "text": self._over[token]}
+        if token not in self._open:
+            return {"status": "unknown"}
+        if "value" not in content:
+            return {"status": "open"}
+        journal, request = self._open[token]
+        if problems := answers.problems(request, content["value"]):
+            return {
+                "status": "invalid",
+                "problems": [{"path": one.path, "text": one.text} for one in problems],
+            }
+        return await self._delivered(token, journal, request, content["value"])
+
+    async def _delivered(
+        self, token: str, journal: Journal, request: SignalRequest, value: Any
+    ) -> dict[str, Any]:
+        signal = signals.pack(request.run_id, request.name, value, f"{this_process()}, in the notebook")
+        try:
+            earlier = await asyncio.wrap_future(submit(signals.deliver(journal, signal, value)))
+        except DurableError as error:
+            return {"status": "invalid", "problems": [{"path": [], "text": str(error)}]}
+        won = earlier or signal
+        self._over[token] = f"answered by {won.delivered_by} at {signals.spell_moment(won.delivered_at)}"
+        return {"status": "over", "text": self._over[token]}
+
+
+def _html(request: SignalRequest, command: str, token: str, kernel_id: str) -> str:
+    title = request.prompt or f"{request.name}?"
+    ask = {
+        "id": f"dnb-{secrets.token_hex(8)}",
+        "token": token,
+        "kernel": kernel_id,
+        "title": title,
+        "schema": json.loads(request.schema) if request.schema else None,
+        "choices": json.loads(request.choices) if request.choices else None,
+        "gone": _GONE,
+    }
+    refused = f'<div class="dnb-problem">{html.escape(request.refused)}</div>\n' if request.refused else ""
+    return _FRAME.format(
+        style=_STYLE,
+        id=ask["id"],
+        title=html.escape(title),
+        who=html.escape(f"signal {request.name!r} of run {request.run_id!r}"),
+        refused=refused,
+        command=html.escape(command),
+        script=_script(),
+        ask=json.dumps(ask).replace("<", "\\u003c"),  # no value can end the script element
+    )
+
+
+@cache
+def _script() -> str:
+    return (files("durable_nb.notebook") / "prompt.js").read_text(encoding="utf-8").strip()
