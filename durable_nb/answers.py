@@ -162,14 +162,10 @@ def problems(request: SignalRequest, value: Any) -> list[Problem]:
 
 def _problem(error: Any) -> Problem:
     path = list(error.absolute_path)
-    missing = (
-        [name for name in error.validator_value if name not in error.instance]
-        if error.validator == "required"
-        else []
-    )
-    for name in missing:
-        if repr(name) in error.message:
-            return Problem([*path, name], "this is needed")
+    if error.validator == "required":  # one error for each name, which only its message tells
+        for name in error.validator_value:
+            if error.message.startswith(repr(name)):
+                return Problem([*path, name], "this is needed")
     return Problem(path, error.message)
 
 

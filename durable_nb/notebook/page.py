@@ -1,7 +1,7 @@
 """Prompts in the notebook's page: what the page is given, and what it sends back.
 
-The page's script talks to the kernel's control channel, which a thread of its own serves: an answer arrives while
-the cell that waits blocks the kernel. It is delivered to the store, like any other; the waiting call reads it there.
+The page's script talks to the kernel's control channel, which a thread of its own serves: an answer arrives
+while the cell that waits blocks the kernel. It is delivered to the store, and the waiting call reads it there.
 """
 
 from __future__ import annotations
@@ -29,33 +29,6 @@ __all__ = ["Prompts"]
 
 _REQUEST: Final = "durable_signal_request"
 _REPLY: Final = "durable_signal_reply"
-
-_STYLE: Final = """
-.dnb { font: var(--jp-ui-font-size1, 13px) var(--jp-ui-font-family, system-ui, sans-serif);
-  color: var(--jp-ui-font-color1, inherit); border: 1px solid var(--jp-border-color2, #ccc);
-  border-left: 3px solid var(--jp-brand-color1, #2196f3); border-radius: 3px; padding: 10px 14px; margin: 4px 5px;
-  max-width: 640px; background: var(--jp-layout-color1, transparent) }
-.dnb [hidden] { display: none !important }
-.dnb-title { font-weight: 600; white-space: pre-wrap; margin-bottom: 2px }
-.dnb-hint, .dnb-who { color: var(--jp-ui-font-color2, #757575); font-size: .92em; font-weight: normal }
-.dnb-field { margin: 8px 0; display: flex; flex-direction: column; gap: 3px; max-width: 420px }
-.dnb-field.dnb-check { flex-flow: row-reverse wrap; justify-content: flex-end; align-items: center; gap: 6px }
-.dnb label { font-weight: 500 }
-.dnb input, .dnb select, .dnb textarea { font: inherit; box-sizing: border-box; margin: 0 }
-.dnb input:not([type=checkbox]), .dnb select, .dnb textarea { width: 100%; padding: 4px 6px;
-  color: var(--jp-ui-font-color0, inherit); background: var(--jp-input-background, transparent);
-  border: 1px solid var(--jp-input-border-color, #bbb); border-radius: 2px }
-.dnb :is(input, select, textarea):focus-visible { outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 0 }
-.dnb [aria-invalid=true] { border-color: var(--jp-error-color1, #d32f2f) !important }
-.dnb fieldset { border: 1px solid var(--jp-border-color2, #ccc); border-radius: 3px; margin: 8px 0; padding: 4px 12px 8px }
-.dnb fieldset.dnb-top { border: 0; padding: 0; margin: 0 }
-.dnb legend { font-weight: 500; padding: 0 4px }
-.dnb-row { display: flex; align-items: flex-end; gap: 8px } .dnb-row > :first-child { flex: 1; margin: 4px 0 }
-.dnb-buttons { display: flex; flex-wrap: wrap; gap: 8px; margin-top: 10px }
-.dnb .dnb-buttons button { margin: 0 }
-.dnb-problem:not(:empty), .dnb-said:not(:empty) { color: var(--jp-error-color1, #d32f2f); margin-top: 3px }
-.dnb-command { margin-top: 8px } .dnb-command code { white-space: pre-wrap; user-select: all }
-"""
 
 _FRAME: Final = """\
 <style>{style}</style>
@@ -157,17 +130,17 @@ def _html(request: SignalRequest, command: str, token: str, kernel_id: str) -> s
     }
     refused = f'<div class="dnb-problem">{html.escape(request.refused)}</div>\n' if request.refused else ""
     return _FRAME.format(
-        style=_STYLE,
+        style=_asset("prompt.css"),
         id=ask["id"],
         title=html.escape(title),
         who=html.escape(f"signal {request.name!r} of run {request.run_id!r}"),
         refused=refused,
         command=html.escape(command),
-        script=_script(),
+        script=_asset("prompt.js"),
         ask=json.dumps(ask).replace("<", "\\u003c"),  # no value can end the script element
     )
 
 
 @cache
-def _script() -> str:
-    return (files("durable_nb.notebook") / "prompt.js").read_text(encoding="utf-8").strip()
+def _asset(name: str) -> str:
+    return (files("durable_nb.notebook") / name).read_text(encoding="utf-8").strip()
