@@ -1,9 +1,10 @@
-"""Which values a signal accepts: any, those of a type, or one of a list."""
+"""Which values a signal accepts: any, those of a type, or one of a list; and how a person types them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["Accepted", "Problem", "check", "problems", "read_value"]
+__all__ = ["Accepted", "Problem", "check", "hint", "problems", "read_answer", "read_value"]
 
 _PLAIN: Final[dict[Any, str]] = {
     bool: "boolean",
@@ -63,9 +64,13 @@ class Accepted:
         """The type as a JSON schema, as JSON."""
         if self.type is None:
             return None
+        if self.type is Any:
+            return "{}"
         if _is_plain(self.type):
             return json.dumps({"type": _PLAIN[self.type]})
-        return json.dumps(self._adapter().json_schema())
+        adapter = self._adapter()
+        with self._sense():
+            return json.dumps(adapter.json_schema())
 
     def validated(self, value: Any) -> Any:
         """The value as the call gets it, converted to the type.
@@ -75,7 +80,7 @@ class Accepted:
         """
         if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
             raise _invalid(value, _choose(list(self.choices)))
-        if self.type is None:
+        if self.type is None or self.type is Any:
             return value
         if _is_plain(self.type):
             return _plainly(self.type, value)
@@ -89,19 +94,24 @@ class Accepted:
             raise _invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
 
     def _adapter(self) -> Any:
+        with self._sense():
+            from pydantic import TypeAdapter
+
+            return TypeAdapter(self.type)
+
+    @contextmanager
+    def _sense(self) -> Iterator[None]:
+        """Say in one line what pydantic says of a type that it cannot take."""
         try:
-            from pydantic import PydanticUserError, TypeAdapter
+            yield
         except ImportError:
             raise InvalidOption(
                 f"schema={self.type!r} needs pydantic", remedy="pip install pydantic, or give a plain type."
             ) from None
-        try:
-            return TypeAdapter(self.type)
-        except PydanticUserError as error:
+        except Exception as error:
             said = str(error).splitlines()[0]
             raise InvalidOption(
-                f"schema={self.type!r} makes no sense ({said})",
-                remedy="Give a type: bool, a model, …",
+                f"schema={self.type!r} makes no sense ({said})", remedy="Give a type: bool, a model, …"
             ) from None
 
 
@@ -180,6 +190,48 @@ def read_value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def hint(request: SignalRequest) -> str:
+    """What a person can type, for a prompt."""
+    if request.choices:
+        return " | ".join(map(_spelled, json.loads(request.choices)))
+    if request.schema is None:
+        return "y | n, and a comment"
+    kind = json.loads(request.schema).get("type")
+    return "y | n" if kind == "boolean" else str(kind or "JSON")
+
+
+def read_answer(request: SignalRequest, text: str) -> Any:
+    """What a person has typed at a prompt for a request.
+
+    Without a schema or choices the answer is ``{"approved": bool, "comment": str}``.
+
+    Raises:
+        SignalInvalid: It is no answer to that.
+    """
+    text = text.strip()
+    if request.choices:
+        choices = json.loads(request.choices)
+        for choice in choices:
+            if text == _spelled(choice):
+                return choice
+        raise _invalid(text, _choose(choices))
+    kind = "" if request.schema is None else json.loads(request.schema).get("type")
+    if kind in ("", "boolean"):
+        word, _, comment = text.partition(" ")
+        approved = _WORDS.get(word.lower())
+        if approved is None:
+            raise _invalid(text, "type y or n")
+        return approved if kind else {"approved": approved, "comment": comment.strip()}
+    return text if kind == "string" else read_value(text)
+
+
+_WORDS = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
+
+
+def _spelled(choice: Any) -> str:
+    return choice if isinstance(choice, str) else json.dumps(choice)
 
 
 def _is_plain(kind: Any) -> bool:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from durable_nb import codec, scopes, settings, signals, watching
 from durable_nb.answers import Accepted
-from durable_nb.blobs import spill
 from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
 from durable_nb.loop import AWAITING
 from durable_nb.opening import this_process
-from durable_nb.records import Signal, SignalRequest
+from durable_nb.payloads import keep
+from durable_nb.records import Signal, SignalRequest, signal_step
+from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine import Begun, OpenRun
     from durable_nb.loop import Colour
+    from durable_nb.stores.base import Journal
 
-__all__ = ["NOTHING", "Answer", "Ask", "Face", "Question", "attach", "attached", "obtain"]
+__all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]
 
 NOTHING: Final = object()
 """Stands for a default that was not given."""
@@ -29,6 +31,10 @@ _BY_TIMEOUT = "its timeout"
 
 Ask = Callable[[SignalRequest], Awaitable[Any]]
 """Asks a person, and gives the answer; ended when somebody else was faster."""
+
+
+class Interrupted(Exception):
+    """A person interrupted the asking; where the answer was wanted it is a KeyboardInterrupt."""
 
 
 class Face(Protocol):
@@ -40,7 +46,10 @@ class Face(Protocol):
     def askers(self) -> Sequence[Ask]:
         """The ways in which a person can be asked here and now, all at once."""
 
-    def show_waiting(self, request: SignalRequest, command: str) -> Callable[[str], None]:
+    def is_manned(self, *, blocking: bool) -> bool:
+        """Whether a person can answer here: to what ``show_waiting`` shows, or asked while code awaits."""
+
+    def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show that a call waits; gives what takes the text that is shown in its place."""
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
@@ -90,21 +99,30 @@ class Answer:
     at: float
 
 
-async def obtain(run: OpenRun, question: Question, colour: Colour) -> Answer:
+async def obtain(run: OpenRun, question: Question, colour: Colour, begun: Begun | None = None) -> Answer:
     """The first valid answer that is delivered; one that was there before is given at once.
+
+    Args:
+        run: The run that wants to know.
+        question: What it wants to know.
+        colour: How the caller waits.
+        begun: The step that waits for it, which is noted if it has to.
 
     Raises:
         SignalTimeout: None came in time.
         SignalPending: Nobody is there to be asked.
     """
     signal = await colour.store(run.journal.get_signal(run.run_id, question.name))
+    refused = None
     if signal is not None:
         answer = await _accept(run, question, signal, colour)
         if isinstance(answer, Answer):
             _show(lambda face: face.show_answer(run.run_id, question.name, answer.by, answer.at))
             return answer
-        return await _Asked(run, question, colour).answer(refused=answer)
-    return await _Asked(run, question, colour).answer()
+        refused = answer
+    if begun is not None:
+        await run.note_started(begun, colour)
+    return await _Asked(run, question, colour).answer(refused)
 
 
 async def _accept(run: OpenRun, question: Question, signal: Signal, colour: Colour) -> Answer | str:
@@ -129,9 +147,9 @@ class _Asked:
         self._face = attached()
         self._update: Callable[[str], None] = lambda _: None
 
-    async def answer(self, refused: str | None = None) -> Answer:
+    async def answer(self, refused: str | None) -> Answer:
         """Wait until a valid one is there."""
-        async with self._run.waiting(self._colour):
+        async with waiting(self._run, self._colour):
             while True:
                 request = await self._request(refused)
                 self._update = self._shown(request)
@@ -161,7 +179,7 @@ class _Asked:
             return lambda _: None
         if request.refused:
             self._update(f"set aside: {request.refused}")
-        return self._face.show_waiting(request, self._command(request))
+        return self._face.show_waiting(self._run.journal, request, self._command(request))
 
     def _command(self, request: SignalRequest) -> str:
         return signals.command(request, self._run.journal.address)
@@ -225,7 +243,7 @@ class _Asked:
             raise SignalTimeout(
                 f"nobody answered within {question.timeout:g} s",
                 run_id=run.run_id,
-                step=signals.signal_step(request.name),
+                step=signal_step(request.name),
                 remedy=f"It is asked again when the run is; to answer before: {self._command(request)}",
             )
         signal = signals.pack(run.run_id, request.name, question.default, _BY_TIMEOUT)
@@ -236,7 +254,7 @@ class _Asked:
         pending = SignalPending(
             "it waits for a signal, and nobody is here to be asked",
             run_id=request.run_id,
-            step=signals.signal_step(request.name),
+            step=signal_step(request.name),
             remedy=f"Deliver it, then run this again: {self._command(request)}",
         )
         pending._render_traceback_ = lambda: [f"SignalPending: {pending}"]  # type: ignore[attr-defined]
@@ -245,7 +263,8 @@ class _Asked:
 
 async def _put_or_get(run: OpenRun, signal: Signal) -> Signal:
     """The signal that is in the store then: this one, or the one that was faster. On the loop thread."""
-    signal = replace(signal, payload=await spill(run.journal.blobs, signal.payload))
+    payload = await keep(run.journal, signal.payload, signal.run_id, signal_step(signal.name))
+    signal = replace(signal, payload=payload)
     await run.journal.put_signal(signal)
     return await run.journal.get_signal(signal.run_id, signal.name) or signal
 
@@ -259,12 +278,14 @@ async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[N
         for task in tasks[1:]:
             if task.done():
                 task.result()  # the answer is in the store, or asking failed
-        signal: Signal | None = await tasks[0]
-        return signal
+        found: Signal | None = await tasks[0]
+    except Interrupted:
+        raise KeyboardInterrupt from None
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    return found
 
 
 def _show(what: Callable[[Face], None]) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from contextlib import asynccontextmanager, suppress
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
-from durable_nb.blobs import fetch, spill
-from durable_nb.errors import InvalidOption, RunError, StepChanged, StepInDoubt, StoreError, located
+from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
+from durable_nb.history import History
+from durable_nb.payloads import fetch, is_at_hand, keep, moved
 from durable_nb.records import (
-    KEY,
     Action,
     Call,
     Decision,
@@ -24,22 +24,21 @@ from durable_nb.records import (
     Step,
     StepKind,
     StepStatus,
-    joining_scopes,
-    scope_of,
 )
 from durable_nb.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from durable_nb.errors import RunHeld
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["Begun", "OpenRun", "check_policy", "decide"]
 
-
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
+_GIVEN_UP = Decision(Action.REPLAY, "it was given up by hand")
 _POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
 
 
@@ -72,7 +71,7 @@ def decide(record: Step | None, call: Call) -> Decision:
     if record.status is StepStatus.RESET:
         return Decision(Action.RUN, "it was reset")
     if record.status is StepStatus.FAILED and record.delivered_by is not None:
-        return Decision(Action.REPLAY, "it was given up by hand")
+        return _decide_done(record, call, unchanged=_GIVEN_UP)
     if record.status is StepStatus.FAILED and call.moved_on and call.kind is not StepKind.CELL:
         return Decision(Action.REPLAY, "it failed, and the run went on from there")
     failed = record.status is StepStatus.FAILED
@@ -82,15 +81,27 @@ def decide(record: Step | None, call: Call) -> Decision:
     return Decision(Action.RUN, reason)
 
 
-def _decide_done(record: Step, call: Call) -> Decision:
-    found = _UNCHANGED
-    if fingerprint.differ(record.code, call.code):
-        found = _changed(call.on_edit, "its code changed", call)
-    if fingerprint.differ(record.arguments, call.arguments):
-        changed = _changed(call.on_change, "its arguments changed", call)
+def _decide_done(record: Step, call: Call, unchanged: Decision = _UNCHANGED) -> Decision:
+    found = unchanged
+    for policy, reason in _changes(record, call):
+        changed = _changed(policy, reason, call)
         # Keeping a result in spite of one change says nothing about another.
         found = found if changed.action is Action.REPLAY and found.notice else changed
     return found
+
+
+def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
+    """What changed, with the policy for it; drift is the same code with another value."""
+    if fingerprint.differ(record.code, call.code):
+        yield call.on_edit, "its code changed"
+    elif call.edit:
+        yield call.on_edit, call.edit
+    elif call.drift:
+        yield call.on_drift, f"drifted: {call.drift}"
+    if fingerprint.differ(record.arguments, call.arguments):
+        yield call.on_change, "its arguments changed"
+    if record.step_id != call.step_id:
+        yield "keep", f"it was called `{record.step_id}`"
 
 
 def _changed(policy: str, reason: str, call: Call) -> Decision:
@@ -131,17 +142,21 @@ class OpenRun:
     Attributes:
         claims: The steps whose calls are running, each with a mark of its own.
         stopped: Whether somebody asked for its synchronous pass to end.
+        waits: How many of its calls wait for a signal or for time to pass.
+        held: Who has cancelled or taken over the run meanwhile, as the error that says so.
+        on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
         self.journal = journal
         self.run = run
-        self.history = {step.step_id: step for step in steps}
-        latest = max((max(step.began, step.recorded) for step in steps), default=0)
-        self._counter = itertools.count(latest + 1)
+        self.history = History(steps)
+        self._counter = itertools.count(self.history.latest + 1)
         self.claims: dict[str, object] = {}
         self.stopped = False
-        self._waits = 0
+        self.waits = 0
+        self.held: RunHeld | None = None
+        self.on_lost: Callable[[], None] | None = None
 
     @property
     def run_id(self) -> str:
@@ -149,9 +164,19 @@ class OpenRun:
         return self.run.run_id
 
     def check_stopped(self) -> None:
-        """Raise ``CancelledError`` if somebody asked for the pass to end."""
+        """Raise ``CancelledError`` if somebody asked for the pass to end, ``RunHeld`` if the run is lost."""
+        if self.held is not None:
+            raise self.held
         if self.stopped:
             raise asyncio.CancelledError
+
+    def lose(self, error: RunHeld) -> None:
+        """Note that somebody else has the run now. Called on the loop thread."""
+        self.held = error
+        if self.on_lost is not None:
+            self.on_lost()
+        else:
+            warnings.warn(str(error), DurableNotice, stacklevel=2)
 
     def tick(self) -> int:
         """The next number of the run's own counter."""
@@ -159,9 +184,9 @@ class OpenRun:
 
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
-        record = self.history.get(call.step_id)
+        record = self.history.record_of(call)
         if record is not None and record.status is StepStatus.FAILED and call.called:
-            call = call._replace(moved_on=self.moved_past(record))
+            call = call._replace(moved_on=self.history.moved_past(record))
         return decide(record, call)
 
     async def begin_step(
@@ -179,15 +204,17 @@ class OpenRun:
             StepInDoubt: A once step was started and never finished.
         """
         loop.check_process()
+        if loop.LEFT:
+            await loop.catch_up(colour)  # this very step may be about to be recorded
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._look_up(call.step_id, colour)
         decision = self.decide(call)
         if decision.action is Action.ASK:  # somebody may have answered elsewhere
             await self._look_up(call.step_id, colour)
             decision = self.decide(call)
-        record = self.history.get(call.step_id)
+        record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
-            return Begun(call, decision, record)
+            return Begun(call, decision, await self._under_its_name(record, call, colour))
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
         step = self._started(call, record, arguments)
@@ -195,6 +222,23 @@ class OpenRun:
             await colour.store(self._commit(step))
             hit("step.started")
         return Begun(call, decision, step)
+
+    async def note_started(self, begun: Begun, colour: Colour) -> None:
+        """Commit that a step has begun, which need not be known, so that others can look it up."""
+        await colour.store(self._commit(begun.step))
+
+    async def _under_its_name(self, record: Step, call: Call, colour: Colour) -> Step:
+        """The record of a call; that of a renamed step is first committed under the new name."""
+        old = record.step_id
+        if old != call.step_id:
+            for step in (*self.history.inside(old), record):
+                name = call.step_id + step.step_id.removeprefix(old)
+                await colour.store(self._rename(step, name))
+        return self.history.get(call.step_id, record)
+
+    async def _rename(self, step: Step, name: str) -> None:
+        payload = step.payload and moved(self.journal, step.payload, self.run_id, step.step_id, name)
+        await self._put(replace(step, step_id=name, epoch=self.run.epoch, payload=payload))
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:
         step = await colour.store(self.journal.get_step(self.run_id, step_id))
@@ -213,50 +257,31 @@ class OpenRun:
         return await self._record(begun, StepStatus.FAILED, codec.encode_failure(failure), colour)
 
     async def load(self, step: Step, colour: Colour) -> Payload:
-        """The payload of a recorded step, its bytes fetched if they are a blob."""
+        """The payload of a recorded step, ready to be decoded.
+
+        Raises:
+            UntrustedCheckpoint: It would run code, and no known key has signed it.
+        """
         payload = step.payload or codec.encode(None)
-        if payload.blob is None:
+        if is_at_hand(payload):
             return payload
-        return await colour.store(fetch(self.journal.blobs, payload))
+        return await colour.store(fetch(self.journal, payload, self.run_id, step.step_id))
 
     async def reset(self, step_ids: list[str], colour: Colour) -> None:
         """Have steps run again at their next call; their old results stay until then."""
-        await colour.store(self.journal.reset_steps(self.run_id, step_ids))
+        await loop.catch_up(colour)
+        await colour.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = replace(self.history[step_id], status=StepStatus.RESET)
 
     async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
         """Commit where the run stands: how it ended, that it waits or was left."""
+        await colour.settled(self.marked(status, result))
+
+    async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
+        """The same, on the loop thread."""
         run = replace(self.run, status=status, updated_at=time.time())
-        # To the end: a process that ends right after an interrupt would leave the run as it was.
-        _, cancelled = await colour.settled(self._mark(run, result))
-        if cancelled:
-            raise asyncio.CancelledError
-
-    @asynccontextmanager
-    async def waiting(self, colour: Colour) -> AsyncIterator[None]:
-        """Say that the run waits, as long as anything in it does."""
-        self._waits += 1
-        try:
-            if self._waits == 1:
-                await self.mark(RunStatus.WAITING, colour)
-            yield
-        except GeneratorExit:  # thrown away half-way: nothing can be awaited any more
-            self._waits -= 1
-            raise
-        except BaseException:
-            with suppress(StoreError, RunError):  # what ended the waiting is the one to see
-                await self._go_on(colour)
-            raise
-        await self._go_on(colour)
-
-    async def _go_on(self, colour: Colour) -> None:
-        self._waits -= 1
-        if not self._waits:
-            await self.mark(RunStatus.RUNNING, colour)
-
-    async def _mark(self, run: Run, result: Payload | None) -> None:
-        stored = await spill(self.journal.blobs, result) if result else None
+        stored = await keep(self.journal, result, self.run_id, "") if result else None
         self.run = replace(run, result=stored)
         await self.journal.finish_run(self.run)
         hit("run.marked")
@@ -269,11 +294,8 @@ class OpenRun:
             recorded=self.tick(),
             finished_at=time.time(),
         )
-        # To the end even if the caller is cancelled: until then nobody else can have the step's name.
-        step, cancelled = await colour.settled(self._commit(step))
+        step = await colour.settled(self._commit(step))
         hit("step.recorded")
-        if cancelled:
-            raise asyncio.CancelledError
         return step
 
     async def _commit(self, step: Step) -> Step:
@@ -281,11 +303,15 @@ class OpenRun:
         with located(run_id=self.run_id, step=step.step_id):
             if step.payload is not None:
                 hit("blob.before")
-                step = replace(step, payload=await spill(self.journal.blobs, step.payload))
+                payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
+                step = replace(step, payload=payload)
                 hit("blob.after")
-            hit("commit.before")
-            await self.journal.put_step(step)
-            hit("commit.after")
+            return await self._put(step)
+
+    async def _put(self, step: Step) -> Step:
+        hit("commit.before")
+        await self.journal.put_step(step)
+        hit("commit.after")
         self.history[step.step_id] = step
         return step
 
@@ -301,21 +327,7 @@ class OpenRun:
             code=call.code,
             arguments=call.arguments,
             shown=fingerprint.show(arguments),
+            reads=record.reads if record else None,
             once=call.once,
             started_at=time.time(),
         )
-
-    def moved_past(self, recorded: Step) -> bool:
-        """Whether a later step was called in the scope of a recorded one, or in one that joined its branch.
-
-        A call that its arguments name, in some thread, proves nothing: it may not have known of the failure.
-        """
-        scopes = set(joining_scopes(recorded.step_id))
-        return any(
-            step.began > recorded.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
-            for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
-        )
-
-
-def _is_keyed(step: Step) -> bool:
-    return KEY in step.step_id.rpartition("/")[2]

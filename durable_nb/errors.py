@@ -16,6 +16,7 @@
     │   ├── StepNested           a durable cell inside another durable cell
     │   ├── StepNotSaved         the body succeeded, its result could not be saved
     │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
+    │   │   └── UntrustedCheckpoint  it would run code, and nobody who is known here has signed it
     │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
     │   │   └── SignalTimeout    nobody answered in time
     │   ├── SignalInvalid        a value that the waiting call does not accept (also a ValueError)
@@ -63,6 +64,7 @@ __all__ = [
     "StoreTooNew",
     "StoreUnavailable",
     "StoreUnreadable",
+    "UntrustedCheckpoint",
     "located",
 ]
 
@@ -207,6 +209,10 @@ class StepNotSaved(StepError):
 
 class StepNotRestored(StepError):
     """A checkpoint that cannot be turned back into its value."""
+
+
+class UntrustedCheckpoint(StepNotRestored):
+    """A checkpoint that would run code when it is loaded, and that no key known here has signed."""
 
 
 class StepFailed(StepError):

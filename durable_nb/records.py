@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -25,7 +26,10 @@ __all__ = [
     "StepKind",
     "StepStatus",
     "joining_scopes",
+    "original_id",
     "scope_of",
+    "set_aside_id",
+    "signal_step",
 ]
 
 KEY = "["
@@ -33,6 +37,8 @@ KEY = "["
 
 BRANCH = "~"
 """What the name of a concurrent branch begins with, in a step id: ``load/~0/fetch``."""
+
+_SET_ASIDE = re.compile(r"(~\d+)+$")
 
 
 def scope_of(step_id: str) -> str:
@@ -43,6 +49,26 @@ def scope_of(step_id: str) -> str:
         'load/'
     """
     return step_id[: step_id.rfind("/") + 1]
+
+
+def original_id(run_id: str) -> str:
+    """The id under which a run was executed, also after ``fresh=True`` has set it aside under another.
+
+    Example:
+        >>> original_id("etl~3")
+        'etl'
+    """
+    return _SET_ASIDE.sub("", run_id) or run_id
+
+
+def signal_step(name: str) -> str:
+    """What the step is called that records a signal."""
+    return f"signal:{name}"
+
+
+def set_aside_id(run_id: str, epoch: int) -> str:
+    """The id under which a run is set aside for one that starts over."""
+    return f"{run_id}~{epoch}"
 
 
 def joining_scopes(step_id: str) -> Iterator[str]:
@@ -96,13 +122,17 @@ class Payload:
         format: Which codec wrote it, such as ``json`` or ``pickle``.
         data: The bytes; empty when ``blob`` is set.
         blob: The content address of the bytes where they are too large for a row.
-        signature: An HMAC over format and bytes, for formats that execute code when loaded.
+        signature: An HMAC over run, step, format and bytes, for formats that execute code when loaded.
+        parts: What belongs to ``data`` and is kept apart from it, on the way to a store or back: ``bytes``,
+            which come back as such; views of memory, which come back as memory that may be written to; or
+            the error in place of a part that cannot be read. Empty in a store, where ``data`` speaks of them.
     """
 
     format: str
     data: bytes
     blob: str | None = None
     signature: bytes | None = None
+    parts: tuple[bytes | memoryview | DurableError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +219,23 @@ class Step:
         """How long the recorded execution took, in seconds."""
         return max(0.0, self.finished_at - self.started_at) if self.finished_at else 0.0
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it records a signal that was asked for and has not come."""
+        return self.kind is StepKind.SIGNAL and self.status is StepStatus.STARTED
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        done: How many of its steps are done.
+        waits_for: The steps that record signals it has asked for and not got.
+    """
+
+    done: int = 0
+    waits_for: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
@@ -258,8 +305,12 @@ class Call(NamedTuple):
         step_id: What names it in its run.
         kind: What sort of call it is.
         code: Fingerprint of its function or cell; None where there is no source.
+        edit: How what it reads comes from elsewhere than on record, for people; empty where it does not.
+        drift: Which values that it reads differ although their code is the same, for people.
+        renamed: The id of a step that is gone and has its code and reads; empty where there is none.
         arguments: Fingerprints of its arguments, ``name=fingerprint``, ``name=?`` for one that has none.
         on_edit: What to do when its own code changed: keep, rerun, ask or error.
+        on_drift: What to do when what it reads has drifted: keep, rerun, ask or error.
         on_change: What to do when its arguments changed: error, rerun, keep or ask.
         once: Whether its body must never be started twice unasked.
         moved_on: Whether a later step was called after its recorded failure.
@@ -270,7 +321,11 @@ class Call(NamedTuple):
     kind: StepKind = StepKind.TASK
     code: str | None = None
     arguments: str | None = None
+    edit: str = ""
+    drift: str = ""
+    renamed: str = ""
     on_edit: str = "keep"
+    on_drift: str = "keep"
     on_change: str = "error"
     once: bool = False
     moved_on: bool = False

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
 from durable_nb.engine import Begun, OpenRun
-from durable_nb.errors import InvalidOption, StepError, StepFailed, StepNotFound, located
+from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, located
+from durable_nb.loop import catch_up
 from durable_nb.opening import this_process
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
 from durable_nb.stores.base import unknown_run
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["ANSWERS", "find_step", "inside", "recorded_run", "resolve"]
+__all__ = ["ANSWERS", "find_step", "inside", "record_answer", "recorded_run", "resolve"]
 
 ANSWERS = ("rerun", "value", "fail")
 
@@ -29,15 +30,22 @@ async def recorded_run(journal: Journal, run_id: str, colour: Colour) -> OpenRun
 
     Raises:
         RunNotFound: There is none of that id.
+        RunHeld: Another living process has it open.
     """
 
     async def read() -> OpenRun:
         await journal.setup()
+        try:
+            await journal.check_owner(run_id)
+        except RunHeld as held:
+            held.remedy = "Answer there (in a notebook: %durable_resolve STEP …), or end that process first."
+            raise
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
             raise unknown_run(run_id)
         return OpenRun(journal, snapshot.run, snapshot.steps)
 
+    await catch_up(colour)
     with located(run_id=run_id):
         return await colour.store(read())
 
@@ -56,12 +64,22 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
         InvalidOption: There is no such answer, or a value goes with another one.
         StepNotFound: The run has no such step.
         StepError: The step is done, or running.
+        RunHeld: Somebody else has opened the run meanwhile.
         StepNotSaved: The value cannot be saved.
     """
     _check(answer, value)
+    await catch_up(colour)
     step = await find_step(run, step_id, colour)
     if step_id in run.claims:
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
+    if step.is_awaited:
+        raise _not_in_doubt(step, "it waits for a signal", "Deliver that: wf.sync.complete(RUN_ID, NAME, …).")
+    await record_answer(run, step, answer, value, colour)
+
+
+async def record_answer(run: OpenRun, step: Step, answer: str, value: Any, colour: Colour) -> None:
+    """The same for a step whose call is waiting for the answer."""
+    step_id = step.step_id
     if answer == "rerun":
         # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
         again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]
@@ -106,7 +124,8 @@ async def find_step(run: OpenRun, step_id: str, colour: Colour) -> Step:
 
 def inside(run: OpenRun, step_id: str) -> list[str]:
     """The ids of a step and of all inside it."""
-    return [known for known in run.history if known == step_id or known.startswith(f"{step_id}/")]
+    own = [step_id] if step_id in run.history else []
+    return own + [step.step_id for step in run.history.inside(step_id)]
 
 
 def _check(answer: str, value: Any) -> None:

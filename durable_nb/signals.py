@@ -8,20 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import answers, codec
-from durable_nb.blobs import fetch, spill
 from durable_nb.errors import located
-from durable_nb.records import Signal
+from durable_nb.payloads import fetch, keep
+from durable_nb.records import Signal, signal_step
 
 if TYPE_CHECKING:
     from durable_nb.records import Payload, SignalRequest
     from durable_nb.stores.base import Journal
 
-__all__ = ["command", "deliver", "load", "pack", "signal_step", "spell_moment"]
-
-
-def signal_step(name: str) -> str:
-    """What the step is called that records a signal."""
-    return f"signal:{name}"
+__all__ = ["command", "deliver", "load", "pack", "spell_moment", "told"]
 
 
 async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None:
@@ -46,7 +41,7 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
         known = await journal.get_signal(signal.run_id, signal.name)
         if request is not None and known is None:
             answers.check(request, value)
-        payload = await spill(journal.blobs, signal.payload)
+        payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
         if await journal.put_signal(replace(signal, payload=payload)):
             return None
         return await journal.get_signal(signal.run_id, signal.name)
@@ -54,7 +49,7 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
 
 async def load(journal: Journal, signal: Signal) -> Payload:
     """The payload of a delivered signal, its bytes fetched if they are a blob. Runs on the loop thread."""
-    return await fetch(journal.blobs, signal.payload)
+    return await fetch(journal, signal.payload, signal.run_id, signal_step(signal.name))
 
 
 def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
@@ -66,6 +61,21 @@ def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
     with located(run_id=run_id, step=signal_step(name)):
         payload = codec.encode(value)
     return Signal(run_id, name, payload, delivered_by, time.time())
+
+
+def told(signal: Signal, earlier: Signal | None) -> str:
+    """What became of a delivery, for people.
+
+    Args:
+        signal: The signal.
+        earlier: The one that was there before, if any.
+    """
+    if earlier is None:
+        return f"signal {signal.name!r} is delivered to run {signal.run_id!r}"
+    return (
+        f"run {signal.run_id!r} has signal {signal.name!r} already: nothing was changed. It was answered by "
+        f"{earlier.delivered_by or 'somebody unnamed'} at {spell_moment(earlier.delivered_at)}"
+    )
 
 
 def command(request: SignalRequest, address: str | None) -> str:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, scopes
+from durable_nb import codec, doubts, fingerprint, scopes
 from durable_nb.attempts import Policy, attempts, is_ours
 from durable_nb.errors import DurableNotice, StepError, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
@@ -157,7 +157,7 @@ async def perform(
     """
     _claim(run, call.step_id)
     try:
-        begun = await run.begin_step(call, colour, arguments)
+        begun = await doubts.begin_step(run, call, colour, arguments)
         if begun.decision.notice:
             warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
         if begun.replayed:

@@ -15,8 +15,9 @@ from durable_nb.entry import check_run_id
 from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, SignalTimeout, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.opening import this_process
-from durable_nb.records import Call, StepKind
+from durable_nb.records import Call, StepKind, signal_step
 from durable_nb.tasks import notice, replay
+from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
     from durable_nb.engine import Begun, OpenRun
@@ -127,7 +128,7 @@ class Waits:
     async def _signal(self, question: Question, colour: Colour) -> Any:
         name = scopes.check_name(question.name, "a signal", InvalidOption)
         scope = self._scope(f"signal({name!r})")
-        call = Call(scope.own_id(signals.signal_step(name)), StepKind.SIGNAL, called=scope.tick())
+        call = Call(scope.own_id(signal_step(name)), StepKind.SIGNAL, called=scope.tick())
         begun = await scope.run.begin_step(call, colour)
         with located(run_id=scope.run.run_id, step=call.step_id):
             if not begun.replayed:
@@ -218,7 +219,7 @@ def _seconds(length: float | timedelta | None) -> float | None:
 
 async def _answered(run: OpenRun, begun: Begun, question: Question, colour: Colour) -> Any:
     try:
-        answer = await asking.obtain(run, question, colour)
+        answer = await asking.obtain(run, question, colour, begun)
     except SignalTimeout as late:
         await run.fail_step(begun, late, colour)
         raise
@@ -233,12 +234,12 @@ async def _slept(run: OpenRun, call: Call, until: float, seconds: float, colour:
         warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
     if not begun.replayed:
         await run.complete_step(begun, codec.encode((until, seconds)), colour)
-    elif run.moved_past(begun.step):  # it was over, whatever the clock says now
+    elif run.history.moved_past(begun.step):  # it was over, whatever the clock says now
         return
     else:
         until, seconds = await replay(run, begun, colour)
     if _left(until, seconds) > settings.LONG_SLEEP:
-        async with run.waiting(colour):
+        async with waiting(run, colour):
             await _pass_time(run, until, seconds, colour)
     else:
         await _pass_time(run, until, seconds, colour)

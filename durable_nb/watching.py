@@ -65,11 +65,12 @@ class _Watch:
         self.waiters: set[_Waiter] = set()
         self._seen: Hashable = None
         self._is_new = True
-        self._looked_at = 0.0
+        self._looked_at = self._alert_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def add(self, journal: Journal, waiter: _Waiter) -> None:
         self.waiters.add(waiter)
+        self._alert_at = time.monotonic()
         self._is_new = True  # what came before is found too
         if self._task is None:
             self._task = asyncio.create_task(self._watch(journal))
@@ -113,7 +114,7 @@ class _Watch:
     def _pause(self) -> float:
         if self._seen is None:
             return min(self._poll(), settings.SIGNAL_POLL)
-        idle = time.monotonic() - self._looked_at > settings.WATCH_ALERT
+        idle = time.monotonic() - self._alert_at > settings.WATCH_ALERT
         return settings.WATCH_IDLE if idle else settings.WATCH
 
     def _poll(self) -> float:

@@ -189,6 +189,7 @@ class Workflow(Waits):
         Raises:
             StepNotFound: The run has no such step.
             StepError: The step is not in doubt.
+            RunHeld: Another living process has the run open.
 
         Example:
             >>> async def paid_after_all(wf: Workflow) -> None:
@@ -242,6 +243,7 @@ class Workflow(Waits):
 
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
+        here = here or passes.open_here(self.journal, run_id)
         run = here or await resolving.recorded_run(self.journal, run_id, colour)
         await resolving.resolve(run, step_id, answer, value, colour)
 

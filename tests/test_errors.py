@@ -12,11 +12,11 @@ import types
 
 import pytest
 
-from durable_nb import Workflow, errors
+from durable_nb import InMemoryStore, Workflow, errors
 from durable_nb.codec import decode
 from durable_nb.errors import DurableError
 from durable_nb.loop import BLOCKING, drive
-from durable_nb.records import Payload, Run
+from durable_nb.records import Payload, Run, SignalRequest
 from durable_nb.stores.schema import MIGRATIONS
 
 BASES = {"DurableError", "RunError", "StepError", "StoreError"}
@@ -91,6 +91,16 @@ def step_changed(wf):
     main = wf.workflow(lambda: task(next(numbers)))
     main.run("r")
     main.run("r")
+
+
+def untrusted(wf):
+    main = wf.workflow(wf.task(name="many")(lambda: bytearray))
+    main.run("r")
+    with contextlib.closing(sqlite3.connect(wf.db)) as connection, connection:
+        connection.execute("UPDATE steps SET payload_signature = x'00'")
+    wf.close()
+    with Workflow("test", db=wf.db) as again:
+        again.workflow(again.task(name="many")(lambda: bytearray)).run("r")
 
 
 def step_in_doubt(wf):
@@ -173,6 +183,18 @@ def store_too_new(wf):
     wf.workflow(lambda: None).run("r")
 
 
+def signal_timeout(wf):
+    wf.db = InMemoryStore()
+    wf.workflow(lambda: wf.sync.signal("go", timeout=0.01)).run("r")
+
+
+def signal_invalid(wf):
+    request = SignalRequest("r", "go", schema='{"type": "string"}')
+    drive(BLOCKING.store(wf.journal.setup()))
+    drive(BLOCKING.store(wf.journal.request_signal(request)))
+    wf.sync.complete("r", "go", 3)
+
+
 EXPECTED = {
     "InvalidOption": (invalid_option, "retries=-1 makes no sense. Give 0 or more."),
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
@@ -193,8 +215,20 @@ EXPECTED = {
     "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot stand .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
     "StepNotRestored": (step_not_restored, r"damaged.*reset"),
+    "UntrustedCheckpoint": (
+        untrusted,
+        r"run 'r', step 'many': .*runs\.db.* would run code.* durable-nb trust .*runs\.db",
+    ),
     "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
     "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),
+    "SignalTimeout": (
+        signal_timeout,
+        r"run 'r', step 'signal:go': nobody answered within 0.01 s.*complete\('r'",
+    ),
+    "SignalInvalid": (
+        signal_invalid,
+        r"run 'r', step 'signal:go': 3 is not accepted: 3 is not of type .*Deliver another",
+    ),
     "StoreUnavailable": (store_unavailable, r"run 'r': .*folder.db.*\. \w+"),
     "StoreUnreadable": (store_unreadable, r"run 'r': .*runs.db.*\. \w+"),
     "StoreTooNew": (store_too_new, r"run 'r': .*runs.db.*newer.*\. \w+"),

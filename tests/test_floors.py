@@ -11,9 +11,18 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
-    ("codec", "fingerprint", "blobs", "deadline", "loop", "answers", "stores"),
-    ("refusals", "engine", "opening", "leases", "signals", "watching", "resolving"),
-    ("scopes", "asking", "context", "attempts", "tasks", "passes", "entry", "waits", "workflow", "executors"),
+    (
+        *("codec", "fingerprint", "blobs", "signing", "payloads", "deadline", "interrupts", "loop"),
+        *("answers", "stores"),
+    ),
+    (
+        *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),
+        *("waiting", "resolving"),
+    ),
+    (
+        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "passes", "entry", "waits"),
+        *("workflow", "executors"),
+    ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),
     ("",),  # durable_nb itself: the public names

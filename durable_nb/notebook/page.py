@@ -40,7 +40,12 @@ _FRAME: Final = """\
 </div>
 <script>{script}({ask})</script>"""
 
-_GONE: Final = "The kernel does not wait for this any more. Run the cell again, or deliver the answer with:"
+_GONE: Final = (
+    "The kernel does not wait for this any more. Run the cell again, or deliver the answer as follows."
+)
+_SILENT: Final = """\
+The kernel does not answer: it was restarted, or cannot be reached from this page. Run the cell again, or deliver \
+the answer as follows."""
 
 
 class Prompts:
@@ -127,6 +132,7 @@ def _html(request: SignalRequest, command: str, token: str, kernel_id: str) -> s
         "schema": json.loads(request.schema) if request.schema else None,
         "choices": json.loads(request.choices) if request.choices else None,
         "gone": _GONE,
+        "silent": _SILENT,
     }
     refused = f'<div class="dnb-problem">{html.escape(request.refused)}</div>\n' if request.refused else ""
     return _FRAME.format(

@@ -256,7 +256,7 @@
         reply.problems.forEach(one => fieldAt(made.top, one.path).fail(one.text))
         return made.top.focus?.()
       }
-      said.textContent = ask.gone
+      said.textContent = reply ? ask.gone : ask.silent
       root.querySelector('.dnb-command').hidden = false
     }
     const answer = async value => {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import resolving, settings
+from durable_nb import resolving, settings, signals, standing
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook import frontend
-from durable_nb.opening import open_run
+from durable_nb.notebook.tracking import Tracker, downstream
+from durable_nb.opening import open_run, this_process
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.stores import open_journal
 from durable_nb.workflow import NOTEBOOK
@@ -19,7 +20,8 @@ from durable_nb.workflow import NOTEBOOK
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
     from durable_nb.records import Step
-    from durable_nb.stores import Place
+    from durable_nb.standing import Table
+    from durable_nb.stores import Journal, Place
 
 __all__ = ["Session"]
 
@@ -29,6 +31,10 @@ class Session:
 
     Args:
         shell: The IPython shell.
+
+    Attributes:
+        on_record: The names that finished cells wrote, in this pass.
+        told_unseen: The names of which a person was told that changes in them cannot be seen.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -36,6 +42,9 @@ class Session:
         self.workflow = NOTEBOOK
         self.run: OpenRun | None = None
         self.badge = settings.BADGE
+        self.on_record: set[str] = set()
+        self.told_unseen: set[str] = set()
+        self.tracker = Tracker(shell)
         self._cells: dict[str, tuple[str | None, str]] = {}
 
     def open(
@@ -60,7 +69,7 @@ class Session:
             RunHeld: Another living kernel owns it.
             RunChanged: The id belongs to another workflow.
         """
-        place = open_journal(self.workflow.db if db is None else db)
+        place = self._place(db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
         run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
@@ -69,6 +78,7 @@ class Session:
         self.workflow.move_to(name=name, db=db)
         self.run = run
         self._cells.clear()
+        self.on_record.clear()
         self.new_cell()
         return run
 
@@ -117,8 +127,17 @@ class Session:
         yield
         self._cells[name] = cell, code
 
-    def reset(self, name: str) -> list[str]:
+    @property
+    def called(self) -> Collection[str]:
+        """The names of the durable cells that succeeded in this pass."""
+        return self._cells
+
+    def reset(self, name: str, *, with_downstream: bool = False) -> list[str]:
         """Have a step and all inside it run again at its next call; gives their ids.
+
+        Args:
+            name: The step's id.
+            with_downstream: Also the cells that read what it gave, and so on.
 
         Raises:
             StepNotFound: The run has no step of that name.
@@ -126,8 +145,11 @@ class Session:
         run = self.require_run()
         # A task that never finished is not on record itself, what had finished inside it is.
         found = resolving.inside(run, name) or [drive(resolving.find_step(run, name, BLOCKING)).step_id]
+        after = downstream(run, name) if with_downstream else []
+        found += [each for cell in after for each in resolving.inside(run, cell)]
         drive(run.reset(found, BLOCKING))
-        self._cells.pop(name, None)
+        for cell in (name, *after):
+            self._cells.pop(cell, None)
         return found
 
     def resolve(self, name: str, answer: str, value: Any) -> None:
@@ -139,6 +161,39 @@ class Session:
         """
         drive(resolving.resolve(self.require_run(), name, answer, value, BLOCKING))
         self._cells.pop(name, None)
+
+    def deliver(self, run_id: str, name: str, value: Any) -> str:
+        """Deliver a signal to a run of the same database; gives what became of it, for people.
+
+        Raises:
+            SignalInvalid: The run would not accept it.
+        """
+        signal = signals.pack(check_run_id(run_id), name, value, this_process())
+        earlier = drive(BLOCKING.store(signals.deliver(self.workflow.journal, signal, value)))
+        return signals.told(signal, earlier)
+
+    def runs(self, db: Place | None) -> Table:
+        """All runs of a database, by default the notebook's own.
+
+        Raises:
+            StoreUnavailable: There is none.
+        """
+        return drive(BLOCKING.store(standing.all_runs(self._place(db))))
+
+    def status(self, run_id: str | None, db: Place | None) -> tuple[Table, Table]:
+        """A run and its steps, by default the open one.
+
+        Raises:
+            NoOpenRun: There is none open.
+            RunNotFound: There is none of that id.
+        """
+        if run_id is None:
+            run = self.require_run()
+            return drive(BLOCKING.store(standing.one_run(run.journal, run.run_id)))
+        return drive(BLOCKING.store(standing.one_run(self._place(db), run_id)))
+
+    def _place(self, db: Place | None) -> Journal:
+        return open_journal(self.workflow.db if db is None else db)
 
     def finished(self) -> list[Step]:
         """The finished steps of the open run, in the order in which they were recorded."""

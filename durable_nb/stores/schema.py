@@ -8,11 +8,22 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from durable_nb.errors import StoreTooNew, StoreUnreadable
-from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus
+from durable_nb.records import (
+    Payload,
+    Progress,
+    Run,
+    RunStatus,
+    Signal,
+    SignalRequest,
+    Step,
+    StepKind,
+    StepStatus,
+)
 
 __all__ = [
     "APPLICATION_ID",
     "MIGRATIONS",
+    "PROGRESS",
     "REQUEST",
     "RUN",
     "SIGNAL",
@@ -23,6 +34,7 @@ __all__ = [
     "marks",
     "migrate",
     "payload_row",
+    "read_progress",
     "read_request",
     "read_run",
     "read_signal",
@@ -55,6 +67,12 @@ SIGNAL: Final = (
 
 REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, asked_at"
 """The columns of ``requests``, in the order of the record's fields."""
+
+PROGRESS: Final = (
+    "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
+    "SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started' ORDER BY run_id, step_id",
+)
+"""How many steps of each run are done, and the signals that were asked for."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -254,6 +272,14 @@ def request_row(request: SignalRequest) -> tuple[Any, ...]:
 def read_request(row: Sequence[Any]) -> SignalRequest:
     """The request in a row of ``requests``."""
     return SignalRequest(*row)
+
+
+def read_progress(done: Sequence[Any], awaited: Sequence[Any]) -> dict[str, Progress]:
+    """How far each run has come, from the rows of ``PROGRESS``."""
+    waits: dict[str, list[str]] = {}
+    for run_id, step_id in awaited:
+        waits.setdefault(run_id, []).append(step_id)
+    return {run_id: Progress(count, tuple(waits.get(run_id, ()))) for run_id, count in done}
 
 
 def payload_row(payload: Payload | None) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +15,15 @@ import aiosqlite
 
 from durable_nb import settings
 from durable_nb.blobs import BlobFolder, Blobs
-from durable_nb.errors import InvalidOption, StoreUnavailable
-from durable_nb.records import Run, RunSnapshot, RunStatus, Step
+from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step
 from durable_nb.stores import schema
 from durable_nb.stores.base import id_taken, lost_run, unknown_run
 from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
 from durable_nb.stores.failures import translated
 from durable_nb.stores.schema import RUN, STEP, excluded, marks
 from durable_nb.stores.sessions import Sessions
-from durable_nb.stores.signalling import SignalTables
+from durable_nb.stores.signalling import Observer, SignalTables
 
 __all__ = ["SqliteJournal"]
 
@@ -38,8 +38,7 @@ _OPEN_RUN = f"""
     INSERT INTO runs ({RUN}, sid) VALUES ({marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
     SET {excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
     WHERE ? OR runs.epoch = ?"""
-_NEW_EPOCH = """
-    UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"""
+_NEW_EPOCH = "UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"
 _PUT_STEP = f"""
     INSERT INTO steps ({STEP}) SELECT {marks(STEP)}
     WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
@@ -47,7 +46,8 @@ _PUT_STEP = f"""
 _FINISH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
-_RESET_STEP = "UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ?"
+_IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
+_RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
 _RENAME_RUN = (
     "UPDATE runs SET run_id = ?, sid = NULL WHERE run_id = ?",
@@ -55,7 +55,6 @@ _RENAME_RUN = (
     "UPDATE steps SET run_id = ? WHERE run_id = ?",
     "UPDATE requests SET run_id = ? WHERE run_id = ?",
 )
-
 
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
@@ -103,6 +102,7 @@ class SqliteJournal(SignalTables):
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
         self._drainer: asyncio.Task[None] | None = None
+        self._observed = Observer(self._database)
         self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
@@ -114,6 +114,11 @@ class SqliteJournal(SignalTables):
     def address(self) -> str:
         """The resolved path of the file."""
         return self.location
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        return self._database.path.exists()
 
     @property
     def blobs(self) -> Blobs:
@@ -137,6 +142,7 @@ class SqliteJournal(SignalTables):
                 raise self._shut()
             if self._connection is None:
                 self._connection = await self._connect()
+                await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
         """Commit what is waiting, then close the file. Whatever is called from now on is refused."""
@@ -147,6 +153,7 @@ class SqliteJournal(SignalTables):
             connection, self._connection = self._connection, None
             try:
                 self._sessions.end()
+                self._observed.close()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
@@ -169,13 +176,18 @@ class SqliteJournal(SignalTables):
                 (_GET_RUN, (run_id,)),
                 (_GET_STEPS, (run_id,)),
             )
-        self._sessions.hold(run_id)
+        opened = schema.read_run(run.rows[0])
+        self._sessions.hold(opened)
         self.selects += 1
-        return RunSnapshot(schema.read_run(run.rows[0]), tuple(map(schema.read_step, steps.rows)))
+        return RunSnapshot(opened, tuple(map(schema.read_step, steps.rows)))
 
     async def check_owner(self, run_id: str) -> None:
         """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
         await self._sessions.free_epoch(run_id)
+
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
+        """Have the owner of a run told with the next sign of life if somebody else has opened it."""
+        self._sessions.watch(run, lost)
 
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
@@ -198,6 +210,11 @@ class SqliteJournal(SignalTables):
         """All runs, the one with the latest ``updated_at`` first."""
         (runs,) = await self._read((_LIST_RUNS, ()))
         return [schema.read_run(row) for row in runs.rows]
+
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come."""
+        done, awaited = await self._read(*((sql, ()) for sql in schema.PROGRESS))
+        return schema.read_progress(done.rows, awaited.rows)
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
         """Set a run, its steps and its signals aside under another id."""
@@ -226,13 +243,17 @@ class SqliteJournal(SignalTables):
         values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
         (finished,) = await self._write((_FINISH_RUN, values))
         if run.status not in _OWNED or not finished.changed:
-            self._sessions.let_go(run.run_id)
+            self._sessions.let_go(run)
         if not finished.changed:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were."""
-        reset = await self._write(*((_RESET_STEP, (run_id, step_id)) for step_id in set(step_ids)))
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
+        ours = run.run_id, run.epoch
+        steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
+        held, *reset = await self._write((_IS_OURS, ours), *steps)
+        if not held.rows:
+            raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
 
     async def _connect(self) -> aiosqlite.Connection:
