@@ -1,7 +1,7 @@
 """Prompts in the notebook's page: what the page is given, and what it sends back.
 
-The page's script talks to the kernel's control channel, which a thread of its own serves: an answer arrives
-while the cell that waits blocks the kernel. It is delivered to the store, and the waiting call reads it there.
+The page's script talks to the kernel's control channel, which has a thread of its own: an answer arrives
+even while the cell that waits blocks the kernel. It is delivered to the store; the call reads it there.
 """
 
 from __future__ import annotations
@@ -40,12 +40,10 @@ _FRAME: Final = """\
 </div>
 <script>{script}({ask})</script>"""
 
-_GONE: Final = (
-    "The kernel does not wait for this any more. Run the cell again, or deliver the answer as follows."
+_GONE: Final = "The kernel does not wait for this any more. Run the cell again, or answer like this:"
+_SILENT: Final = (
+    "The kernel does not reply. It was restarted, or is out of reach from here. Answer like this:"
 )
-_SILENT: Final = """\
-The kernel does not answer: it was restarted, or cannot be reached from this page. Run the cell again, or deliver \
-the answer as follows."""
 
 
 class Prompts:
@@ -74,6 +72,7 @@ class Prompts:
         Returns:
             Its HTML, and what to call with the text that tells how it ended.
         """
+        answers.problems(request, None)  # loads what checks values: the first answer must not wait for that
         token = secrets.token_urlsafe()
         self._open[token] = journal, request
 

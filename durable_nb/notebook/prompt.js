@@ -3,7 +3,7 @@
 // cell that waits blocks the kernel; what the kernel replies is shown.
 (ask => {
   'use strict'
-  const REPLY_WITHIN = 6000 // ms; a kernel that was restarted does not reply at all
+  const REPLY_WITHIN = 10000 // ms; a kernel that was restarted does not reply at all
   const [QUERY, REPLY] = ['durable_signal_request', 'durable_signal_reply']
 
   let counter = 0
