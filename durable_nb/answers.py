@@ -13,7 +13,7 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["Accepted", "check", "hint", "read_answer", "read_value"]
+__all__ = ["Accepted", "Problem", "check", "hint", "problems", "read_answer", "read_value"]
 
 _PLAIN: Final[dict[Any, str]] = {
     bool: "boolean",
@@ -79,7 +79,7 @@ class Accepted:
             SignalInvalid: It is none of those that are accepted.
         """
         if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
-            raise _not_a_choice(value, list(self.choices))
+            raise _invalid(value, _choose(list(self.choices)))
         if self.type is None or self.type is Any:
             return value
         if _is_plain(self.type):
@@ -118,6 +118,19 @@ class Accepted:
 _PLAIN_JSON = "Give plain values: strings, numbers, True, False, None, lists and dicts of them."
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a value will not do.
+
+    Attributes:
+        path: The keys and positions that lead to the place; none for the whole value.
+        text: What is wrong there.
+    """
+
+    path: list[str | int]
+    text: str
+
+
 def check(request: SignalRequest, value: Any) -> None:
     """Refuse a value at once where the request says that it will not do; who waits has the last word.
 
@@ -128,19 +141,42 @@ def check(request: SignalRequest, value: Any) -> None:
     Raises:
         SignalInvalid: It is none of those that are accepted.
     """
+    for problem in problems(request, value):
+        place = ".".join(map(str, problem.path))
+        raise _invalid(value, f"{place}: {problem.text}" if place else problem.text)
+
+
+def problems(request: SignalRequest, value: Any) -> list[Problem]:
+    """All that is wrong with a value, as far as the request tells; a missing field at its own place.
+
+    Args:
+        request: What is waited for.
+        value: What somebody wants to deliver; only plain JSON data is looked at.
+    """
     try:
         plain = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
-        return
-    if request.choices and not any(_same(plain, choice) for choice in json.loads(request.choices)):
-        raise _not_a_choice(value, json.loads(request.choices))
+        return []
+    found = []
+    if request.choices:
+        choices = json.loads(request.choices)
+        if not any(_same(plain, choice) for choice in choices):
+            found.append(Problem([], _choose(choices)))
     if request.schema:
         from jsonschema import Draft202012Validator
 
-        error = next(iter(Draft202012Validator(json.loads(request.schema)).iter_errors(plain)), None)
-        if error is not None:
-            place = ".".join(map(str, error.absolute_path))
-            raise _invalid(value, f"{place}: {error.message}" if place else error.message)
+        errors = Draft202012Validator(json.loads(request.schema)).iter_errors(plain)
+        found += [_problem(error) for error in errors]
+    return found
+
+
+def _problem(error: Any) -> Problem:
+    path = list(error.absolute_path)
+    if error.validator == "required":  # one error for each name, which only its message tells
+        for name in error.validator_value:
+            if error.message.startswith(repr(name)):
+                return Problem([*path, name], "this is needed")
+    return Problem(path, error.message)
 
 
 def read_value(text: str) -> Any:
@@ -180,7 +216,7 @@ def read_answer(request: SignalRequest, text: str) -> Any:
         for choice in choices:
             if text == _spelled(choice):
                 return choice
-        raise _not_a_choice(text, choices)
+        raise _invalid(text, _choose(choices))
     kind = "" if request.schema is None else json.loads(request.schema).get("type")
     if kind in ("", "boolean"):
         word, _, comment = text.partition(" ")
@@ -214,8 +250,8 @@ def _same(value: Any, choice: Any) -> bool:
     return type(value) is type(choice) and bool(value == choice)  # True is not the choice 1
 
 
-def _not_a_choice(value: Any, choices: list[Any]) -> SignalInvalid:
-    return _invalid(value, f"choose one of {', '.join(map(json.dumps, choices))}")
+def _choose(choices: list[Any]) -> str:
+    return f"choose one of {', '.join(map(json.dumps, choices))}"
 
 
 def _invalid(value: Any, why: str) -> SignalInvalid:

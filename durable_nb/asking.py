@@ -20,6 +20,7 @@ from durable_nb.waiting import waiting
 if TYPE_CHECKING:
     from durable_nb.engine import Begun, OpenRun
     from durable_nb.loop import Colour
+    from durable_nb.stores.base import Journal
 
 __all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]
 
@@ -45,7 +46,10 @@ class Face(Protocol):
     def askers(self) -> Sequence[Ask]:
         """The ways in which a person can be asked here and now, all at once."""
 
-    def show_waiting(self, request: SignalRequest, command: str) -> Callable[[str], None]:
+    def is_manned(self, *, blocking: bool) -> bool:
+        """Whether a person can answer here: to what ``show_waiting`` shows, or asked while code awaits."""
+
+    def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show that a call waits; gives what takes the text that is shown in its place."""
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
@@ -175,7 +179,7 @@ class _Asked:
             return lambda _: None
         if request.refused:
             self._update(f"set aside: {request.refused}")
-        return self._face.show_waiting(request, self._command(request))
+        return self._face.show_waiting(self._run.journal, request, self._command(request))
 
     def _command(self, request: SignalRequest) -> str:
         return signals.command(request, self._run.journal.address)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from durable_nb import asking, fingerprint, resolving
 from durable_nb.answers import Accepted
 from durable_nb.errors import StepChanged, StepInDoubt
-from durable_nb.loop import AWAITING
+from durable_nb.loop import BLOCKING
 from durable_nb.records import Action
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def begin_step(
 
 def _somebody_is_there(colour: Colour) -> bool:
     face = asking.attached()
-    return colour is AWAITING and face is not None and bool(face.askers())
+    return face is not None and face.is_manned(blocking=colour is BLOCKING)
 
 
 def _prompt(

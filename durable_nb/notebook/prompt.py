@@ -1,4 +1,4 @@
-"""How a person is asked in a shell: over the front end's own input line, or in a terminal."""
+"""How a person is asked in a shell: in the page, over the front end's own input line, or in a terminal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from durable_nb import answers, settings
 from durable_nb.asking import Interrupted
 from durable_nb.errors import SignalInvalid
 from durable_nb.notebook import frontend, view
+from durable_nb.notebook.page import Prompts
 from durable_nb.signals import spell_moment
 
 if TYPE_CHECKING:
     from durable_nb.asking import Ask
     from durable_nb.notebook.session import Session
     from durable_nb.records import SignalRequest
+    from durable_nb.stores.base import Journal
 
 __all__ = ["GRACE", "ShellFace"]
 
@@ -42,6 +44,8 @@ class ShellFace:
         self._shell = shell
         self._session = session
         self._turn = asyncio.Lock()
+        kernel = getattr(shell, "kernel", None)
+        self._page = Prompts(kernel) if kernel is not None and frontend.is_jupyter_server() else None
 
     def grace(self) -> float | None:
         """Seconds that a call may wait: for ever where a person is there, or a terminal."""
@@ -54,12 +58,28 @@ class ShellFace:
         read = self._reader()
         return () if read is None else (functools.partial(self._ask, read),)
 
-    def show_waiting(self, request: SignalRequest, command: str) -> Callable[[str], None]:
-        """Show what is waited for, and how to answer from elsewhere."""
-        waits = f"waiting for signal {request.name!r} of run {request.run_id!r}"
-        parts = [request.prompt, waits, request.refused, f"{command}  ({answers.hint(request)})"]
-        line = view.SignalLine(self._session.badge, request.name, " · ".join(filter(None, parts)))
-        return lambda text: line.update(f"{waits.replace('waiting for ', '')} {text}")
+    def is_manned(self, *, blocking: bool) -> bool:
+        """Whether a person can answer here: in the page, or asked while code awaits."""
+        return self._open_page() is not None or (not blocking and bool(self.askers()))
+
+    def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
+        """Show what is waited for, and how to answer from elsewhere; in a page, with a form."""
+        signal = f"signal {request.name!r} of run {request.run_id!r}"
+        parts = [request.prompt, f"waiting for {signal}", request.refused]
+        text = " · ".join(filter(None, [*parts, f"{command}  ({answers.hint(request)})"]))
+        page = self._open_page()
+        form, close = page.show(journal, request, command) if page else (None, None)
+        line = view.SignalLine(self._session.badge, request.name, text, form=form)
+
+        def over(told: str) -> None:
+            if close is not None:
+                close(told)
+            line.update(f"{signal} {told}")
+
+        return over
+
+    def _open_page(self) -> Prompts | None:
+        return None if frontend.is_headless(self._shell) else self._page
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
         """Show who had answered."""

@@ -119,15 +119,17 @@ class SignalLine:
         badge: full, plain (the same text every time) or off.
         name: The signal's name.
         text: What to say of it.
+        form: The HTML in which a person can answer, whatever the badge.
     """
 
-    def __init__(self, badge: str, name: str, text: str) -> None:
-        self._badge, self._name = badge, name
-        self._handle: Any = display(self._bundle("?", text), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    def __init__(self, badge: str, name: str, text: str, *, form: str | None = None) -> None:
+        self._badge, self._name, self._form = badge, name, form
+        shown = self._bundle("?", text) if form is None else {"text/plain": text, "text/html": form}
+        self._handle: Any = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, text: str, *, mark: str = "✓") -> None:
         """Say something else in its place."""
-        if self._badge == "full":
+        if self._badge == "full" or self._form is not None:
             self._handle.update(self._bundle(mark, text), raw=True)
 
     def _bundle(self, mark: str, text: str) -> dict[str, str]:

@@ -36,12 +36,10 @@ def opened(request, missing):
     def open_notebook(*cells, face="doc", dark=False):
         name = f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
         lab.write_notebook(server.directory / name, *cells)
-        context = browser.new_context(
-            viewport={"width": 1100, "height": 900}, color_scheme="dark" if dark else "light"
-        )
+        context = browser.new_context(viewport={"width": 1100, "height": 900})
         context.set_default_timeout(lab.TIMEOUT)
         pages.append(context)
-        return lab.Notebook(context.new_page(), server, name, face)
+        return lab.Notebook(context.new_page(), server, name, face, dark)
 
     yield open_notebook
     for context in pages:

@@ -115,11 +115,14 @@ class Notebook:
         server: The server.
         name: The notebook's file.
         face: ``doc`` opens it in JupyterLab's single-document mode, ``notebooks`` in Notebook 7.
+        dark: Whether in the dark theme.
     """
 
-    def __init__(self, page, server, name, face="doc"):
+    def __init__(self, page, server, name, face="doc", dark=False):
         self.page, self.server, self.name, self.face = page, server, name, face
         self.open()
+        if dark:
+            self._execute("apputils:change-theme", {"theme": "JupyterLab Dark"})
 
     def open(self):
         """Open it, or open it anew as a reload does."""
@@ -151,13 +154,17 @@ class Notebook:
         self.page.evaluate("window.durable_nb_tests")
 
     def save(self):
-        self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save').then(() => 1)")
+        self._execute("docmanager:save")
         return self.server.content(self.name)
 
     def kill_kernel(self):
         """Kill the kernel's process; JupyterLab starts it again under the same id, and says so."""
         (pid,) = _kernels_of(self.server)
         os.kill(pid, signal.SIGKILL)
+        self.restarted()
+
+    def restarted(self):
+        """Wait until JupyterLab has restarted a kernel that died, and put its message away."""
         self.page.wait_for_selector(".jp-Dialog")
         self.page.keyboard.press("Enter")
         self._wait_for_kernel()
@@ -168,6 +175,10 @@ class Notebook:
 
     def screenshot(self, path):
         self.page.screenshot(path=path, full_page=True)
+
+    def _execute(self, command, arguments=None):
+        run = "([command, args]) => window.jupyterapp.commands.execute(command, args).then(() => 1)"
+        self.page.evaluate(run, [command, arguments or {}])
 
     def _begin(self, command):
         self.page.evaluate(
