@@ -17,14 +17,13 @@ from durable_nb.deadline import deadline
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
-from durable_nb.notebook.tracking import reads_of
+from durable_nb.notebook.tracking import Seen, reads_of
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 
 if TYPE_CHECKING:
     from durable_nb.attempts import Policy
     from durable_nb.engine import Begun, OpenRun
     from durable_nb.notebook.session import Session
-    from durable_nb.notebook.tracking import Seen
     from durable_nb.records import Step
 
 __all__ = ["CellOptions", "Restored", "restore", "restore_all", "run_cell"]
