@@ -43,7 +43,7 @@ class _Opening(NamedTuple):
     take_over: bool = False
 
 
-_opening: ContextVar[_Opening] = ContextVar("durable_nb_opening", default=_Opening())
+_opening: ContextVar[_Opening | None] = ContextVar("durable_nb_opening", default=None)
 
 
 class _UnderWay(Exception):
@@ -57,8 +57,8 @@ class _UnderWay(Exception):
 class DurableAgent(WrapperAgent[AgentDepsT, Any]):
     """An agent of which each model request and each tool call is checkpointed; results are pydantic-ai's own.
 
-    Called in a run, a durable cell or an ordinary cell under an open run, it is part of that run. Elsewhere, or with
-    ``run_id=``, it is a run of its own: the same id after a crash goes on where it stopped.
+    Called in a run, a durable cell or an ordinary cell under an open run, it is part of that run. Elsewhere,
+    or with ``run_id=``, it is a run of its own: the same id after a crash goes on where it stopped.
 
     Args:
         agent: The agent. Its dependencies stay live objects and are never saved.
@@ -111,7 +111,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         """Wait in a run for a value from outside: see ``Workflow.signal``."""
         return await self.workflow.signal(name)
 
-    async def run(  # type: ignore[override]  # all of pydantic-ai's arguments, and two of ours
+    async def run(
         self,
         user_prompt: Any = None,
         *,
@@ -140,13 +140,13 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         finally:
             _opening.reset(token)
 
-    def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:  # type: ignore[override]
+    def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
         """Run the agent from synchronous code, in a notebook's cell too: see ``run``."""
         result: AgentRunResult[Any] = run_here(self.run(user_prompt, **options))
         return result
 
     @asynccontextmanager
-    async def run_stream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+    async def run_stream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
         """Run the agent and stream its output: see ``Agent.run_stream``."""
         async with super().run_stream(*args, **options) as result:
             place = self._places.get(result.run_id)
@@ -161,7 +161,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             yield result
 
     @asynccontextmanager
-    async def iter(self, user_prompt: Any = None, **options: Any) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:  # type: ignore[override]
+    async def iter(self, user_prompt: Any = None, **options: Any) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
         """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of the run."""
         scope = scopes.current() or self.workflow.attached
         run_id = options.pop("run_id", None)
@@ -177,15 +177,17 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
     async def _own_run(
         self, run_id: str | None, prompt: Any, options: dict[str, Any]
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        opened, workflow = _opening.get(), self.workflow
+        opened, workflow = _opening.get() or _Opening(), self.workflow
         opening = self._as_run(run_id, self._arguments(prompt, options))
         scopes.install_task_factory(asyncio.get_running_loop())
         with passes.entered(workflow.journal, opening, AWAITING, fresh=opened.fresh) as (current, is_new):
             if not is_new:
                 raise _UnderWay(current)
-            async with one_pass(workflow, current, AWAITING, **opened._asdict()) as run:
-                async with self._iterated(Place(run), prompt, options) as agent_run:
-                    yield agent_run
+            async with (
+                one_pass(workflow, current, AWAITING, **opened._asdict()) as run,
+                self._iterated(Place(run), prompt, options) as agent_run,
+            ):
+                yield agent_run
             result = agent_run.result
             if result is None:  # the block was left before the end
                 await run.mark(RunStatus.INTERRUPTED, AWAITING)

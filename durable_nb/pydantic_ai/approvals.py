@@ -1,4 +1,4 @@
-"""Approving tool calls: the question is a signal of the run, answered from anywhere, also before it is asked."""
+"""Approving tool calls: the question is a signal of the run, answered from anywhere, even before it comes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def defers(agent: Any) -> bool:
 
 def defers_to(output_type: Any) -> bool:
     """The same of an output type."""
-    kinds = output_type if isinstance(output_type, Sequence) and not isinstance(output_type, str) else [output_type]
-    return DeferredToolRequests in kinds
+    return DeferredToolRequests in (output_type if isinstance(output_type, Sequence) else [output_type])
 
 
 async def ask(place: Place, ctx: RunContext[Any], requests: DeferredToolRequests) -> DeferredToolResults:
@@ -56,8 +55,8 @@ async def _ask(place: Place, ctx: RunContext[Any], call: ToolCallPart) -> ToolAp
     understood = answered(answer)
     if understood is None:
         told = (
-            f"run {place.run.run_id!r}, step {name!r}: the answer {answer!r:.60} was taken for a no. Answer with "
-            "True, False, a message that says why not, or {'approved': …, 'arguments': …, 'message': …}"
+            f"run {place.run.run_id!r}, step {name!r}: the answer {answer!r:.60} was taken for a no. "
+            "Answer with True, False, a message that says why not, or a dict: {'approved': True, 'arguments': …}"
         )
         warnings.warn(told, DurableNotice, stacklevel=2)
     return understood or ToolDenied()

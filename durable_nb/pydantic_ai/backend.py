@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai import durable_exec
 from pydantic_ai.durable_exec import (
@@ -11,8 +12,6 @@ from pydantic_ai.durable_exec import (
     CapabilityOperationId,
     EventStreamHandlerId,
     JournalOperationNamer,
-    ModelCancelSuspendedResponseId,
-    ModelCompactMessagesId,
     ModelRequestId,
     RoleBasedOperationConfig,
     ToolsetCallToolId,
@@ -23,8 +22,8 @@ from pydantic_ai.durable_exec import (
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 
-from durable_nb.pydantic_ai.config import Execution
-from durable_nb.pydantic_ai.messages import plain, request_arguments, tail
+from durable_nb.pydantic_ai.config import Execution, is_hopeless
+from durable_nb.pydantic_ai.messages import request_arguments, tail
 from durable_nb.pydantic_ai.place import MODEL, Place
 from durable_nb.pydantic_ai.streaming import feed
 
@@ -35,6 +34,15 @@ __all__ = ["StepBackend", "operation_name"]
 
 _Body = Callable[[], Awaitable[Any]]
 
+_NAMES: Final = {
+    "ModelRequestId": MODEL,
+    "ModelCompactMessagesId": "compact",
+    "ModelCancelSuspendedResponseId": "cancel",
+    "EventStreamHandlerId": "event",
+    "ToolsetValidateToolArgumentsId": "validate",
+    "ToolsetCallToolId": "tool",
+}
+
 
 def operation_name(operation_id: Any) -> str:
     """What the steps of an operation are called, the calls of tools apart. Stored data: it never changes.
@@ -44,26 +52,14 @@ def operation_name(operation_id: Any) -> str:
         'model'
     """
     match operation_id:
-        case ModelRequestId():
-            return MODEL
-        case ModelCompactMessagesId():
-            return "compact"
-        case ModelCancelSuspendedResponseId():
-            return "cancel"
-        case EventStreamHandlerId():
-            return "event"
         case ToolsetGetToolsId(toolset_kind=kind, toolset_id=name):
             return f"{kind}:{name or ''}.tools"
         case ToolsetGetInstructionsId(toolset_id=name):
             return f"mcp:{name or ''}.instructions"
-        case ToolsetValidateToolArgumentsId():
-            return "validate"
-        case ToolsetCallToolId():
-            return "tool"
         case CapabilityOperationId(capability_id=capability, operation=operation):
             return f"{capability}.{operation}"
-        case _:  # the union grows in minor releases
-            return type(operation_id).__name__.removesuffix("Id").lower()
+    variant = type(operation_id).__name__  # the union grows in minor releases
+    return _NAMES.get(variant, variant.removesuffix("Id").lower())
 
 
 class StepBackend(CallableOperationBackend[Execution]):
@@ -156,14 +152,8 @@ async def _request(
         seen = {} if events is None else {"events": events.recorded}
         return {"value": response, "tail": tail(ctx.messages), **seen}
 
-    if events is not None:  # a second attempt would show the same events twice
-        hopeless = config.policy.give_up_on
-        policy = config.policy.__class__(
-            config.policy.retries,
-            config.policy.backoff,
-            give_up_on=lambda failure: bool(events.recorded) or hopeless(failure),  # type: ignore[operator]
-            timeout=config.policy.timeout,
-        )
+    if events is not None:  # a second attempt would show its events twice
+        policy = replace(config.policy, give_up_on=lambda each: bool(events.recorded) or is_hopeless(each))
         config = config._replace(policy=policy)
     step_id = place.scope.step_id(MODEL, "")
     recorded, executed = await place.step(step_id, recording, config, arguments=arguments)

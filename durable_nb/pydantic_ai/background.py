@@ -39,7 +39,7 @@ def run_here(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _background() -> asyncio.AbstractEventLoop:
-    global _loop  # noqa: PLW0603 - one for the process
+    global _loop
     with _guard:
         if _loop is None:
             _loop = asyncio.new_event_loop()

@@ -1,8 +1,9 @@
-"""The capability that makes an agent's operations steps of a run, on pydantic-ai's API for durable backends."""
+"""The capability that makes an agent's operations steps of a run, on pydantic-ai's own API for that."""
 
 from __future__ import annotations
 
 import copy
+import uuid
 import warnings
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -63,7 +64,6 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             "dynamic": "enter-never",
         },
         tool_config_key=TOOL_KEY,
-        accepts_cancellation_token=True,
     )
 
     def __init__(
@@ -113,7 +113,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             if place is None:
                 return None
             self._begun[run_id] = self._begun.pop(place.agent_run_id)
-        return durable_exec.conversation_id_from_run_id(run_id)
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"durable_nb:{run_id}"))
 
     async def get_run_start_time(self, run_id: str) -> datetime | None:
         """When the agent run first began, which its ``timeout=`` counts from."""
@@ -184,7 +184,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             self._models_by_id[model_id] = model
         return model_id
 
-    _find_registered_model_id_for_hook = _find_model_id  # type: ignore[assignment]
+    _find_registered_model_id_for_hook = _find_model_id
 
     async def _build_durable_model(self, ctx: Any, request_context: Any) -> LiveModel:
         return LiveModel.of(await super()._build_durable_model(ctx, request_context))
@@ -216,9 +216,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             return Execution.of(own, self._policy)
         return False if own is False else self._tool_execution
 
-    def get_wrapper_toolset(
-        self, toolset: AbstractToolset[AgentDepsT]
-    ) -> AbstractToolset[AgentDepsT] | None:
+    def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
         """Wrap each toolset of a run, whenever it was added, with an id or without."""
         if self.place is None:
             return None
@@ -230,6 +228,9 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         return self._build_function_toolset(ts)  # type: ignore[arg-type]  # any toolset is called in one way
 
     # The life of a run.
+
+    async def before_run(self, ctx: RunContext[AgentDepsT]) -> None:
+        """Nothing: a cancellation token ends a pass like any cancellation, and the next one goes on."""
 
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: Any) -> Any:
         """Keep the telemetry of replayed work out of traces, where pydantic-ai can."""
@@ -245,10 +246,10 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
                 stack.enter_context(scopes.entered(self.place.scope))
             return await handler(node)
 
-    async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:
+    async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:  # noqa: ARG002
         """Record the messages that follow the last response."""
         if self.place is not None:
-            await self.place.settle(ctx.messages, self.model_execution)
+            await self.place.settle(result.all_messages(), self.model_execution)
         return result
 
     async def wrap_output_process(

@@ -96,7 +96,7 @@ class _LiveStream(CompletedStreamedResponse):
         await self.complete()
 
     async def complete(self) -> None:
-        """Wait for the request, also where nobody read to the end: what was begun is finished and recorded."""
+        """Wait for the request, also where nobody read to the end: what was begun is recorded."""
         self.response = await asyncio.shield(self._request)
         self.state = self.response.state
         self._replay_events = False

@@ -37,11 +37,6 @@ def usage(run: OpenRun) -> AgentUsage:
 
     Args:
         run: The run.
-
-    Example:
-        >>> from durable_nb.context import RunContext
-        >>> def tokens() -> int:
-        ...     return usage(RunContext.current().run).spent.total_tokens
     """
     found = AgentUsage()
     for step in _requests(list(run.history.values())):
