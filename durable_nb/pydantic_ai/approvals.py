@@ -56,7 +56,7 @@ async def _ask(place: Place, ctx: RunContext[Any], call: ToolCallPart) -> ToolAp
     if understood is None:
         told = (
             f"run {place.run.run_id!r}, step {name!r}: the answer {answer!r:.60} was taken for a no. "
-            "Answer with True, False, a message that says why not, or a dict: {'approved': True, 'arguments': …}"
+            "Answer with True, False, a message that says why not, or {'approved': True, 'arguments': …}"
         )
         warnings.warn(told, DurableNotice, stacklevel=2)
     return understood or ToolDenied()
