@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from pydantic_ai.agent import AbstractAgent, WrapperAgent
-from pydantic_ai.tools import AgentDepsT, RunContext
+from pydantic_ai.exceptions import UserError
+from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, RunContext
 
 from durable_nb import fingerprint, passes, scopes
 from durable_nb.entry import check_run_id, finish, one_pass
@@ -148,7 +149,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
     @asynccontextmanager
     async def run_stream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
         """Run the agent and stream its output: see ``Agent.run_stream``."""
-        async with super().run_stream(*args, **options) as result:
+        async with _pointed_on(), super().run_stream(*args, **options) as result:
             place = self._places.get(result.run_id)
             completed = result._on_complete  # noqa: SLF001 - what it adds to the messages has no other hook
             if place is not None and completed is not None:
@@ -221,6 +222,18 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             shown=fingerprint.show(arguments),
             parent=None if scope is None else scope.run.run_id,
         )
+
+
+@asynccontextmanager
+async def _pointed_on() -> AsyncIterator[None]:
+    try:
+        yield
+    except UserError as error:
+        if DeferredToolRequests.__name__ in str(error):
+            error.add_note(
+                "durable_nb: run_stream cannot wait for an approval: use run_stream_events."
+            )
+        raise
 
 
 class _LiveArguments(Arguments):

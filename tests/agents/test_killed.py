@@ -10,7 +10,8 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("killed.py")
 MODES = ("run", "handler", "events", "stream", "iter")
-COMMITS = 7  # three requests, two tools, the answer to the approval, the messages at the end
+COMMITS = dict.fromkeys(MODES, 7) | {"stream": 6}
+"""Three requests, two tools, the answer to the approval, the messages at the end."""
 
 
 def run(folder, mode, kill):
@@ -40,13 +41,12 @@ def check(results, bodies):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_chain_of_processes_each_killed_after_its_first_commit(tmp_path, mode):
     codes, results, bodies, errors = run(tmp_path, mode, 0)
-    assert codes == [-signal.SIGKILL] * COMMITS + [0, 0, 0], errors
+    assert codes == [-signal.SIGKILL] * COMMITS[mode] + [0, 0, 0], errors
     check(results, bodies)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kill", range(1, COMMITS + 1))
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "kill"), [(mode, n + 1) for mode in MODES for n in range(COMMITS[mode])])
 def test_killed_after_each_commit_and_resumed(tmp_path, mode, kill):
     codes, results, bodies, errors = run(tmp_path, mode, kill)
     assert codes == [-signal.SIGKILL, 0, 0], errors
