@@ -17,7 +17,7 @@ from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, RunContext
 
 from durable_nb import fingerprint, passes, scopes
 from durable_nb.entry import check_run_id, finish, one_pass
-from durable_nb.errors import InvalidOption
+from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import approvals
 from durable_nb.pydantic_ai.background import run_here
@@ -47,11 +47,15 @@ class _Opening(NamedTuple):
 _opening: ContextVar[_Opening | None] = ContextVar("durable_nb_opening", default=None)
 
 
-class _UnderWay(Exception):
-    """The run is under way in this process."""
+class _UnderWay(RunHeld):
+    """The run is under way in this process: a call of ``run`` joins it, an iteration cannot."""
 
     def __init__(self, known: passes.Pass) -> None:
-        super().__init__()
+        super().__init__(
+            "it is under way in this process",
+            run_id=known.opening.run_id,
+            remedy="Join it: await agent.run(…) with the same prompt and run_id.",
+        )
         self.known = known
 
 
@@ -230,9 +234,7 @@ async def _pointed_on() -> AsyncIterator[None]:
         yield
     except UserError as error:
         if DeferredToolRequests.__name__ in str(error):
-            error.add_note(
-                "durable_nb: run_stream cannot wait for an approval: use run_stream_events."
-            )
+            error.add_note("durable_nb: run_stream cannot wait for an approval: use run_stream_events.")
         raise
 
 

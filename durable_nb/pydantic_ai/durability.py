@@ -222,10 +222,11 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             return None
         return toolset.visit_and_replace(lambda leaf: self._wrap_leaf_toolset(leaf) or leaf)
 
-    def _wrap_other_leaf_toolset(self, ts: AbstractToolset[AgentDepsT]) -> Any:
-        if type(ts).__module__.startswith("pydantic_ai."):
-            return None  # its own: nothing that has an effect outside the run
-        return self._build_function_toolset(ts)  # type: ignore[arg-type]  # any toolset is called in one way
+    def _wrap_leaf_toolset(self, ts: AbstractToolset[AgentDepsT]) -> Any:
+        wrapped = super()._wrap_leaf_toolset(ts)
+        if wrapped is None and not type(ts).__module__.startswith("pydantic_ai."):
+            return self._build_function_toolset(ts)  # type: ignore[arg-type]  # all are called in one way
+        return wrapped  # None for pydantic-ai's own: they have no effect outside the run
 
     # The life of a run.
 

@@ -1,7 +1,7 @@
 """One agent, called in each way, in processes that are killed after each commit in turn.
 
 ``python killed.py FOLDER MODE KILL``: with ``KILL`` 0 a chain of processes, each killed after its first
-commit, until one comes to the end; with ``KILL`` N one that is killed after its Nth commit, and one that goes on.
+commit, until one comes to the end; with ``KILL`` N one that is killed after its Nth, and one that goes on.
 Processes are forked from this one, which has imported everything and has no thread yet.
 """
 
