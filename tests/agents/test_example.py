@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stub import Stub  # noqa: E402
+from stub import Stub
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "agents.py"
 PRINTED = [
