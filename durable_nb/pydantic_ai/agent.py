@@ -167,7 +167,17 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
 
     @asynccontextmanager
     async def iter(self, user_prompt: Any = None, **options: Any) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of the run."""
+        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of the run.
+
+        Args:
+            user_prompt: The prompt.
+            **options: Those of ``Agent.iter``; ``fresh=`` and ``take_over=`` as in ``run``.
+
+        Raises:
+            RunHeld: Another living process owns the run, or it is under way in this one.
+        """
+        asked = _Opening(options.pop("fresh", False), options.pop("take_over", False))
+        opened = _opening.get() or asked
         scope = scopes.current() or self.workflow.attached
         run_id = options.pop("run_id", None)
         if scope is not None and run_id is None:
@@ -175,14 +185,14 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             async with self._iterated(place, user_prompt, options) as agent_run:
                 yield agent_run
             return
-        async with self._own_run(run_id, user_prompt, options) as agent_run:
+        async with self._own_run(run_id, user_prompt, options, opened) as agent_run:
             yield agent_run
 
     @asynccontextmanager
     async def _own_run(
-        self, run_id: str | None, prompt: Any, options: dict[str, Any]
+        self, run_id: str | None, prompt: Any, options: dict[str, Any], opened: _Opening
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        opened, workflow = _opening.get() or _Opening(), self.workflow
+        workflow = self.workflow
         opening = self._as_run(run_id, self._arguments(prompt, options))
         scopes.install_task_factory(asyncio.get_running_loop())
         with passes.entered(workflow.journal, opening, AWAITING, fresh=opened.fresh) as (current, is_new):

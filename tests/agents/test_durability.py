@@ -552,6 +552,10 @@ async def test_the_same_run_id_with_anything_else_is_refused_with_the_difference
         assert "fresh=True" in str(caught.value)
     agent = durable(script("anew"))
     assert (await agent.run("stop", run_id="r", fresh=True)).output == "anew"
+    async with durable(script("newer")).iter("new", run_id="r", fresh=True) as run:
+        async for _ in run:
+            pass
+    assert run.result.output == "newer"
 
 
 async def test_in_a_workflow_the_step_names_it(again, script):
