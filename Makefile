@@ -15,13 +15,14 @@ TOOLS = $(VENV)/.tools-installed
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint types tests core long notebooks test test-all clean
+.PHONY: help venv system demo lint types tests core long notebooks test test-all bench clean
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
 	@echo "make test       lint, types, notebooks and tests"
 	@echo "make test-all   the same and the long suites"
 	@echo "make lint | types | tests | core | long | notebooks   one of them"
+	@echo "make bench      what it costs, beside the bars that it is held to"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv-3.12"
@@ -41,6 +42,10 @@ $(TOOLS): $(PACKAGE)
 	@$(PIP) --editable '.[all,dev]'
 	@touch $(TOOLS)
 
+# Chromium and a Redis server, where they may be installed.
+system:
+	@.ci/system
+
 demo: $(PACKAGE)
 	@$(BIN)/durable-nb demo
 
@@ -53,18 +58,18 @@ types: $(TOOLS)
 	@echo "== types"
 	@$(BIN)/mypy
 
-tests: $(TOOLS)
+tests: $(TOOLS) system
 	@echo "== tests"
 	@$(PYTEST) -m "not long"
 	@echo "== the workflows of the tests, entered anew after every step"
 	@$(PYTEST) -m "not long" --force-replay $(REENTERED)
 
-core: $(TOOLS)
+core: $(TOOLS) system
 	@echo "== the core of the tests, without a browser"
 	@$(PYTEST) -m "not long" --ignore=tests/browser
 
 # pytest says 5 where no test is marked long.
-long: $(TOOLS)
+long: $(TOOLS) system
 	@echo "== long tests"
 	@$(PYTEST) -x -m long || [ $$? -eq 5 ]
 
@@ -79,6 +84,10 @@ notebooks: $(TOOLS)
 test: lint types notebooks tests
 
 test-all: lint types notebooks long tests
+
+# Beside each measure the bar that it is held to; what is over its bar is said, and is no failure of make.
+bench: $(TOOLS)
+	@$(BIN)/python benchmarks/cells.py || true
 
 clean:
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ its counter goes up while the owner lives.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 import warnings
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
-from durable_nb.errors import DurableNotice
-from durable_nb.stores.base import held_run
+from durable_nb.errors import DurableNotice, RunHeld
+from durable_nb.records import Run, RunStatus
+from durable_nb.stores.base import held_run, lost_run
 from durable_nb.stores.connection import APART, Connection, Database, Outcome, Work
 from durable_nb.stores.failures import translated
 from durable_nb.stores.machine import machine
@@ -30,6 +32,8 @@ __all__ = ["Owner", "Sessions"]
 _ENROL = "INSERT INTO sessions (host, boot_id, pid, beat, seen) VALUES (?, ?, ?, 0, ?)"
 _ON_THIS_HOST = "SELECT sid FROM sessions WHERE host = ?"
 _FORGET = "DELETE FROM sessions WHERE sid = ?"
+_STANDING = """
+    SELECT run_id, epoch, status, owner FROM runs WHERE run_id IN (SELECT value FROM json_each(?))"""
 _BEAT = "UPDATE sessions SET beat = beat + 1, seen = ? WHERE sid = ?"
 _OWNERS = """
     SELECT run_id, epoch, status IN ('running', 'waiting'), owner, updated_at, runs.sid, host, boot_id, beat
@@ -68,7 +72,7 @@ class Owner:
         here = machine()
         if not self.owned or self.sid is None or self.host is None:
             return False
-        if self.host != here.host or not lock.works:
+        if self.host != here.host:
             return None
         if self.boot_id and here.boot_id and self.boot_id != here.boot_id:
             return False
@@ -84,7 +88,7 @@ class Enrolment(Work):
         """Do it, inside a transaction."""
         here, lock = machine(), connection.lock
         for (other,) in connection.execute(_ON_THIS_HOST, (here.host,)).fetchall():
-            if lock.works and not lock.is_taken(other):
+            if not lock.is_taken(other):
                 connection.execute(_FORGET, (other,))
         while True:  # the byte of a database that was deleted may still be taken
             cursor = connection.execute(_ENROL, (*here, os.getpid(), time.time()))
@@ -113,7 +117,9 @@ class Sessions:
         self._read = read
         self._run = run
         self._sid: int | None = None
-        self._owned: set[str] = set()
+        self._owned: dict[str, int] = {}
+        self._listeners: dict[str, Callable[[RunHeld], None]] = {}
+        self._silent: dict[str, tuple[Owner, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -137,18 +143,25 @@ class Sessions:
             RunHeld: Somebody else owns it, and lives.
         """
         first = owner = await self._owner(run_id)
-        silent = time.monotonic() + settings.OWNER_SILENT
         while owner is not None and not self._is_ours(owner):
             lives = self._lives(owner)
             if lives is False:
                 break
             if lives or (first and (owner.sid, owner.beat) != (first.sid, first.beat)):
                 raise held_run(run_id, owner.name, owner.since)
-            if time.monotonic() > silent:
+            if time.monotonic() > self._silent_since(owner) + settings.OWNER_SILENT:
                 break
             await self._look_later(owner, told=owner is not first)
             owner = await self._owner(run_id)
         return None if owner is None else owner.epoch
+
+    def _silent_since(self, owner: Owner) -> float:
+        """When we first saw it with this beat, be it for a caller who gave up waiting for the next one."""
+        seen, since = self._silent.get(owner.run_id, (owner, time.monotonic()))
+        if (seen.sid, seen.beat) != (owner.sid, owner.beat):
+            since = time.monotonic()
+        self._silent[owner.run_id] = owner, since
+        return since
 
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
@@ -160,14 +173,22 @@ class Sessions:
             if owner.owned and not self._is_ours(owner) and self._lives(owner) is False
         )
 
-    def hold(self, run_id: str) -> None:
+    def hold(self, run: Run) -> None:
         """Note that this session owns a run: its heart beats while it owns any."""
-        self._owned.add(run_id)
+        self._owned[run.run_id] = run.epoch
+        self._silent.pop(run.run_id, None)
         self._arm()
 
-    def let_go(self, run_id: str) -> None:
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
+        """Note whom to tell when a run is somebody else's."""
+        if self._owned.get(run.run_id) == run.epoch:
+            self._listeners[run.run_id] = lost
+
+    def let_go(self, run: Run) -> None:
         """Note that a run has ended, or is somebody else's now."""
-        self._owned.discard(run_id)
+        if self._owned.get(run.run_id) == run.epoch:  # a later pass of ours may have it
+            del self._owned[run.run_id]
+            self._listeners.pop(run.run_id, None)
 
     def end(self) -> None:
         """End this journal's session; what it still owns may be taken by anybody."""
@@ -175,6 +196,7 @@ class Sessions:
             self._timer.cancel()
         self._timer = None
         self._owned.clear()
+        self._listeners.clear()
         if self._sid is not None and self._database.lock is not None:
             self._database.lock.unclaim(self._sid)
         self._sid = None
@@ -222,6 +244,22 @@ class Sessions:
         if self._database.lock is not None:
             # Whoever reads the lock file in this process, to copy it, drops our locks on it: take it again.
             self._database.lock.take(sid)
-        await self._run(APART, [Work(((_BEAT, (time.time(), sid)),))])
+        owned = dict(self._owned)
+        work = Work(((_BEAT, (time.time(), sid)), (_STANDING, (json.dumps(list(owned)),))))
+        await self._run(APART, [work])
+        if work.error is None:
+            self._tell_losers(owned, work.outcomes[1].rows)
         if self._owned:
             self._arm()
+
+    def _tell_losers(self, owned: dict[str, int], rows: Sequence[Any]) -> None:
+        standing = {row[0]: row[1:] for row in rows}
+        for run_id, epoch in owned.items():
+            present_epoch, *rest = standing.get(run_id, (None,))
+            if epoch == present_epoch or self._owned.get(run_id) != epoch:
+                continue  # still ours, or opened by us again while we looked
+            lost = self._listeners.get(run_id)
+            self.let_go(Run(run_id, "", epoch=epoch))
+            if lost is not None:
+                present = Run(run_id, "", RunStatus(rest[0]), owner=rest[1]) if rest else None
+                lost(lost_run(run_id, present))
