@@ -168,23 +168,7 @@ class WorkflowFunction(Generic[P, R]):
                 scopes.install_task_factory(asyncio.get_running_loop())
             with scopes.entered(scopes.Scope(run)):
                 value = await colour.body(body)
-<<<<<<< HEAD
         await finish(run, value, colour)
-=======
-        except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
-            raise
-        except BaseException as error:
-            current.over()
-            if run.held is None:
-                await _mark_ended(run, error, colour)
-            elif isinstance(error, asyncio.CancelledError):
-                raise run.held from None
-            raise
-        finally:
-            self.workflow.passes.remove(run.run_id)
-        current.over()
-        await run.mark(RunStatus.DONE, colour, _result(run, value))
->>>>>>> main
         return value
 
 
@@ -214,7 +198,10 @@ async def one_pass(
         raise
     except BaseException as error:
         current.over()
-        await _mark_ended(run, error, colour)
+        if run.held is None:
+            await _mark_ended(run, error, colour)
+        elif isinstance(error, asyncio.CancelledError):
+            raise run.held from None
         raise
     finally:
         workflow.passes.remove(run.run_id)

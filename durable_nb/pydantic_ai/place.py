@@ -13,7 +13,7 @@ from durable_nb.errors import RunChanged, StepChanged
 from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
-from durable_nb.records import Call
+from durable_nb.records import Call, signal_step
 from durable_nb.tasks import perform
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Place:
     async def approval(self, name: str) -> Any:
         """Wait for a person to say whether a tool may be called."""
         signal = APPROVAL + (self.scope.path + name.removeprefix(self.scope.path).removeprefix("tool:"))
-        step_id = self.scope.own_id(signals.signal_step(signal))
+        step_id = self.scope.own_id(signal_step(signal))
         return await signals.wait(self.run, step_id, signal, settings.SIGNAL_POLL, AWAITING)
 
     def _as_run_changed(self, changed: StepChanged) -> StepChanged | RunChanged:
