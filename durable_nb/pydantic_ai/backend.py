@@ -103,16 +103,8 @@ class StepBackend(CallableOperationBackend[Execution]):
 
 
 class _Namer(JournalOperationNamer):
-    """Ours, and the label of the call, whatever the operation."""
-
     def operation_name(self, operation_id: Any) -> str:
         return operation_name(operation_id)
-
-    def invocation_name(self, operation_id: Any, *, label: str | None) -> Any:
-        try:
-            return super().invocation_name(operation_id, label=label)
-        except AssertionError:  # an operation that this pydantic-ai's namer wants a label for
-            return super().invocation_name(operation_id, label=label or "")
 
 
 def _named(
