@@ -37,8 +37,9 @@ def run(cwd, stub, **env):
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
+@pytest.mark.timeout(400)  # four processes that each import a provider's SDK
 def test_the_five_patterns_killed_and_resumed(tmp_path, stub):
-    for kill in (3, 3, 4):
+    for kill in (3, 4):
         code, _, errors = run(tmp_path, stub, DURABLE_NB_FAILPOINTS=f"commit.after=kill@{kill}")
         assert code == -signal.SIGKILL, errors
     code, printed, errors = run(tmp_path, stub)

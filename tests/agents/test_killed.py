@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # ten processes in a chain
 PROGRAM = Path(__file__).with_name("killed.py")
 MODES = ("run", "handler", "events", "stream", "iter")
 COMMITS = dict.fromkeys(MODES, 7) | {"stream": 6}
@@ -16,7 +17,7 @@ COMMITS = dict.fromkeys(MODES, 7) | {"stream": 6}
 
 def run(folder, mode, kill):
     command = [sys.executable, PROGRAM, folder, mode, str(kill)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     return json.loads(done.stdout), results, (folder / "bodies.log").read_text().split("\n")[:-1], done.stderr
