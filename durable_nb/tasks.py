@@ -71,6 +71,9 @@ class Task(Generic[P, R]):
         on_edit: What becomes of a checkpoint when the function was edited.
         on_change: What becomes of a checkpoint when the arguments changed.
         once: Whether its body must never be started twice unasked.
+
+    Attributes:
+        arguments: Names the arguments of a call, for its fingerprint.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Task(Generic[P, R]):
         self.policy = policy
         self.workflow = workflow
         self.on_edit, self.on_change, self.once = on_edit, on_change, once
-        self._arguments = Arguments(function)
+        self.arguments = Arguments(function)
         self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
 
@@ -101,7 +104,7 @@ class Task(Generic[P, R]):
         if scope is None:
             self._tell_if_lost()
             return self.function(*args, **kwargs)
-        arguments = self._arguments.bound(args, kwargs)
+        arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
         body = functools.partial(self.function, *args, **kwargs)
         work = perform(scope.run, call, body, arguments, self.policy, AWAITING if self.is_async else BLOCKING)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["SyncWaits", "Waits"]
+__all__ = ["SyncWaits", "Waits", "obtain"]
 
 
 class Waits:
@@ -127,16 +127,7 @@ class Waits:
 
     async def _signal(self, question: Question, colour: Colour) -> Any:
         name = scopes.check_name(question.name, "a signal", InvalidOption)
-        scope = self._scope(f"signal({name!r})")
-        call = Call(scope.own_id(signal_step(name)), StepKind.SIGNAL, called=scope.tick())
-        begun = await scope.run.begin_step(call, colour)
-        with located(run_id=scope.run.run_id, step=call.step_id):
-            if not begun.replayed:
-                return await _answered(scope.run, begun, question, colour)
-            if face := asking.attached():
-                step = begun.step
-                face.show_answer(step.run_id, name, step.delivered_by or "", step.finished_at or 0.0)
-            return await replay(scope.run, begun, colour)
+        return await obtain(self._scope(f"signal({name!r})"), question, colour)
 
     async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
         scopes.check_name(name, "a signal", InvalidOption)
@@ -215,6 +206,29 @@ def _seconds(length: float | timedelta | None) -> float | None:
     if seconds is not None and not 0 <= seconds < float("inf"):
         raise InvalidOption(f"{length!r} is no length of time", remedy="Give seconds, or a timedelta.")
     return seconds
+
+
+async def obtain(scope: scopes.Scope, question: Question, colour: Colour) -> Any:
+    """The answer to a question that code of a run asks, or its replay.
+
+    Args:
+        scope: Where it is asked.
+        question: What it wants to know.
+        colour: How the caller waits.
+
+    Raises:
+        SignalTimeout: Nobody answered in time.
+        SignalPending: Nobody is there to be asked.
+    """
+    call = Call(scope.own_id(signal_step(question.name)), StepKind.SIGNAL, called=scope.tick())
+    begun = await scope.run.begin_step(call, colour)
+    with located(run_id=scope.run.run_id, step=call.step_id):
+        if not begun.replayed:
+            return await _answered(scope.run, begun, question, colour)
+        if face := asking.attached():
+            step = begun.step
+            face.show_answer(step.run_id, question.name, step.delivered_by or "", step.finished_at or 0.0)
+        return await replay(scope.run, begun, colour)
 
 
 async def _answered(run: OpenRun, begun: Begun, question: Question, colour: Colour) -> Any:

@@ -54,7 +54,7 @@ class Workflow(Waits):
     ) -> None:
         self.name = name
         self.db = db
-        self._policy = Policy(default_retries, default_backoff or exponential())
+        self.policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
         self.passes: list[str] = []
         self._journal: Journal | None = None
@@ -131,11 +131,11 @@ class Workflow(Waits):
     ) -> Task[P, R]:
         check_function(function, "task")
         if retries is None:  # a body that failed may have had its effect all the same
-            retries = 0 if once else self._policy.retries
+            retries = 0 if once else self.policy.retries
         return Task(
             function,
             name=name or name_of(function),
-            policy=Policy(retries, backoff or self._policy.backoff, **limits),
+            policy=Policy(retries, backoff or self.policy.backoff, **limits),
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),

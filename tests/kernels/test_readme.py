@@ -111,6 +111,17 @@ def test_the_sleeping_script_runs(tmp_path):
     assert finished.stdout == "a reminder for Ann\n"
 
 
+def test_the_agent_runs_once_and_replays(tmp_path):
+    (script,) = blocks("Agents")
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True) for _ in range(2)
+    )
+    result = '{"transfer":"transferred 250"} 2\n'
+    assert (first.stdout, second.stdout) == (f"transferring 250\n{result}", result)
+
+
 def test_the_script_of_many_callers_runs(tmp_path):
     (script,) = blocks("One run, many callers")
     (tmp_path / "script.py").write_text(script)
