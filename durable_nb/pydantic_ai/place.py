@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
-from durable_nb import fingerprint, scopes
+from durable_nb import fingerprint, scopes, settings
 from durable_nb.asking import Question
 from durable_nb.errors import RunChanged, StepChanged
 from durable_nb.loop import AWAITING
