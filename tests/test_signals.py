@@ -76,7 +76,10 @@ class Recorded:
         answer = self.answers.pop(0) if self.answers else asyncio.Future()
         return await answer if asyncio.isfuture(answer) else answer
 
-    def show_waiting(self, request, command):
+    def is_manned(self, *, blocking):
+        return not blocking and bool(self.answers)
+
+    def show_waiting(self, journal, request, command):
         self.shown.append(command)
         return lambda text: self.shown.append(text.split(" by ")[0])
 
