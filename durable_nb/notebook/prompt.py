@@ -57,7 +57,8 @@ class ShellFace:
     def show_waiting(self, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show what is waited for, and how to answer from elsewhere."""
         waits = f"waiting for signal {request.name!r} of run {request.run_id!r}"
-        parts = [request.prompt, waits, request.refused, f"{command}  ({answers.hint(request)})"]
+        choices = f"one of {answers.hint(request)}" if request.choices else None
+        parts = [request.prompt, waits, request.refused, choices, command]
         line = view.SignalLine(self._session.badge, request.name, " · ".join(filter(None, parts)))
         return lambda text: line.update(f"{waits.replace('waiting for ', '')} {text}")
 
