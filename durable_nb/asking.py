@@ -190,6 +190,8 @@ class _Asked:
         grace = self._face.grace() if self._face and not askers else None
         limits = [limit for limit in (left, grace) if limit is not None]
         signal = await self._first(request, askers, min(limits, default=None))
+        if signal is None:  # in the last moment, perhaps, after the last look
+            signal = await self._colour.store(self._run.journal.get_signal(request.run_id, request.name))
         if signal is not None:
             return signal
         if grace is not None and (left is None or grace < left):
@@ -227,12 +229,12 @@ class _Asked:
             value = await ask(request)
             try:
                 self._question.accepted.validated(value)
+                signal = signals.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
+                await AWAITING.store(signals.deliver(self._run.journal, signal, value))
             except SignalInvalid as error:
                 request = replace(request, refused=error.what)
-                continue
-            signal = signals.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
-            await AWAITING.store(signals.deliver(self._run.journal, signal, value))
-            return
+            else:
+                return
 
     async def _timed_out(self, request: SignalRequest) -> Signal:
         """Deliver the default as anybody would: who was faster has won, and who comes later is told."""

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Final
 
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, RunNotFound, StoreError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -28,6 +28,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",
 }
 """The sub-commands, each with its help; the module has the command's name."""
+
+NOT_THERE = 1
+"""The exit code where the run or the database is not there, or cannot be read: a script may ask."""
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
     except DurableError as error:
         print(f"durable-nb: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
-        return int(options.refused)
+        return NOT_THERE if isinstance(error, RunNotFound | StoreError) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
@@ -62,7 +65,6 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name in argv:  # `--version` and `--help` need not wait for what the others import
             module = import_module(f"{__name__}.{name}")
-            command.set_defaults(refused=REFUSED)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

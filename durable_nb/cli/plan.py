@@ -8,7 +8,6 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 
 from durable_nb import settings
-from durable_nb.cli.runs import NOT_THERE
 from durable_nb.errors import RunNotFound
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook.magics import parse_step
@@ -21,7 +20,6 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.set_defaults(refused=NOT_THERE)
     parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     parser.add_argument("--run-id", required=True, metavar="ID", help="the run")
     parser.add_argument("--db", default=settings.DB, metavar="URL", help="where it is kept")

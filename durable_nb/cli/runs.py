@@ -12,13 +12,8 @@ from durable_nb.stores import open_journal
 __all__ = ["add_arguments", "run"]
 
 
-NOT_THERE = 1
-"""The exit code where the run or the database is not there: a script may ask."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``durable-nb runs``."""
-    parser.set_defaults(refused=NOT_THERE)
     parser.add_argument("--db", metavar="URL", default=settings.DB, help=f"by default {settings.DB}")
 
 

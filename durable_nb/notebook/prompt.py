@@ -65,8 +65,9 @@ class ShellFace:
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show what is waited for, and how to answer from elsewhere; in a page, with a form."""
         signal = f"signal {request.name!r} of run {request.run_id!r}"
-        parts = [request.prompt, f"waiting for {signal}", request.refused]
-        text = " · ".join(filter(None, [*parts, f"{command}  ({answers.hint(request)})"]))
+        choices = f"one of {answers.hint(request)}" if request.choices else None
+        parts = [request.prompt, f"waiting for {signal}", request.refused, choices, command]
+        text = " · ".join(filter(None, parts))
         page = self._open_page()
         form, close = page.show(journal, request, command) if page else (None, None)
         line = view.SignalLine(self._session.badge, request.name, text, form=form)

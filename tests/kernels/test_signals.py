@@ -72,6 +72,15 @@ def test_a_front_end_with_an_input_line_is_asked(kernel):
     assert kernel.run("print(await wf.signal('early'))").text == "5\n"
 
 
+@pytest.mark.long
+def test_the_same_on_ipykernel_6(kernel_factory, tmp_path):
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*command, tmp_path / "old", "ipykernel==6.31.*"], check=True, timeout=100)
+    kernel = kernel_factory(PYTHONPATH=str(tmp_path / "old"))
+    assert kernel.run("import ipykernel; print(ipykernel.__version__)").text.startswith("6.31.")
+    test_a_front_end_with_an_input_line_is_asked(kernel)
+
+
 def test_the_loop_is_free_while_a_person_is_asked(kernel):
     kernel.run(OPEN)
     kernel.run("import asyncio\nasync def tick():\n    for n in range(3):\n        await asyncio.sleep(0.02)")
