@@ -204,7 +204,8 @@ class Tracker:
             saved: What of that is saved.
         """
         own = tuple(n for n, chain in seen.names.items() if any(call.step_id in one.steps for one in chain))
-        written = (*changes.created, *changes.rebound, *changes.mutated)
+        changed = (*changes.created, *changes.rebound, *changes.mutated)
+        written = [name for name in changed if name in self.shell.user_ns]  # pyplot's figures have no name
         bound = {name: one.code for one in seen.body for name in one.binds}
         return Reads(
             known_as=reads_of(record).known_as if record else call.step_id,
