@@ -263,9 +263,10 @@ class Tracker:
         value = self.shell.user_ns[name]
         if name in saved.unsaved:
             return f"unsaved:{code}"
-        if isinstance(value, ModuleType):
+        kind = type(value)  # a placeholder's __class__ raises
+        if kind is ModuleType:
             return f"{_MODULE}{value.__name__}"
-        if isinstance(value, FunctionType | type) and name in bound:
+        if issubclass(kind, FunctionType | type) and name in bound:
             return bound[name]
         return drift.portable(name, value) or _stored(name, saved)
 
