@@ -670,6 +670,7 @@ def test_which_values_are_small_enough_to_be_compared():
     import pandas as pd
 
     from durable_nb.notebook.drift import portable
+    from durable_nb.notebook.placeholder import placeholder
 
     for value in (1, "a", [1] * 100, {"a": (1, 2)}, np.zeros(10), pd.DataFrame({"nbytes": [1], "size": [2]})):
         assert portable("x", value) == portable("x", value) != None  # noqa: E711
@@ -683,6 +684,7 @@ def test_which_values_are_small_enough_to_be_compared():
     ):
         assert portable("x", value) is None
     assert portable("api_key", "sk-1") is None
+    assert portable("con", placeholder("con", "load", "it cannot be saved")) is None
 
 
 def test_what_cannot_be_looked_at_costs_no_step(shell):

@@ -41,16 +41,18 @@ def portable(name: str, value: Any) -> str | None:
         name: What it is bound to: secrets are not stored, not even their fingerprints.
         value: The value.
     """
-    if fingerprint.is_secret(name, value):
+    try:
+        return None if fingerprint.is_secret(name, value) else _fingerprint(value)
+    except Exception:  # the user's own code raised, or a placeholder: a finished step is not lost for that
         return None
+
+
+def _fingerprint(value: Any) -> str | None:
     if isinstance(value, ModuleType):
         return _own_module(value)
     if isinstance(value, FunctionType | type):
         return None if value.__module__ == "__main__" else _own_module(sys.modules.get(value.__module__))
-    try:
-        return fingerprint.value(value) if _is_small(value) else None
-    except Exception:  # the user's own code raised: a finished step is not lost for that
-        return None
+    return fingerprint.value(value) if _is_small(value) else None
 
 
 def _own_module(module: ModuleType | None) -> str | None:

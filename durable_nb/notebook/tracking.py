@@ -204,11 +204,8 @@ class Tracker:
             saved: What of that is saved.
         """
         own = tuple(n for n, chain in seen.names.items() if any(call.step_id in one.steps for one in chain))
-        written = [
-            name
-            for name in (*changes.created, *changes.rebound, *changes.mutated)
-            if name in self.shell.user_ns  # pyplot's figures change with a cell, and are no name that is read
-        ]
+        changed = (*changes.created, *changes.rebound, *changes.mutated)
+        written = [name for name in changed if name in self.shell.user_ns]  # pyplot's figures have no name
         bound = {name: one.code for one in seen.body for name in one.binds}
         return Reads(
             known_as=reads_of(record).known_as if record else call.step_id,
@@ -266,9 +263,10 @@ class Tracker:
         value = self.shell.user_ns[name]
         if name in saved.unsaved:
             return f"unsaved:{code}"
-        if isinstance(value, ModuleType):
+        kind = type(value)  # a placeholder's __class__ raises
+        if kind is ModuleType:
             return f"{_MODULE}{value.__name__}"
-        if isinstance(value, FunctionType | type) and name in bound:
+        if issubclass(kind, FunctionType | type) and name in bound:
             return bound[name]
         return drift.portable(name, value) or _stored(name, saved)
 
