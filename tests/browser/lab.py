@@ -165,8 +165,8 @@ class Notebook:
 
     def restarted(self):
         """Wait until JupyterLab has restarted a kernel that died, and put its message away."""
-        self.page.wait_for_selector(".jp-Dialog")
-        self.page.keyboard.press("Enter")
+        self.page.click(".jp-Dialog button.jp-mod-accept")
+        self.page.wait_for_selector(".jp-Dialog", state="detached")
         self._wait_for_kernel()
 
     def cell(self, index):
@@ -194,7 +194,7 @@ class Notebook:
               const widget = window.jupyterapp.shell.currentWidget
               const kernel = widget?.context?.sessionContext?.session?.kernel
               // one that restarted by itself says that it is starting until it runs a cell
-              return kernel?.connectionStatus === 'connected' && ['idle', 'starting'].includes(kernel?.status)
+              return kernel?.connectionStatus === 'connected' && ['idle', 'starting', 'busy'].includes(kernel?.status)
             }"""
         )
 
