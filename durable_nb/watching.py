@@ -94,6 +94,9 @@ class _Watch:
                 waiter.check()
             except asyncio.CancelledError:
                 waiter.found.cancel()
+            except Exception as error:  # that run is lost; the others go on waiting
+                if not waiter.found.done():
+                    waiter.found.set_exception(error)
 
     async def _look(self, journal: Journal) -> None:
         version = await journal.version()
