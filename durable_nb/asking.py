@@ -13,7 +13,6 @@ from durable_nb.answers import Accepted
 from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
 from durable_nb.loop import AWAITING
 from durable_nb.opening import this_process
-from durable_nb.payloads import keep
 from durable_nb.records import Signal, SignalRequest, signal_step
 from durable_nb.waiting import waiting
 
@@ -265,9 +264,7 @@ class _Asked:
 
 async def _put_or_get(run: OpenRun, signal: Signal) -> Signal:
     """The signal that is in the store then: this one, or the one that was faster. On the loop thread."""
-    payload = await keep(run.journal, signal.payload, signal.run_id, signal_step(signal.name))
-    signal = replace(signal, payload=payload)
-    await run.journal.put_signal(signal)
+    await signals.put(run.journal, signal)
     return await run.journal.get_signal(signal.run_id, signal.name) or signal
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, SignalRequest
     from durable_nb.stores.base import Journal
 
-__all__ = ["command", "deliver", "load", "pack", "spell_moment", "told"]
+__all__ = ["command", "deliver", "load", "pack", "put", "spell_moment", "told"]
 
 
 async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None:
@@ -41,10 +41,15 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
         known = await journal.get_signal(signal.run_id, signal.name)
         if request is not None and known is None:
             answers.check(request, value)
-        payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
-        if await journal.put_signal(replace(signal, payload=payload)):
+        if await put(journal, signal):
             return None
         return await journal.get_signal(signal.run_id, signal.name)
+
+
+async def put(journal: Journal, signal: Signal) -> bool:
+    """Write a signal to the store, unchecked; gives whether it was the first. Runs on the loop thread."""
+    payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
+    return await journal.put_signal(replace(signal, payload=payload))
 
 
 async def load(journal: Journal, signal: Signal) -> Payload:

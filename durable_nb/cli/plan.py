@@ -7,13 +7,12 @@ from pathlib import Path
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-from durable_nb import settings
-from durable_nb.errors import RunNotFound
+from durable_nb.cli import runs
+from durable_nb.cli.place import existing
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook.magics import parse_step
 from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.resolving import recorded_run
-from durable_nb.stores import open_journal
 
 __all__ = ["add_arguments", "run"]
 
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     parser.add_argument("--run-id", required=True, metavar="ID", help="the run")
-    parser.add_argument("--db", default=settings.DB, metavar="URL", help="where it is kept")
+    runs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,15 +29,10 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         RunNotFound: There is no such run.
+        StoreUnavailable: There is no such database.
         InvalidOption: The file is no notebook.
     """
-    if "://" not in options.db and not Path(options.db).exists():
-        raise RunNotFound(
-            f"there is no database {options.db}",
-            run_id=options.run_id,
-            remedy="Name the one that %durable_workflow shows: --db PATH.",
-        )
-    recorded = drive(recorded_run(open_journal(options.db), options.run_id, BLOCKING))
+    recorded = drive(recorded_run(existing(options.db), options.run_id, BLOCKING))
     transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
     planned = plan(recorded, options.notebook, parse=parse_step, transform=transform)
     print(spell_plan(planned))  # noqa: T201 - a command's answer
