@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 import pydantic
 import pytest
 
-from durable_nb import Workflow, asking, waits
+from durable_nb import Workflow, asking, signals, waits, watching
 from durable_nb.answers import Accepted, check, hint, read_answer
 from durable_nb.cli import main as command
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
+    RunHeld,
     SignalInvalid,
     SignalPending,
     SignalTimeout,
@@ -26,7 +27,7 @@ from durable_nb.errors import (
     StepFailed,
     StepInDoubt,
 )
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import RunStatus, SignalRequest, StepStatus
 from durable_nb.stores.memory import MemoryJournal
 
@@ -668,3 +669,24 @@ async def test_changed_arguments_are_asked_about_and_the_answer_holds_for_that_c
     with pytest.raises(StepChanged, match=r"amount: 3 → 4\), and it was given up by process"):
         await define(again(), 4).run("r")
     assert ran == [1, 3]
+
+
+async def test_a_run_that_is_lost_while_it_waits_leaves_the_other_waiters_alone(again):
+    journal = again().journal
+
+    def lost():
+        raise RunHeld("somebody else has it", run_id="lost")
+
+    async def wait(run_id, check):
+        return await watching.delivered(journal, run_id, "go", poll=0.05, seconds=10, check=check)
+
+    async def both():
+        await journal.setup()
+        one, other = (asyncio.create_task(wait(*each)) for each in (("lost", lost), ("kept", lambda: None)))
+        await asyncio.wait([one])
+        await signals.deliver(journal, signals.pack("kept", "go", True, "a test"), True)
+        return one.exception(), (await other).run_id
+
+    failure, run_id = await AWAITING.store(both())
+    assert isinstance(failure, RunHeld)
+    assert run_id == "kept"
