@@ -13,6 +13,14 @@ def blocks(section):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+def printed(place, section):
+    """What the one script of a section prints, run there."""
+    (script,) = blocks(section)
+    (place / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_notebook_blocks_run_in_a_kernel_and_again_after_a_kill(kernel):
     cells = blocks("In a notebook")
     assert len(cells) == 4
@@ -52,30 +60,18 @@ def test_the_cells_about_edits_say_what_is_printed_there(kernel):
 
 
 def test_the_script_runs_once_and_replays(tmp_path):
-    (script,) = blocks("In a script")
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "script.py"]
-    first, second = (
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True) for _ in range(2)
-    )
+    first, second = (printed(tmp_path, "In a script") for _ in range(2))
     result = "['receipt for a17', 'receipt for a17-delivery']\n"
-    assert first.stdout == "charging a17\ncharging a17-delivery\n" + result
-    assert second.stdout == result
+    assert first == "charging a17\ncharging a17-delivery\n" + result
+    assert second == result
 
 
 def test_the_waiting_script_runs(tmp_path):
-    (script,) = blocks("Waiting for a person")
-    (tmp_path / "script.py").write_text(script)
-    finished = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert finished.stdout == "durable notebooks published\n"
+    assert printed(tmp_path, "Waiting for a person") == "durable notebooks published\n"
 
 
 def test_the_commands_that_answer_are_taken_as_printed(tmp_path):
-    (script,) = blocks("Waiting for a person")
-    (tmp_path / "script.py").write_text(script)
-    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
+    printed(tmp_path, "Waiting for a person")
     text = README.read_text(encoding="utf-8")
     commands = re.findall(r"^durable-nb (signals? .*)$", text, re.MULTILINE)
     said = []
@@ -104,31 +100,17 @@ def test_the_signal_options_it_names_are_taken(tmp_path):
 
 
 def test_the_sleeping_script_runs(tmp_path):
-    (script,) = blocks("Time")
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "script.py"]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert finished.stdout == "a reminder for Ann\n"
+    assert printed(tmp_path, "Time") == "a reminder for Ann\n"
 
 
 def test_the_agent_runs_once_and_replays(tmp_path):
-    (script,) = blocks("Agents")
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "script.py"]
-    first, second = (
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True) for _ in range(2)
-    )
+    first, second = (printed(tmp_path, "Agents") for _ in range(2))
     result = '{"transfer":"transferred 250"} 2\n'
-    assert (first.stdout, second.stdout) == (f"transferring 250\n{result}", result)
+    assert (first, second) == (f"transferring 250\n{result}", result)
 
 
 def test_the_script_of_many_callers_runs(tmp_path):
-    (script,) = blocks("One run, many callers")
-    (tmp_path / "script.py").write_text(script)
-    finished = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert finished.stdout.splitlines() == [
+    assert printed(tmp_path, "One run, many callers").splitlines() == [
         "in payment-a17",
         "charging a17",
         "['receipt for a17', 'receipt for a17']",
