@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_nb import Workflow, asking
+from durable_nb import Workflow
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("DURABLE_NB_SECRET", "of the tests")  # no test writes a key into anybody's home
@@ -26,12 +26,6 @@ def missing():
         pytest.skip(told)
 
     return say
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_asked(monkeypatch):
-    """No shell of an earlier test is left to be asked through."""
-    monkeypatch.setattr(asking, "_faces", [])
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+from durable_nb import asking
 from durable_nb.cli import main
+from durable_nb.workflow import NOTEBOOK
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"
 
@@ -432,9 +434,11 @@ def shell(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("PLACE", "here")
+    monkeypatch.setattr(asking, "_faces", [])  # nobody is asked through a shell that is gone
     shell = Shell()
     monkeypatch.setattr(builtins, "ran", shell.ran.append, raising=False)
     yield shell
+    NOTEBOOK.attach(None)
     InteractiveShell.clear_instance()
 
 
