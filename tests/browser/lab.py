@@ -13,9 +13,11 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from playwright.sync_api import expect
 
 TOKEN = "durable-nb-tests"
 TIMEOUT = 60_000  # ms that a page may take for any one thing
+WITHIN = 15_000  # ms for an output to be drawn
 CHROMIUM = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -93,9 +95,14 @@ class Server:
 
 def _settings(home):
     (home / "runtime").mkdir()
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    written = {
+        "apputils-extension/notification": '{"fetchNews": "false"}',
+        "notebook-extension/tracker": '{"windowingMode": "none"}',  # a cell out of sight is there too
+    }
+    for name, text in written.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
 
 def _isolation(home):
@@ -172,6 +179,15 @@ class Notebook:
     def cell(self, index):
         """The outputs of the code cell of that number, from 0."""
         return self.page.locator(".jp-CodeCell").nth(index).locator(".jp-Cell-outputArea")
+
+    def expect(self, index, *texts):
+        """Wait until a cell's outputs hold these texts: they are drawn a little after the kernel is done."""
+        for text in texts:
+            expect(self.cell(index)).to_contain_text(text, timeout=WITHIN)
+
+    def expect_printed(self, index, text):
+        """Wait until the last thing that a cell has printed is that text."""
+        expect(self.cell(index).locator("pre").last).to_have_text(text, timeout=WITHIN)
 
     def screenshot(self, path):
         self.page.screenshot(path=path, full_page=True)

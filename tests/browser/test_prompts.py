@@ -41,13 +41,12 @@ def deliver(notebook, run, name, value):
 def test_approved_by_a_click(asked, shot, face, dark):
     run = f"approve-{face}-{dark}".lower()
     notebook = asked(run, ASK, face=face, dark=dark)
-    assert "Publish the article?" in form(notebook).inner_text()
+    notebook.expect(1, "Publish the article?")
     shot(notebook, "waiting")
     button(notebook, "Approve").click()
     notebook.finish()
-    shown = notebook.cell(1).inner_text()
-    assert "{'approved': True, 'comment': ''}" in shown
-    assert "answered by" in shown
+    notebook.expect_printed(1, "{'approved': True, 'comment': ''}")
+    notebook.expect(1, "answered by")
     assert form(notebook).count() == 0
     shot(notebook, "answered")
 
@@ -61,7 +60,7 @@ def test_rejected_with_a_comment_by_keys_alone(asked):
     notebook.page.keyboard.press("Tab")
     notebook.page.keyboard.press("Enter")
     notebook.finish()
-    assert "{'approved': False, 'comment': 'a b m x: no'}" in notebook.cell(1).inner_text()
+    notebook.expect_printed(1, "{'approved': False, 'comment': 'a b m x: no'}")
     assert notebook.page.locator(".jp-Cell").count() == 2
 
 
@@ -113,9 +112,10 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     notebook.page.keyboard.type("urgent")
     fields.get_by_label("Day").press("Enter")
     notebook.finish()
-    assert notebook.cell(1).inner_text().splitlines()[-1] == (
+    notebook.expect_printed(
+        1,
         "name='Ann' amount=2 price=2.5 express=True size=<Size.large: 'large'> day=datetime.date(2030, 1, 2) "
-        "address=Address(street='Main St', city='Berne') tags=['new', 'urgent']"
+        "address=Address(street='Main St', city='Berne') tags=['new', 'urgent']",
     )
 
 
@@ -124,14 +124,14 @@ def test_choices_are_buttons(asked, shot):
     shot(notebook)
     button(notebook, "3").click()
     notebook.finish()
-    assert notebook.cell(1).inner_text().splitlines()[-1] == "3"
+    notebook.expect_printed(1, "3")
 
 
 def test_answered_from_elsewhere_it_says_by_whom_and_stays_so(asked):
     notebook = asked("elsewhere", ASK)
     deliver(notebook, "elsewhere", "approval", '{"approved": true, "comment": "cli"}')
     notebook.finish()
-    assert "'comment': 'cli'" in notebook.cell(1).inner_text()
+    notebook.expect_printed(1, "{'approved': True, 'comment': 'cli'}")
     saved = json.dumps(notebook.save()["cells"][1]["outputs"])
     assert re.search(r"answered by process \d+ on \S+ at \d{4}-", saved)
     assert "dnb-form" not in saved
@@ -154,7 +154,7 @@ def test_killed_while_it_waits(asked):
     notebook.start_all()
     button(notebook, "Approve").click()
     notebook.finish()
-    assert "{'approved': True, 'comment': ''}" in notebook.cell(1).inner_text()
+    notebook.expect_printed(1, "{'approved': True, 'comment': ''}")
 
 
 def test_a_click_after_a_restart_shows_the_command(asked, shot):
@@ -162,7 +162,7 @@ def test_a_click_after_a_restart_shows_the_command(asked, shot):
     notebook.kill_kernel()
     button(notebook, "Approve").click()
     form(notebook).get_by_text("The kernel does not reply").wait_for()
-    assert "durable-nb signal stale approval VALUE --db" in form(notebook).inner_text()
+    notebook.expect(1, "durable-nb signal stale approval VALUE --db")
     shot(notebook)
 
 
@@ -174,7 +174,7 @@ def test_two_at_once(asked, shot):
     for choice in "21":
         button(notebook, choice).click()
     notebook.finish()
-    assert notebook.cell(1).inner_text().splitlines()[-1] == "[1, 2]"
+    notebook.expect_printed(1, "[1, 2]")
 
 
 def test_an_untrusted_notebook_shows_the_command(asked, opened, shot):
@@ -185,9 +185,7 @@ def test_an_untrusted_notebook_shows_the_command(asked, opened, shot):
     path = notebook.server.directory / other.name
     path.write_text(json.dumps(saved))
     other.open()
-    shown = other.cell(1).inner_text()
-    assert "Publish the article?" in shown
-    assert "durable-nb signal untrusted approval VALUE --db" in shown
+    other.expect(1, "Publish the article?", "durable-nb signal untrusted approval VALUE --db")
     assert other.cell(1).locator("button").count() == 0
     shot(other)
 
@@ -207,6 +205,7 @@ print(await wf.signal(text + '2', prompt=text, schema=Form))"""
     button(notebook, HOSTILE).click()
     button(notebook, "Submit").click()
     notebook.finish()
+    notebook.expect_printed(1, f"name={HOSTILE!r}")
     shown = notebook.cell(1)
     assert shown.inner_text().count(HOSTILE) >= 3
     assert shown.locator("img").count() == 0
@@ -237,7 +236,7 @@ def test_a_forged_message_and_a_late_one_are_refused(asked):
     notebook.finish()
     late = notebook.page.evaluate(FORGED, {"token": token, "value": {"approved": True, "comment": ""}})
     assert late["status"] == "over"
-    assert "'approved': False" in notebook.cell(1).inner_text()
+    notebook.expect_printed(1, "{'approved': False, 'comment': ''}")
 
 
 IN_DOUBT = """\
@@ -259,5 +258,5 @@ def test_a_step_in_doubt_is_asked_about(opened, shot):
     shot(notebook)
     button(notebook, "run again").click()
     notebook.finish()
-    assert notebook.cell(2).inner_text().strip() == "1"
+    notebook.expect_printed(2, "1")
     assert (notebook.server.directory / "doubt.log").read_text() == "paying\npaying\n"
