@@ -786,5 +786,6 @@ async def test_a_run_cancelled_anywhere_is_never_left_running(again, db):
         await asyncio.sleep(turns / 2000)
         run.cancel()
         await asyncio.wait([run])
+    wf.close()  # after what a cancelled caller has left to be committed
     assert set(runs(db).values()) <= {"cancelled", "done"}
     assert "cancelled" in runs(db).values()
