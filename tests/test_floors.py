@@ -21,7 +21,7 @@ FLOORS = (
     ),
     (
         *("scopes", "asking", "doubts", "context", "attempts", "tasks", "passes", "entry", "waits"),
-        *("workflow", "executors"),
+        *("mapping", "workflow", "executors"),
     ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),
