@@ -237,7 +237,8 @@ class OpenRun:
         return self.history.get(call.step_id, record)
 
     async def _rename(self, step: Step, name: str) -> None:
-        payload = step.payload and moved(self.journal, step.payload, self.run_id, step.step_id, name)
+        names = (self.run_id, step.step_id), (self.run_id, name)
+        payload = step.payload and moved(self.journal, step.payload, *names)
         await self._put(replace(step, step_id=name, epoch=self.run.epoch, payload=payload))
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:

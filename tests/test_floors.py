@@ -17,7 +17,7 @@ FLOORS = (
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),
-        *("waiting", "resolving"),
+        *("waiting", "resolving", "forking"),
     ),
     (
         *("scopes", "asking", "doubts", "context", "attempts", "tasks", "passes", "entry", "waits"),
