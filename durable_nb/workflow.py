@@ -11,7 +11,7 @@ from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
 from durable_nb.entry import WorkflowFunction, check_run_id
-from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.loop import AWAITING, BLOCKING, drive, wait_for_the_rest
 from durable_nb.stores import Place, hold, let_go
 from durable_nb.tasks import Task, check_function, name_of
 from durable_nb.waits import SyncWaits, Waits
@@ -223,6 +223,7 @@ class Workflow(Waits):
         """
         journal, self._journal = self._journal, None
         if journal is not None and let_go(journal, self):
+            wait_for_the_rest()
             drive(BLOCKING.store(journal.close()))
 
     def __enter__(self) -> Self:
