@@ -16,14 +16,11 @@ except ImportError as error:
 from durable_nb.pydantic_ai.agent import DurableAgent, durable_pipeline, durable_tool
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.durability import NotebookDurability
-from durable_nb.pydantic_ai.usage import AgentUsage, usage
 
 __all__ = [
-    "AgentUsage",
     "DurableAgent",
     "NotebookDurability",
     "TaskConfig",
     "durable_pipeline",
     "durable_tool",
-    "usage",
 ]

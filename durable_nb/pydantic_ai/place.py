@@ -15,6 +15,7 @@ from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
+from durable_nb.standing import Used
 from durable_nb.tasks import perform
 from durable_nb.waits import obtain
 
@@ -129,7 +130,9 @@ class Place:
             called=self.scope.tick(),
         )
         try:
-            recorded = await perform(self.run, call, attempt, arguments or {}, execution.policy, AWAITING)
+            recorded = await perform(
+                self.run, call, attempt, arguments or {}, execution.policy, AWAITING, used=_used
+            )
         except StepChanged as changed:
             raise self._as_run_changed(changed) from None
         if ctx is not None:
@@ -165,3 +168,10 @@ class Place:
             run_id=self.run.run_id,
             remedy="Use another run id, or start this one over: fresh=True.",
         )
+
+
+def _used(recorded: Mapping[str, Any]) -> str | None:
+    response = recorded.get("value")
+    if not isinstance(response, ModelResponse):
+        return None
+    return Used(1, response.usage.input_tokens, response.usage.output_tokens).as_json()

@@ -1,6 +1,7 @@
 """What a picky maintainer would try with a durable agent; re-entered with nothing left in memory."""
 
 import asyncio
+import re
 import warnings
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,8 +41,9 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RunUsage
 
-from durable_nb import DurableAgent, TaskConfig, durable_pipeline, durable_tool, scopes
+from durable_nb import DurableAgent, TaskConfig, durable_pipeline, durable_tool
 from durable_nb.backoff import constant
+from durable_nb.cli import main
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
@@ -52,10 +54,11 @@ from durable_nb.errors import (
     StepNotSaved,
 )
 from durable_nb.loop import BLOCKING, drive
-from durable_nb.pydantic_ai import NotebookDurability, usage
+from durable_nb.pydantic_ai import NotebookDurability
 from durable_nb.pydantic_ai.approvals import answered
 from durable_nb.pydantic_ai.backend import operation_name
 from durable_nb.pydantic_ai.config import is_hopeless
+from durable_nb.standing import Used
 
 NOW = constant(0.01)
 
@@ -728,21 +731,50 @@ async def test_a_handler_of_the_capability_sees_each_event_once(again, script):
     assert model.requests == 2
 
 
-async def test_what_it_used_and_what_replaying_saved(again, script):
-    model = script("one")
-    for passed in (1, 2):
-        wf = again()
-        agent = DurableAgent(Agent(model, name="clerk"), wf)
+async def test_the_status_says_what_it_used_and_what_replay_saved(durable, script, capsys):
+    calls = []
+    model = script([("note", {})], "done")
+    with pytest.raises(Died):
+        await durable(model, tools=[counted(calls, "note", dies=[1])]).run("go", run_id="r")
+    agent = durable(model, tools=[counted(calls, "note")])
+    usage = (await agent.run("go", run_id="r")).usage
+    status = await agent.workflow.status("r")
+    assert status.spent == (2, usage.input_tokens, usage.output_tokens) == (usage.requests, *status.spent[1:])
+    assert status.saved == Used.by(status.steps[:1])
+    assert (status.saved.requests, status.run.passes) == (1, 2)
+    headings, numbers = (re.split(r"  +", line) for line in str(status).split("\n\n")[2].splitlines())
+    assert headings == ["requests", "input tokens", "output tokens", "requests saved", "tokens saved"]
+    assert numbers == [str(each) for each in (*status.spent, 1, sum(status.saved[1:]))]
+    assert main(["status", "r", "--db", str(agent.workflow.db)]) == 0
+    assert capsys.readouterr().out == f"{status}\n"
+
+
+async def test_the_status_of_a_run_counts_sub_agents_streams_and_workflows(again, script):
+    inner, model = script("found"), script([("ask", {})], "done")
+
+    def made(wf):
+        helper = Agent(inner, name="helper", capabilities=[NotebookDurability()])
+
+        async def ask() -> str:
+            return (await helper.run("find")).output
+
+        agent = DurableAgent(Agent(model, name="clerk", tools=[ask]), wf)
 
         @wf.workflow(id="r")
         async def main():
-            await agent.run("go")  # noqa: B023
-            return usage(scopes.current().run)
+            async with agent.run_stream("go") as result:
+                return await result.get_output()
 
-        found = await main()
-        assert found.spent.requests == 1
-        assert found.saved.requests == passed - 1
-        assert found.spent.total_tokens > 0
+        return main
+
+    for passed in (1, 2):
+        wf = again()
+        assert await made(wf)() == "done "
+        status = await wf.status("r")
+        assert status.spent.requests == 3
+        assert status.saved == (status.spent if passed == 2 else Used())
+    assert (model.requests, inner.requests) == (2, 1)
+    assert again().sync.status("r").spent == status.spent
 
 
 def test_run_sync_in_a_script(durable, script):
