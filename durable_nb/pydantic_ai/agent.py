@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -15,7 +15,7 @@ from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, RunContext
 
-from durable_nb import fingerprint, passes, scopes
+from durable_nb import fingerprint, interrupts, passes, scopes
 from durable_nb.entry import check_run_id, finish, one_pass
 from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.loop import AWAITING
@@ -25,6 +25,7 @@ from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.durability import NotebookDurability
 from durable_nb.pydantic_ai.messages import plain
 from durable_nb.pydantic_ai.place import Place
+from durable_nb.pydantic_ai.streaming import finishing
 from durable_nb.records import Run, RunStatus
 from durable_nb.tasks import Arguments
 
@@ -42,9 +43,6 @@ class _Opening(NamedTuple):
 
     fresh: bool = False
     take_over: bool = False
-
-
-_opening: ContextVar[_Opening | None] = ContextVar("durable_nb_opening", default=None)
 
 
 class _UnderWay(RunHeld):
@@ -101,6 +99,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             policy=wf.policy,
         )
         self._places: WeakValueDictionary[str, Place] = WeakValueDictionary()
+        self._opening = _Opening()
 
     @property
     def tool(self) -> Any:
@@ -136,14 +135,11 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             RunChanged: The run id is on record with another prompt, model, tool or setting.
             RunHeld: Another living process owns the run.
         """
-        token = _opening.set(_Opening(fresh, take_over))
         try:
-            return await super().run(user_prompt, **options)
+            return await super(DurableAgent, self._to_open(fresh, take_over)).run(user_prompt, **options)
         except _UnderWay as joined:
             result: AgentRunResult[Any] = await passes.join(joined.known, AWAITING)
             return result
-        finally:
-            _opening.reset(token)
 
     def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
         """Run the agent from synchronous code, in a notebook's cell too: see ``run``."""
@@ -151,9 +147,12 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         return result
 
     @asynccontextmanager
-    async def run_stream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        """Run the agent and stream its output: see ``Agent.run_stream``."""
-        async with _pointed_on(), super().run_stream(*args, **options) as result:
+    async def run_stream(
+        self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
+    ) -> AsyncIterator[Any]:
+        """Run the agent and stream its output: see ``Agent.run_stream`` and ``run``."""
+        agent = self._to_open(fresh, take_over)
+        async with _pointed_on(), super(DurableAgent, agent).run_stream(user_prompt, **options) as result:
             place = self._places.get(result.run_id)
             completed = result._on_complete  # noqa: SLF001 - what it adds to the messages has no other hook
             if place is not None and completed is not None:
@@ -165,50 +164,73 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
                 result._on_complete = complete  # noqa: SLF001
             yield result
 
+    def run_stream_events(
+        self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
+    ) -> AbstractAsyncContextManager[Any]:
+        """Run the agent and stream its events: see ``Agent.run_stream_events`` and ``run``."""
+        agent = self._to_open(fresh, take_over)
+        return super(DurableAgent, agent).run_stream_events(user_prompt, **options)
+
     @asynccontextmanager
-    async def iter(self, user_prompt: Any = None, **options: Any) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of the run.
+    async def iter(
+        self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
+    ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
+        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of its run.
 
         Args:
             user_prompt: The prompt.
-            **options: Those of ``Agent.iter``; ``fresh=`` and ``take_over=`` as in ``run``.
+            fresh: Set an old history of ``run_id`` aside, and start over.
+            take_over: Take the run from another living process.
+            **options: Those of ``Agent.iter``.
 
         Raises:
             RunHeld: Another living process owns the run, or it is under way in this one.
         """
-        asked = _Opening(options.pop("fresh", False), options.pop("take_over", False))
-        opened = _opening.get() or asked
-        scope = scopes.current() or self.workflow.attached
-        run_id = options.pop("run_id", None)
-        if scope is not None and run_id is None:
-            place = Place.inside(scope, self._durability.name, self._arguments(user_prompt, options))
-            async with self._iterated(place, user_prompt, options) as agent_run:
+        agent, run_id = self._to_open(fresh, take_over), options.pop("run_id", None)
+        inside = scopes.current()
+        scope = inside or self.workflow.attached
+        if scope is None or run_id is not None:
+            async with agent._own_run(run_id, user_prompt, options) as agent_run:  # noqa: SLF001
                 yield agent_run
             return
-        async with self._own_run(run_id, user_prompt, options, opened) as agent_run:
-            yield agent_run
+        place = Place.inside(scope, self._durability.name, self._arguments(user_prompt, options))
+        with ExitStack() as stack:
+            if inside is not None:
+                name = place.scope.path.removeprefix(inside.path).rstrip("/")
+                stack.enter_context(scopes.entered(inside.around(name)))
+            async with self._iterated(place, user_prompt, options) as agent_run:
+                yield agent_run
+
+    def _to_open(self, fresh: bool, take_over: bool) -> DurableAgent[AgentDepsT]:
+        """The same agent, for calls that pydantic-ai leads on to ``iter``, which opens the run."""
+        agent = copy.copy(self)
+        was = self._opening
+        agent._opening = _Opening(fresh or was.fresh, take_over or was.take_over)  # noqa: SLF001 - a copy of itself
+        return agent
 
     @asynccontextmanager
     async def _own_run(
-        self, run_id: str | None, prompt: Any, options: dict[str, Any], opened: _Opening
+        self, run_id: str | None, prompt: Any, options: dict[str, Any]
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
         workflow = self.workflow
         opening = self._as_run(run_id, self._arguments(prompt, options))
         scopes.install_task_factory(asyncio.get_running_loop())
-        with passes.entered(workflow.journal, opening, AWAITING, fresh=opened.fresh) as (current, is_new):
+        fresh = self._opening.fresh
+        with passes.entered(workflow.journal, opening, AWAITING, fresh=fresh) as (current, is_new):
             if not is_new:
                 raise _UnderWay(current)
-            async with (
-                one_pass(workflow, current, AWAITING, **opened._asdict()) as run,
-                self._iterated(Place(run), prompt, options) as agent_run,
-            ):
-                yield agent_run
-            result = agent_run.result
-            if result is None:  # the block was left before the end
-                await run.mark(RunStatus.INTERRUPTED, AWAITING)
-                return
-            await finish(run, result.output, AWAITING)
-            current.value = result
+            with interrupts.guarded_pass():
+                async with (
+                    one_pass(workflow, current, AWAITING, **self._opening._asdict()) as run,
+                    self._iterated(Place(run), prompt, options) as agent_run,
+                ):
+                    yield agent_run
+                result = agent_run.result
+                if result is None:  # the block was left before the end
+                    await run.mark(RunStatus.INTERRUPTED, AWAITING)
+                    return
+                await finish(run, result.output, AWAITING)
+                current.value = result
 
     @asynccontextmanager
     async def _iterated(
@@ -217,7 +239,11 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         self._places[place.agent_run_id] = place
         defers = approvals.defers_to(options.get("output_type"))
         own = [*(options.pop("capabilities", None) or ()), self._durability.at(place, defers=defers)]
-        async with self.wrapped.iter(prompt, capabilities=own, **options) as agent_run:
+        place.left = []
+        async with (
+            finishing(place.left),
+            self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
+        ):
             yield agent_run
 
     def _arguments(self, prompt: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,7 +187,8 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
     _find_registered_model_id_for_hook = _find_model_id
 
     async def _build_durable_model(self, ctx: Any, request_context: Any) -> LiveModel:
-        return LiveModel.of(await super()._build_durable_model(ctx, request_context))
+        left = self.place.left if self.place else None
+        return LiveModel.of(await super()._build_durable_model(ctx, request_context), left)
 
     def _model_stream_event_handler(self) -> Any:
         events, handler = feed.get(), super()._model_stream_event_handler()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from durable_nb.engine import OpenRun
     from durable_nb.pydantic_ai.config import Execution
+    from durable_nb.pydantic_ai.streaming import Requests
 
 __all__ = ["APPROVAL", "MODEL", "Place"]
 
@@ -41,10 +42,14 @@ class Place:
         run: The open run.
         path: What the ids of its steps begin with: empty where the run is the agent's own.
         on_change: What becomes of a step whose arguments changed.
+
+    Attributes:
+        left: Streamed requests whose reader is gone, for whoever ends the agent run; None where nobody does.
     """
 
     def __init__(self, run: OpenRun, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
         self.run = run
+        self.left: Requests | None = None
         self.scope = scopes.Scope(run, path)
         self._on_change = on_change
         self._calls: dict[tuple[int, str], str] = {}

@@ -361,10 +361,21 @@ async def test_events_come_live_and_are_the_same_on_replay(durable, script):
     assert replayed[-1].result.all_messages() == seen[-1].result.all_messages()
 
 
-async def test_a_consumer_that_stops_early_leaves_a_whole_response(durable, script):
+def slowly(stream):
+    async def streamed(messages, info):
+        async for text in stream(messages, info):
+            yield text
+            await asyncio.sleep(0.05)
+
+    return streamed
+
+
+@pytest.mark.parametrize("debounce", [None, 0.01])
+async def test_a_consumer_that_stops_early_leaves_a_whole_response(durable, script, debounce):
     model = script("one two three")
+    model.stream_function = slowly(model.stream_function)
     async with durable(model).run_stream("go", run_id="r") as result:
-        async for _ in result.stream_text(delta=True, debounce_by=None):
+        async for _ in result.stream_text(delta=True, debounce_by=debounce):
             break
     async with durable(model).run_stream("go", run_id="r") as again:
         assert await again.get_output() == "one two three "
@@ -582,6 +593,121 @@ async def test_in_a_workflow_the_step_names_it(again, script):
     assert model.requests == 3
     with pytest.raises(StepChanged, match=r"run 'p', step '~0/clerk/model'.*prompt"):
         await run("other")
+
+
+async def test_what_a_stream_does_beside_it_counts_as_no_branch(again, script):
+    """``stream_text`` makes a task for each item: how many there are until a consumer stops is chance."""
+    ran, model = [], script("one two three four")
+    model.stream_function = slowly(model.stream_function)
+
+    async def main_of(wf, items):
+        agent = DurableAgent(Agent(model, name="clerk"), wf)
+
+        @wf.task
+        async def note(n):
+            ran.append(n)
+            return n
+
+        async def branch(n):
+            return await note(n)
+
+        @wf.workflow(id="r")
+        async def main():
+            async with agent.run_stream("go") as result:
+                async for text in result.stream_text(debounce_by=0.01):
+                    if len(text.split()) == items:
+                        break
+                inside = [await note(1)]
+            async with agent.iter("go") as run:
+                assert [node async for node in run]
+            return inside + await asyncio.gather(branch(2), branch(3))
+
+        return await main(), set(steps(wf, "r"))
+
+    first = await main_of(again(), 1)
+    assert first[0] == [1, 2, 3]
+    assert {"clerk/model", "clerk#1/model", "~0/note", "~1/note"} < first[1]
+    for items in (3, 9):
+        assert (await main_of(again(), items))[0] == [1, 2, 3]
+    assert (ran, model.requests) == ([1, 2, 3], 2)
+
+
+async def test_each_way_to_call_it_names_its_steps_by_place(again, script):
+    model = script("done")
+
+    async def found():
+        wf = again()
+        agent = DurableAgent(Agent(model, name="c"), wf)
+
+        async def stream():
+            async with agent.run_stream("go") as result:
+                return await result.get_output()
+
+        async def events():
+            async with agent.run_stream_events("go") as seen:
+                return [event async for event in seen][-1].result.output
+
+        async def nodes():
+            async with agent.iter("go") as run:
+                async for _ in run:
+                    pass
+            return run.result.output
+
+        async def run():
+            return (await agent.run("go")).output
+
+        ways = (stream, events, nodes, run)
+
+        @wf.workflow(id="r")
+        async def main():
+            together = await asyncio.gather(*(way() for way in ways))
+            return together + [await way() for way in ways]
+
+        return await main(), sorted(steps(wf))
+
+    first = await found()
+    assert first == await found()
+    assert model.requests == 8
+    own = ["c#1/model", "c#2/model", "c/model"]
+    assert first[1] == [*own, "~0/c/model", "~1/~0/c/model", "~2/c/model", "~3/c/model", "~4/c/model"]
+
+
+@pytest.mark.parametrize("way", ["run", "run_stream", "run_stream_events", "iter"])
+async def test_each_way_to_call_it_starts_over_or_takes_over(durable, script, way):
+    async def call(text, prompt, **options):
+        agent = durable(script(text))
+        if way == "run":
+            return (await agent.run(prompt, run_id="r", **options)).output
+        async with getattr(agent, way)(prompt, run_id="r", **options) as opened:
+            if way == "run_stream":
+                return await opened.get_output()
+            items = [item async for item in opened]
+        return opened.result.output if way == "iter" else items[-1].result.output
+
+    assert (await call("first", "go")).strip() == "first"
+    with pytest.raises(RunChanged, match="fresh=True"):
+        await call("other", "stop")
+    assert (await call("other", "stop", fresh=True)).strip() == "other"
+    assert (await call("third", "stop", take_over=True)).strip() == "other"
+
+
+async def test_starting_over_is_not_handed_down_to_agents_in_tools(durable, script):
+    inner = durable(script("inner"))
+    model, seen = script([("ask", {})], "done"), []
+
+    async def ask() -> str:
+        async with helper.iter("find", run_id="inner") as run:
+            async for _ in run:
+                pass
+        seen.append(run.result.output)
+        return run.result.output
+
+    helper = durable(inner.wrapped.model, name="helper")
+    agent = DurableAgent(Agent(model, name="clerk", tools=[ask]), helper.workflow)
+    for _ in range(2):
+        await agent.run("go", run_id="r", fresh=True)
+    assert seen == ["inner", "inner"]
+    assert (model.requests, inner.wrapped.model.requests) == (4, 1)
 
 
 async def test_fifty_gathered_runs(durable, script):
