@@ -17,7 +17,7 @@ from pydantic_ai.exceptions import ModelRetry, ToolRetryError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext
 from pydantic_ai.toolsets import AbstractToolset
 
-from durable_nb import scopes, settings
+from durable_nb import fingerprint, scopes, settings
 from durable_nb.attempts import Policy
 from durable_nb.backoff import exponential
 from durable_nb.errors import DurableNotice, StepError
@@ -213,9 +213,12 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
 
     def _execution_of_tool(self, operation_id: Any, tool: Any, name: str) -> Any:  # noqa: ARG002
         own = ((tool.tool_def.metadata if tool is not None else None) or {}).get(TOOL_KEY)
-        if isinstance(own, TaskConfig):
-            return Execution.of(own, self._policy)
-        return False if own is False else self._tool_execution
+        if own is False:
+            return False
+        execution = Execution.of(own, self._policy) if isinstance(own, TaskConfig) else self._tool_execution
+        schema = getattr(getattr(tool, "call_func", None), "__self__", None)
+        function = getattr(schema, "function", None)  # none where a server, or a toolset of one's own, has it
+        return execution if function is None else execution._replace(code=fingerprint.function(function))
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
         """Wrap each toolset of a run, whenever it was added, with an id or without."""

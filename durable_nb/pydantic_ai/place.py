@@ -129,6 +129,7 @@ class Place:
 
         call = Call(
             step_id,
+            code=execution.code,
             arguments=fingerprint.arguments(arguments) if arguments else None,
             on_change=self._on_change,
             once=execution.once,

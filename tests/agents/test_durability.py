@@ -572,6 +572,32 @@ async def test_the_same_run_id_with_anything_else_is_refused_with_the_difference
     assert run.result.output == "newer"
 
 
+async def test_an_edited_tool_replays_with_a_notice(durable, script):
+    calls = []
+
+    def old(key: str) -> str:
+        calls.append(key)
+        return key
+
+    def new(key: str) -> str:
+        calls.append(key)
+        return key.upper()
+
+    async def run(function):
+        agent = durable(model, tools=[Tool(function, name="note")])
+        return (await agent.run("go", run_id="r")).all_messages()
+
+    model = script([("note", {"key": "a"})], "done")
+    first = await run(old)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert await run(old) == first
+    told = "run 'r', step 'tool:note': replayed although its code changed.*%durable_reset tool:note"
+    with pytest.warns(DurableNotice, match=told):
+        assert await run(new) == first
+    assert calls == ["a"]
+
+
 async def test_in_a_workflow_the_step_names_it(again, script):
     model = script("done")
 

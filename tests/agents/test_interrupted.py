@@ -1,0 +1,77 @@
+"""Ctrl-C in an agent's own run: it ends at once, what ended is on record, and the next call goes on."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from durable_nb import Workflow
+
+PROGRAM = """
+import asyncio, sys, time
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import FunctionModel
+from durable_nb import DurableAgent, Workflow
+
+way, place, calm = sys.argv[1:]
+
+def say(*words):
+    print(*words, flush=True)
+
+def respond(messages, info):
+    number = sum(isinstance(message, ModelResponse) for message in messages)
+    say("request", number)
+    return ModelResponse(parts=[[ToolCallPart("first"), ToolCallPart("second"), TextPart("done")][number]])
+
+async def first() -> str:
+    say("first")
+    return "first"
+
+async def second() -> str:
+    say("second")
+    if calm == "no" and place == "awaiting":
+        await asyncio.sleep(60)
+    elif calm == "no":
+        time.sleep(60)
+    return "second"
+
+agent = Agent(FunctionModel(respond), name="clerk", tools=[first, second])
+agent = DurableAgent(agent, Workflow("w", db="runs.db"))
+
+async def main():
+    if way == "iter":
+        async with agent.iter("go", run_id="r") as run:
+            async for _ in run:
+                pass
+        return run.result.output
+    return (await agent.run("go", run_id="r")).output
+
+say(agent.run_sync("go", run_id="r").output if way == "run_sync" else asyncio.run(main()))
+"""
+
+
+def started(cwd, *arguments):
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("way", "place"),
+    [("run", "awaiting"), ("run", "busy"), ("iter", "awaiting"), ("iter", "busy"), ("run_sync", "awaiting")],
+)
+def test_an_interrupt_ends_it_and_the_next_call_goes_on(tmp_path, way, place):
+    process = started(tmp_path, way, place, "no")
+    said = [process.stdout.readline() for _ in range(4)]
+    assert said == ["request 0\n", "first\n", "request 1\n", "second\n"], process.communicate()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert (process.returncode, output) == (-signal.SIGINT, "")
+    with Workflow("w", db=tmp_path / "runs.db") as wf:
+        status = wf.sync.status("r")
+    assert status.run.status == "interrupted"
+    assert [step.step_id for step in status.steps] == ["model", "model#1", "tool:first"]
+    output, errors = started(tmp_path, way, place, "yes").communicate(timeout=60)
+    assert (output.split("\n"), errors) == (["second", "request 2", "done", ""], "")
