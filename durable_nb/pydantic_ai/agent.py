@@ -20,6 +20,7 @@ from durable_nb.entry import check_run_id, finish, one_pass
 from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import approvals
+from durable_nb.pydantic_ai.backend import replays_told
 from durable_nb.pydantic_ai.background import run_here
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.durability import NotebookDurability
@@ -240,11 +241,12 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         defers = approvals.defers_to(options.get("output_type"))
         own = [*(options.pop("capabilities", None) or ()), self._durability.at(place, defers=defers)]
         place.left = []
-        async with (
-            finishing(place.left),
-            self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
-        ):
-            yield agent_run
+        with replays_told():
+            async with (
+                finishing(place.left),
+                self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
+            ):
+                yield agent_run
 
     def _arguments(self, prompt: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """What names a call of the agent, or must be the same where a run id does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ from durable_nb.pydantic_ai.streaming import feed
 if TYPE_CHECKING:
     from durable_nb.pydantic_ai.durability import NotebookDurability
 
-__all__ = ["StepBackend", "operation_name"]
+__all__ = ["StepBackend", "operation_name", "replays_told"]
 
 _Body = Callable[[], Awaitable[Any]]
 
@@ -155,6 +156,12 @@ async def _request(
             events.put(event)
     _report(executed=executed)
     return recorded["value"]
+
+
+def replays_told() -> AbstractContextManager[None]:
+    """Keep the telemetry of what is replayed in a block out of traces, where pydantic-ai can."""
+    known = "replay_scope" in durable_exec.__all__
+    return durable_exec.replay_scope() if known else nullcontext()
 
 
 def _report(*, executed: bool) -> None:

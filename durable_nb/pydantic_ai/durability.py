@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import uuid
 import warnings
-from contextlib import ExitStack
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic_ai import durable_exec
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, RoleBasedOperationConfig
 from pydantic_ai.exceptions import ModelRetry, ToolRetryError
@@ -22,7 +21,7 @@ from durable_nb.attempts import Policy
 from durable_nb.backoff import exponential
 from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
-from durable_nb.pydantic_ai.backend import StepBackend
+from durable_nb.pydantic_ai.backend import StepBackend, replays_told
 from durable_nb.pydantic_ai.config import TOOL_KEY, Execution, TaskConfig
 from durable_nb.pydantic_ai.place import Place
 from durable_nb.pydantic_ai.streaming import LiveModel, feed
@@ -238,17 +237,14 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         """Nothing: a cancellation token ends a pass like any cancellation, and the next one goes on."""
 
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: Any) -> Any:
-        """Keep the telemetry of replayed work out of traces, where pydantic-ai can."""
-        with ExitStack() as stack:
-            if self.place is not None and "replay_scope" in durable_exec.__all__:
-                stack.enter_context(durable_exec.replay_scope())
+        """Keep the telemetry of replayed work out of traces, unless whoever ends the run does."""
+        mine = self.place is not None and self.place.left is None
+        with replays_told() if mine else nullcontext():
             return await super().wrap_run(ctx, handler=handler)
 
     async def wrap_node_run(self, ctx: RunContext[AgentDepsT], *, node: Any, handler: Any) -> Any:  # noqa: ARG002
         """Keep the branches that pydantic-ai makes apart from those of its caller."""
-        with ExitStack() as stack:
-            if self.place is not None:
-                stack.enter_context(scopes.entered(self.place.scope))
+        with nullcontext() if self.place is None else scopes.entered(self.place.scope):
             return await handler(node)
 
     async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:  # noqa: ARG002

@@ -3,12 +3,17 @@
 import asyncio
 import re
 import warnings
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
 from fastmcp import FastMCP
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 from pydantic_ai import (
     AbstractToolset,
@@ -25,6 +30,7 @@ from pydantic_ai import (
     ToolOutput,
     ToolReturn,
     UsageLimits,
+    durable_exec,
 )
 from pydantic_ai.exceptions import ModelHTTPError, UsageLimitExceeded, UserError
 from pydantic_ai.mcp import MCPToolset
@@ -38,6 +44,7 @@ from pydantic_ai.messages import (
     ToolCallPart,
 )
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RunUsage
 
@@ -927,6 +934,32 @@ async def test_the_status_of_a_run_counts_sub_agents_streams_and_workflows(again
         assert status.saved == (status.spent if passed == 2 else Used())
     assert (model.requests, inner.requests) == (2, 1)
     assert again().sync.status("r").spent == status.spent
+
+
+@pytest.mark.skipif("replay_scope" not in durable_exec.__all__, reason="pydantic-ai cannot tell: too old")
+async def test_replayed_work_leaves_no_span_and_counts_no_token_twice(durable, script):
+    calls, spans, metrics = [], InMemorySpanExporter(), InMemoryMetricReader()
+    tracing = TracerProvider()
+    tracing.add_span_processor(SimpleSpanProcessor(spans))
+    settings = InstrumentationSettings(tracer_provider=tracing, meter_provider=MeterProvider([metrics]))
+    model = script([("note", {"key": "1"})], [("note", {"key": "2"})], "done")
+
+    async def run(dies):
+        spans.clear()
+        agent = durable(model, tools=[counted(calls, "note", dies=dies)])
+        agent.wrapped.instrument = settings
+        with suppress(Died):
+            await agent.run("go", run_id="r")
+        return [span.name for span in spans.get_finished_spans()]
+
+    assert await run(dies=[2]) == [
+        "chat script", "execute_tool note", "chat script", "execute_tool note", "invoke_agent clerk"
+    ]  # fmt: skip
+    assert await run(dies=[]) == ["execute_tool note", "chat script", "invoke_agent clerk"]
+    assert await run(dies=[]) == []
+    (scope,) = metrics.get_metrics_data().resource_metrics[0].scope_metrics
+    (tokens,) = (each for each in scope.metrics if each.name == "gen_ai.client.token.usage")
+    assert sum(point.count for point in tokens.data.data_points) == 2 * model.requests == 6
 
 
 def test_run_sync_in_a_script(durable, script):

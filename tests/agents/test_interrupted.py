@@ -1,4 +1,4 @@
-"""Ctrl-C in an agent's own run: it ends at once, what ended is on record, and the next call goes on."""
+"""An agent's own run in other processes: interrupted, and held by another one, which then dies."""
 
 import signal
 import subprocess
@@ -72,6 +72,20 @@ def test_an_interrupt_ends_it_and_the_next_call_goes_on(tmp_path, way, place):
     with Workflow("w", db=tmp_path / "runs.db") as wf:
         status = wf.sync.status("r")
     assert status.run.status == "interrupted"
-    assert [step.step_id for step in status.steps] == ["model", "model#1", "tool:first"]
+    assert [step.step_id for step in status.steps] == ["model", "tool:first", "model#1"]
     output, errors = started(tmp_path, way, place, "yes").communicate(timeout=60)
+    assert (output.split("\n"), errors) == (["second", "request 2", "done", ""], "")
+
+
+def test_of_two_processes_one_has_the_run_until_it_dies(tmp_path):
+    first = started(tmp_path, "run", "awaiting", "no")
+    while (line := first.stdout.readline()) != "second\n":
+        assert line, first.communicate()
+    output, errors = started(tmp_path, "run", "awaiting", "yes").communicate(timeout=60)
+    assert output == ""
+    assert f"RunHeld: run 'r': process {first.pid} on " in errors
+    assert "take_over=True" in errors
+    first.kill()
+    first.communicate()
+    output, errors = started(tmp_path, "run", "awaiting", "yes").communicate(timeout=60)
     assert (output.split("\n"), errors) == (["second", "request 2", "done", ""], "")
