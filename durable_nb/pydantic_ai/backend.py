@@ -20,12 +20,13 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
+from pydantic_ai.durable_exec._toolset import wrap_tool_call_result
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 
 from durable_nb.pydantic_ai.config import Execution, is_hopeless
 from durable_nb.pydantic_ai.messages import request_arguments, tail
-from durable_nb.pydantic_ai.place import MODEL, Place
+from durable_nb.pydantic_ai.place import BY_HAND, MODEL, Place
 from durable_nb.pydantic_ai.streaming import feed
 
 if TYPE_CHECKING:
@@ -100,7 +101,13 @@ class StepBackend(CallableOperationBackend[Execution]):
 
         recorded, executed = await place.step(step_id, recording, config, arguments=arguments, ctx=ctx)
         _report(executed=executed)
+        if BY_HAND in recorded and isinstance(operation_id, ToolsetCallToolId):
+            return await wrap_tool_call_result(_given(recorded["value"]))
         return recorded["value"]
+
+
+async def _given(value: Any) -> Any:
+    return value
 
 
 class _Namer(JournalOperationNamer):

@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from durable_nb.pydantic_ai.config import Execution
     from durable_nb.pydantic_ai.streaming import Requests
 
-__all__ = ["APPROVAL", "MODEL", "Place"]
+__all__ = ["APPROVAL", "BY_HAND", "MODEL", "Place"]
 
 MODEL: Final = "model"
 """What the steps of model requests are called."""
 
 APPROVAL: Final = "approve:"
 """What the name of the signal that approves a tool call begins with."""
+
+BY_HAND: Final = "by hand"
+"""Stands beside the value of a step that a person gave it: ``%durable_resolve``."""
 
 
 class Place:
@@ -141,6 +144,8 @@ class Place:
             )
         except StepChanged as changed:
             raise self._as_run_changed(changed) from None
+        if not executed and self.run.history[step_id].delivered_by is not None:
+            recorded = {"value": recorded, BY_HAND: True}
         if ctx is not None:
             effects.repeat(recorded, ctx, executed=executed)
         return recorded, executed

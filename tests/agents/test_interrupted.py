@@ -13,7 +13,7 @@ import asyncio, sys, time
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
-from durable_nb import DurableAgent, Workflow
+from durable_nb import DurableAgent, TaskConfig, Workflow
 
 way, place, calm = sys.argv[1:]
 
@@ -31,14 +31,15 @@ async def first() -> str:
 
 async def second() -> str:
     say("second")
-    if calm == "no" and place == "awaiting":
-        await asyncio.sleep(60)
-    elif calm == "no":
+    if calm == "no" and place == "busy":
         time.sleep(60)
+    elif calm == "no":
+        await asyncio.sleep(60)
     return "second"
 
 agent = Agent(FunctionModel(respond), name="clerk", tools=[first, second])
-agent = DurableAgent(agent, Workflow("w", db="runs.db"))
+once = TaskConfig(once=place == "once")
+agent = DurableAgent(agent, Workflow("w", db="runs.db"), tool_task_config=once)
 
 async def main():
     if way == "iter":
@@ -77,10 +78,28 @@ def test_an_interrupt_ends_it_and_the_next_call_goes_on(tmp_path, way, place):
     assert (output.split("\n"), errors) == (["second", "request 2", "done", ""], "")
 
 
+def in_its_second_tool(cwd, place):
+    process = started(cwd, "run", place, "no")
+    while (line := process.stdout.readline()) != "second\n":
+        assert line, process.communicate()
+    return process
+
+
+def test_killed_in_a_tool_that_must_not_be_called_twice(tmp_path):
+    first = in_its_second_tool(tmp_path, "once")
+    first.kill()
+    first.communicate()
+    output, errors = started(tmp_path, "run", "once", "yes").communicate(timeout=60)
+    assert output == ""
+    assert "StepInDoubt: run 'r', step 'tool:second'" in errors
+    with Workflow("w", db=tmp_path / "runs.db") as wf:
+        wf.sync.resolve("r", "tool:second", "value", "paid by hand")
+    output, errors = started(tmp_path, "run", "once", "yes").communicate(timeout=60)
+    assert (output.split("\n"), errors) == (["request 2", "done", ""], "")
+
+
 def test_of_two_processes_one_has_the_run_until_it_dies(tmp_path):
-    first = started(tmp_path, "run", "awaiting", "no")
-    while (line := first.stdout.readline()) != "second\n":
-        assert line, first.communicate()
+    first = in_its_second_tool(tmp_path, "awaiting")
     output, errors = started(tmp_path, "run", "awaiting", "yes").communicate(timeout=60)
     assert output == ""
     assert f"RunHeld: run 'r': process {first.pid} on " in errors
