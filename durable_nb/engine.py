@@ -250,10 +250,16 @@ class OpenRun:
             self.history[step_id] = step
 
     async def complete_step(
-        self, begun: Begun, payload: Payload, colour: Colour, *, delivered_by: str | None = None
+        self,
+        begun: Begun,
+        payload: Payload,
+        colour: Colour,
+        *,
+        delivered_by: str | None = None,
+        used: str | None = None,
     ) -> Step:
         """Commit the checkpoint of a step whose body has succeeded; once back, it is on disk."""
-        begun.step = replace(begun.step, delivered_by=delivered_by)
+        begun.step = replace(begun.step, delivered_by=delivered_by, used=used)
         return await self._record(begun, StepStatus.DONE, payload, colour)
 
     async def fail_step(self, begun: Begun, failure: Exception, colour: Colour) -> Step:

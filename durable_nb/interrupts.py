@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Guard", "guarded", "guarded_pass", "noted", "running_task"]
+__all__ = ["Guard", "Relay", "guarded", "guarded_pass", "noted", "running_task"]
 
 
 class Guard:
@@ -109,7 +109,22 @@ class _RunnerGuard(Guard):
         self.previous(signum, frame)
 
 
-_guarded: ContextVar[Guard | None] = ContextVar("durable_nb_guarded", default=None)
+class Relay:
+    """Stands for a guard in another thread, where no signal arrives: who waits for its work hands them on.
+
+    Attributes:
+        noted: Whether there was an interrupt.
+    """
+
+    active = gives_way = True
+    noted = False
+
+    def enter(self) -> None:
+        """Be asked by the code of this context from now on."""
+        _guarded.set(self)
+
+
+_guarded: ContextVar[Guard | Relay | None] = ContextVar("durable_nb_guarded", default=None)
 
 
 @contextmanager
@@ -155,7 +170,7 @@ def running_task() -> asyncio.Task[Any] | None:
         return None
 
 
-def _outer() -> Guard | None:
+def _outer() -> Guard | Relay | None:
     guard = _guarded.get()
     return guard if guard is not None and guard.active else None
 

@@ -194,6 +194,7 @@ class Step:
         started_at: Seconds since the epoch, UTC.
         finished_at: Seconds since the epoch, UTC; None while it is open.
         delivered_by: Who delivered a signal's value, or resolved a step by hand.
+        used: What its body used up besides time, such as tokens, as JSON; None where nothing was counted.
     """
 
     run_id: str
@@ -213,6 +214,7 @@ class Step:
     started_at: float = 0.0
     finished_at: float | None = None
     delivered_by: str | None = None
+    used: str | None = None
 
     @property
     def seconds(self) -> float:

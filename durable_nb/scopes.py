@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import itertools
 import threading
 import unicodedata
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint, settings
@@ -54,7 +55,7 @@ class Scope:
         path: What every id of this scope begins with: empty, or ending in a slash.
     """
 
-    __slots__ = ("_branches", "_counts", "_owners", "_thread", "path", "run")
+    __slots__ = ("_branches", "_counts", "_owners", "_prefix", "_thread", "path", "run")
 
     def __init__(self, run: OpenRun, path: str = "") -> None:
         self.run = run
@@ -62,6 +63,7 @@ class Scope:
         self._counts: dict[str, itertools.count[int]] = {}
         self._owners: dict[str, str] = {}
         self._branches = 0
+        self._prefix = path + BRANCH
         self._thread = threading.get_ident()
 
     def step_id(self, name: str, arguments: str) -> str:
@@ -119,7 +121,16 @@ class Scope:
         """The scope of the next concurrent branch."""
         self._branches += 1
         kind = CellScope if isinstance(self, CellScope) else Scope
-        return kind(self.run, f"{self.path}{BRANCH}{self._branches - 1}/")
+        return kind(self.run, f"{self._prefix}{self._branches - 1}/")
+
+    def around(self, name: str) -> Scope:
+        """The same scope, but for its branches: theirs are counted apart, under ``name``.
+
+        For a block in which a library creates tasks of its own, as many as time allows.
+        """
+        scope = copy.copy(self)
+        scope._branches, scope._prefix = 0, f"{self._prefix}{name}/{BRANCH}"  # noqa: SLF001 - a copy of itself
+        return scope
 
     def _counted(self, key: str) -> str:
         # setdefault and next are atomic: threads may count in one scope.
@@ -231,7 +242,8 @@ def entered(scope: Scope) -> Iterator[Scope]:
     try:
         yield scope
     finally:
-        _current.reset(token)
+        with suppress(ValueError):  # thrown away half-way, in another context
+            _current.reset(token)
 
 
 def outside(work: Awaitable[Any]) -> asyncio.Future[Any]:

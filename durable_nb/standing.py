@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from durable_nb import leases
 from durable_nb.errors import StoreUnavailable
-from durable_nb.records import Progress, RunStatus, StepStatus
+from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus
 from durable_nb.stores.base import unknown_run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from durable_nb.records import Run, Step
     from durable_nb.stores.base import Journal
 
-__all__ = ["Table", "all_runs", "one_run", "set_up"]
+__all__ = ["Status", "Table", "Used", "all_runs", "one_run", "set_up"]
 
 _RUN = ("run", "workflow", "status", "steps", "waits for", "updated", "owner")
 _STEP = ("step", "kind", "status", "attempts", "took", "finished")
-_VOLATILE = {"updated", "owner", "took", "finished"}
+_USED = ("requests", "input tokens", "output tokens", "requests saved", "tokens saved")
+_VOLATILE = {"updated", "owner", "took", "finished", "requests saved", "tokens saved"}
 _COLUMN_GAP = "  "
 
 
@@ -47,6 +50,63 @@ class Table(NamedTuple):
         return "\n".join(_COLUMN_GAP.join(line).rstrip() for line in padded)
 
 
+class Used(NamedTuple):
+    """What requests to models have used, retries that failed apart.
+
+    Attributes:
+        requests: How many there were.
+        input_tokens: What they were asked with.
+        output_tokens: What they answered with.
+    """
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @classmethod
+    def by(cls, steps: Iterable[Step]) -> Used:
+        """What the recorded results of these steps have used."""
+        found = [cls(**json.loads(step.used)) for step in steps if step.used]
+        return cls(*map(sum, zip(*found, strict=True)))
+
+    def as_json(self) -> str:
+        """The same as a step records it."""
+        return json.dumps(self._asdict())
+
+
+@dataclass(frozen=True, slots=True)
+class Status(RunSnapshot):
+    """Where a run stands, with its steps; as text it is what ``durable-nb status`` shows."""
+
+    @property
+    def spent(self) -> Used:
+        """What its agents have used, in all its passes."""
+        return Used.by(self.steps)
+
+    @property
+    def saved(self) -> Used:
+        """The part of that which the last pass found on record, and replayed instead of spending it again."""
+        return Used.by(step for step in self.steps if self.run.passes > 1 and step.epoch < self.run.epoch)
+
+    @property
+    def tables(self) -> list[Table]:
+        """The run as one row of all runs, its steps, and what its agents have used, if it has any."""
+        done = sum(step.status is StepStatus.DONE for step in self.steps)
+        waits_for = tuple(step.step_id for step in self.steps if step.is_awaited)
+        tables = [
+            Table(_RUN, [_run_row(self.run, Progress(done, waits_for))]),
+            Table(_STEP, [_step_row(step) for step in self.steps]),
+        ]
+        spent, saved = self.spent, self.saved
+        if spent.requests:
+            numbers = (*spent, saved.requests, saved.input_tokens + saved.output_tokens)
+            tables.append(Table(_USED, [tuple(map(str, numbers))]))
+        return tables
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables))
+
+
 async def all_runs(journal: Journal) -> Table:
     """Every run, the latest first: when, who, how many steps, what it waits for. Runs on the loop thread.
 
@@ -62,8 +122,8 @@ async def all_runs(journal: Journal) -> Table:
     return Table(_RUN, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs])
 
 
-async def one_run(journal: Journal, run_id: str) -> tuple[Table, Table]:
-    """A run, as one row of all runs, and its steps. Runs on the loop thread.
+async def one_run(journal: Journal, run_id: str) -> Status:
+    """A run and its steps; nothing is taken over. Runs on the loop thread.
 
     Args:
         journal: Where it is kept.
@@ -77,10 +137,7 @@ async def one_run(journal: Journal, run_id: str) -> tuple[Table, Table]:
     snapshot = await leases.read_run(journal, run_id)
     if snapshot is None:
         raise unknown_run(run_id)
-    done = sum(step.status is StepStatus.DONE for step in snapshot.steps)
-    waits_for = tuple(step.step_id for step in snapshot.steps if step.is_awaited)
-    run = Table(_RUN, [_run_row(snapshot.run, Progress(done, waits_for))])
-    return run, Table(_STEP, [_step_row(step) for step in snapshot.steps])
+    return Status(snapshot.run, snapshot.steps)
 
 
 async def set_up(journal: Journal) -> None:

@@ -152,11 +152,22 @@ async def perform(
     arguments: Mapping[str, Any],
     policy: Policy,
     colour: Colour,
+    *,
+    used: Callable[[Any], str | None] = lambda _: None,
 ) -> Any:
     """Give back a call's checkpoint, or execute its body and commit one.
 
     Only the body is retried: encoding and storing stand outside the loop, so that a value that cannot be
     saved or a store that fails never executes user code again.
+
+    Args:
+        run: The open run.
+        call: The call.
+        body: What is executed.
+        arguments: The arguments by name, to show what differs.
+        policy: How it is executed.
+        colour: How the caller waits.
+        used: What a result says of what was used up for it: see ``Step.used``.
     """
     _claim(run, call.step_id)
     try:
@@ -165,7 +176,7 @@ async def perform(
             warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
         if begun.replayed:
             return await replay(run, begun, colour)
-        return await _execute(run, begun, body, policy, colour)
+        return await _execute(run, begun, body, policy, colour, used)
     finally:
         del run.claims[call.step_id]
 
@@ -183,7 +194,12 @@ def _claim(run: OpenRun, step_id: str) -> None:
 
 
 async def _execute(
-    run: OpenRun, begun: Begun, body: Callable[[], Any], policy: Policy, colour: Colour
+    run: OpenRun,
+    begun: Begun,
+    body: Callable[[], Any],
+    policy: Policy,
+    colour: Colour,
+    used: Callable[[Any], str | None],
 ) -> Any:
     try:
         value = await attempts(run, begun, body, policy, colour)
@@ -193,7 +209,7 @@ async def _execute(
         raise
     with located(run_id=run.run_id, step=begun.call.step_id):
         payload = codec.encode(value)
-    await run.complete_step(begun, payload, colour)
+    await run.complete_step(begun, payload, colour, used=used(value))
     return value
 
 

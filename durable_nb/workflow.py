@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import mapping, passes, resolving, scopes, settings
+from durable_nb import mapping, passes, resolving, scopes, settings, standing
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
@@ -223,6 +223,22 @@ class Workflow(Waits):
         """
         await self._resolve(run_id, step_id, answer, value, AWAITING)
 
+    async def status(self, run_id: str) -> standing.Status:
+        """Where a run stands: its record and its steps, what its agents have spent, and what replay saved.
+
+        Args:
+            run_id: The run.
+
+        Raises:
+            RunNotFound: There is no such run.
+            StoreUnavailable: There is no such database.
+
+        Example:
+            >>> async def tokens(wf: Workflow) -> int:
+            ...     return (await wf.status("monday")).spent.output_tokens
+        """
+        return await AWAITING.store(standing.one_run(self.journal, check_run_id(run_id)))
+
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run; its finished steps stay, and it can be resumed.
 
@@ -295,6 +311,10 @@ class SyncFace(SyncWaits):
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt: see ``Workflow.resolve``."""
         drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001 - its other face
+
+    def status(self, run_id: str) -> standing.Status:
+        """Where a run stands: see ``Workflow.status``."""
+        return drive(BLOCKING.store(standing.one_run(self._workflow.journal, check_run_id(run_id))))
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run: see ``Workflow.cancel``."""

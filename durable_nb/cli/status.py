@@ -25,6 +25,5 @@ def run(options: argparse.Namespace) -> int:
         RunNotFound: There is no such run.
         StoreError: There is no such database, or it cannot be read.
     """
-    tables = drive(BLOCKING.store(one_run(open_journal(options.db), options.run_id)))
-    print(*tables, sep="\n\n")  # noqa: T201 - a command's answer
+    print(drive(BLOCKING.store(one_run(open_journal(options.db), options.run_id))))  # noqa: T201 - an answer
     return 0

@@ -193,8 +193,8 @@ class Session:
         """
         return drive(BLOCKING.store(standing.all_runs(self._place(db))))
 
-    def status(self, run_id: str | None, db: Place | None) -> tuple[Table, Table]:
-        """A run and its steps, by default the open one.
+    def status(self, run_id: str | None, db: Place | None) -> list[Table]:
+        """Where a run stands, by default the open one.
 
         Raises:
             NoOpenRun: There is none open.
@@ -202,8 +202,8 @@ class Session:
         """
         if run_id is None:
             run = self.require_run()
-            return drive(BLOCKING.store(standing.one_run(run.journal, run.run_id)))
-        return drive(BLOCKING.store(standing.one_run(self._place(db), run_id)))
+            return drive(BLOCKING.store(standing.one_run(run.journal, run.run_id))).tables
+        return drive(BLOCKING.store(standing.one_run(self._place(db), run_id))).tables
 
     def _place(self, db: Place | None) -> Journal:
         return open_journal(self.workflow.db if db is None else db)

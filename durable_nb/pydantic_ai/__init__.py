@@ -13,17 +13,15 @@ except ImportError as error:
         "durable agents need pydantic-ai 2.61 or newer: pip install 'durable_nb[pydantic-ai]'"
     ) from error
 
-from durable_nb.pydantic_ai.agent import DurableAgent, durable_pipeline, durable_tool
+from durable_nb.pydantic_ai.agent import DurableAgent
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.durability import NotebookDurability
-from durable_nb.pydantic_ai.usage import AgentUsage, usage
+from durable_nb.pydantic_ai.tools import durable_pipeline, durable_tool
 
 __all__ = [
-    "AgentUsage",
     "DurableAgent",
     "NotebookDurability",
     "TaskConfig",
     "durable_pipeline",
     "durable_tool",
-    "usage",
 ]

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+import copy
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.exceptions import UserError
-from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, RunContext
+from pydantic_ai.tools import AgentDepsT, DeferredToolRequests
 
-from durable_nb import fingerprint, passes, scopes
+from durable_nb import fingerprint, interrupts, passes, scopes
 from durable_nb.entry import check_run_id, finish, one_pass
 from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import approvals
+from durable_nb.pydantic_ai.backend import replays_told
 from durable_nb.pydantic_ai.background import run_here
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.durability import NotebookDurability
 from durable_nb.pydantic_ai.messages import plain
 from durable_nb.pydantic_ai.place import Place
+from durable_nb.pydantic_ai.streaming import finishing
 from durable_nb.records import Run, RunStatus
-from durable_nb.tasks import Arguments
 
 if TYPE_CHECKING:
     from pydantic_ai.run import AgentRun, AgentRunResult
 
-    from durable_nb.backoff import BackoffStrategy
     from durable_nb.workflow import Workflow
 
-__all__ = ["DurableAgent", "durable_pipeline", "durable_tool"]
+__all__ = ["DurableAgent"]
 
 
 class _Opening(NamedTuple):
@@ -42,9 +40,6 @@ class _Opening(NamedTuple):
 
     fresh: bool = False
     take_over: bool = False
-
-
-_opening: ContextVar[_Opening | None] = ContextVar("durable_nb_opening", default=None)
 
 
 class _UnderWay(RunHeld):
@@ -101,6 +96,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             policy=wf.policy,
         )
         self._places: WeakValueDictionary[str, Place] = WeakValueDictionary()
+        self._opening = _Opening()
 
     @property
     def tool(self) -> Any:
@@ -136,14 +132,11 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             RunChanged: The run id is on record with another prompt, model, tool or setting.
             RunHeld: Another living process owns the run.
         """
-        token = _opening.set(_Opening(fresh, take_over))
         try:
-            return await super().run(user_prompt, **options)
+            return await super(DurableAgent, self._to_open(fresh, take_over)).run(user_prompt, **options)
         except _UnderWay as joined:
             result: AgentRunResult[Any] = await passes.join(joined.known, AWAITING)
             return result
-        finally:
-            _opening.reset(token)
 
     def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
         """Run the agent from synchronous code, in a notebook's cell too: see ``run``."""
@@ -151,9 +144,12 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         return result
 
     @asynccontextmanager
-    async def run_stream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        """Run the agent and stream its output: see ``Agent.run_stream``."""
-        async with _pointed_on(), super().run_stream(*args, **options) as result:
+    async def run_stream(
+        self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
+    ) -> AsyncIterator[Any]:
+        """Run the agent and stream its output: see ``Agent.run_stream`` and ``run``."""
+        agent = self._to_open(fresh, take_over)
+        async with _pointed_on(), super(DurableAgent, agent).run_stream(user_prompt, **options) as result:
             place = self._places.get(result.run_id)
             completed = result._on_complete  # noqa: SLF001 - what it adds to the messages has no other hook
             if place is not None and completed is not None:
@@ -165,50 +161,73 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
                 result._on_complete = complete  # noqa: SLF001
             yield result
 
+    def run_stream_events(
+        self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
+    ) -> AbstractAsyncContextManager[Any]:
+        """Run the agent and stream its events: see ``Agent.run_stream_events`` and ``run``."""
+        agent = self._to_open(fresh, take_over)
+        return super(DurableAgent, agent).run_stream_events(user_prompt, **options)
+
     @asynccontextmanager
-    async def iter(self, user_prompt: Any = None, **options: Any) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of the run.
+    async def iter(
+        self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
+    ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
+        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of its run.
 
         Args:
             user_prompt: The prompt.
-            **options: Those of ``Agent.iter``; ``fresh=`` and ``take_over=`` as in ``run``.
+            fresh: Set an old history of ``run_id`` aside, and start over.
+            take_over: Take the run from another living process.
+            **options: Those of ``Agent.iter``.
 
         Raises:
             RunHeld: Another living process owns the run, or it is under way in this one.
         """
-        asked = _Opening(options.pop("fresh", False), options.pop("take_over", False))
-        opened = _opening.get() or asked
-        scope = scopes.current() or self.workflow.attached
-        run_id = options.pop("run_id", None)
-        if scope is not None and run_id is None:
-            place = Place.inside(scope, self._durability.name, self._arguments(user_prompt, options))
-            async with self._iterated(place, user_prompt, options) as agent_run:
+        agent, run_id = self._to_open(fresh, take_over), options.pop("run_id", None)
+        inside = scopes.current()
+        scope = inside or self.workflow.attached
+        if scope is None or run_id is not None:
+            async with agent._own_run(run_id, user_prompt, options) as agent_run:  # noqa: SLF001
                 yield agent_run
             return
-        async with self._own_run(run_id, user_prompt, options, opened) as agent_run:
-            yield agent_run
+        place = Place.inside(scope, self._durability.name, self._arguments(user_prompt, options))
+        with ExitStack() as stack:
+            if inside is not None:
+                name = place.scope.path.removeprefix(inside.path).rstrip("/")
+                stack.enter_context(scopes.entered(inside.around(name)))
+            async with self._iterated(place, user_prompt, options) as agent_run:
+                yield agent_run
+
+    def _to_open(self, fresh: bool, take_over: bool) -> DurableAgent[AgentDepsT]:
+        """The same agent, for calls that pydantic-ai leads on to ``iter``, which opens the run."""
+        agent = copy.copy(self)
+        was = self._opening
+        agent._opening = _Opening(fresh or was.fresh, take_over or was.take_over)  # noqa: SLF001 - a copy of itself
+        return agent
 
     @asynccontextmanager
     async def _own_run(
-        self, run_id: str | None, prompt: Any, options: dict[str, Any], opened: _Opening
+        self, run_id: str | None, prompt: Any, options: dict[str, Any]
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
         workflow = self.workflow
         opening = self._as_run(run_id, self._arguments(prompt, options))
         scopes.install_task_factory(asyncio.get_running_loop())
-        with passes.entered(workflow.journal, opening, AWAITING, fresh=opened.fresh) as (current, is_new):
+        fresh = self._opening.fresh
+        with passes.entered(workflow.journal, opening, AWAITING, fresh=fresh) as (current, is_new):
             if not is_new:
                 raise _UnderWay(current)
-            async with (
-                one_pass(workflow, current, AWAITING, **opened._asdict()) as run,
-                self._iterated(Place(run), prompt, options) as agent_run,
-            ):
-                yield agent_run
-            result = agent_run.result
-            if result is None:  # the block was left before the end
-                await run.mark(RunStatus.INTERRUPTED, AWAITING)
-                return
-            await finish(run, result.output, AWAITING)
-            current.value = result
+            with interrupts.guarded_pass():
+                async with (
+                    one_pass(workflow, current, AWAITING, **self._opening._asdict()) as run,
+                    self._iterated(Place(run), prompt, options) as agent_run,
+                ):
+                    yield agent_run
+                result = agent_run.result
+                if result is None:  # the block was left before the end
+                    await run.mark(RunStatus.INTERRUPTED, AWAITING)
+                    return
+                await finish(run, result.output, AWAITING)
+                current.value = result
 
     @asynccontextmanager
     async def _iterated(
@@ -217,8 +236,13 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         self._places[place.agent_run_id] = place
         defers = approvals.defers_to(options.get("output_type"))
         own = [*(options.pop("capabilities", None) or ()), self._durability.at(place, defers=defers)]
-        async with self.wrapped.iter(prompt, capabilities=own, **options) as agent_run:
-            yield agent_run
+        place.left = []
+        with replays_told():
+            async with (
+                finishing(place.left),
+                self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
+            ):
+                yield agent_run
 
     def _arguments(self, prompt: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """What names a call of the agent, or must be the same where a run id does."""
@@ -246,63 +270,3 @@ async def _pointed_on() -> AsyncIterator[None]:
         if DeferredToolRequests.__name__ in str(error):
             error.add_note("durable_nb: run_stream cannot wait for an approval: use run_stream_events.")
         raise
-
-
-class _LiveArguments(Arguments):
-    """A tool's arguments, without the context that pydantic-ai passes: it is live, and no two are equal."""
-
-    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-        bound = super().bound(args, kwargs)
-        return {name: value for name, value in bound.items() if not isinstance(value, RunContext)}
-
-
-def durable_tool(
-    wf: Workflow, name: str | None = None, retries: int = 2, backoff: BackoffStrategy | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a tool's function a task of a workflow, sync or async: called in a run, it is checkpointed.
-
-    Args:
-        wf: The workflow.
-        name: What its steps are called; its own name if not given.
-        retries: Further attempts after the first.
-        backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
-
-    Example:
-        >>> from durable_nb import Workflow
-        >>> @durable_tool(Workflow("reports"), retries=1)
-        ... async def weather(city: str) -> str: ...
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        task = wf.task(name=name, retries=retries, backoff=backoff)(function)
-        task.arguments = _LiveArguments(function)
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def called(*args: Any, **kwargs: Any) -> Any:
-                return await task(*args, **kwargs)
-
-            return called
-
-        @functools.wraps(function)
-        def called_here(*args: Any, **kwargs: Any) -> Any:
-            return task(*args, **kwargs)
-
-        return called_here
-
-    return decorate
-
-
-def durable_pipeline(wf: Workflow, id: str | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function that calls agents the entry point of runs: ``wf.workflow(id=…)``.
-
-    Args:
-        wf: The workflow.
-        id: A template for run ids, filled from the arguments.
-
-    Example:
-        >>> from durable_nb import Workflow
-        >>> @durable_pipeline(Workflow("reports"), id="report-{topic}")
-        ... async def report(topic: str) -> str: ...
-    """
-    return wf.workflow(id=id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,18 +20,19 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
+from pydantic_ai.durable_exec._toolset import wrap_tool_call_result
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 
 from durable_nb.pydantic_ai.config import Execution, is_hopeless
 from durable_nb.pydantic_ai.messages import request_arguments, tail
-from durable_nb.pydantic_ai.place import MODEL, Place
+from durable_nb.pydantic_ai.place import BY_HAND, MODEL, Place
 from durable_nb.pydantic_ai.streaming import feed
 
 if TYPE_CHECKING:
     from durable_nb.pydantic_ai.durability import NotebookDurability
 
-__all__ = ["StepBackend", "operation_name"]
+__all__ = ["StepBackend", "operation_name", "replays_told"]
 
 _Body = Callable[[], Awaitable[Any]]
 
@@ -99,7 +101,13 @@ class StepBackend(CallableOperationBackend[Execution]):
 
         recorded, executed = await place.step(step_id, recording, config, arguments=arguments, ctx=ctx)
         _report(executed=executed)
+        if BY_HAND in recorded and isinstance(operation_id, ToolsetCallToolId):
+            return await wrap_tool_call_result(_given(recorded["value"]))
         return recorded["value"]
+
+
+async def _given(value: Any) -> Any:
+    return value
 
 
 class _Namer(JournalOperationNamer):
@@ -155,6 +163,12 @@ async def _request(
             events.put(event)
     _report(executed=executed)
     return recorded["value"]
+
+
+def replays_told() -> AbstractContextManager[None]:
+    """Keep the telemetry of what is replayed in a block out of traces, where pydantic-ai can."""
+    known = "replay_scope" in durable_exec.__all__
+    return durable_exec.replay_scope() if known else nullcontext()
 
 
 def _report(*, executed: bool) -> None:

@@ -6,8 +6,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
+
+from durable_nb import settings
+from durable_nb.interrupts import Relay
 
 __all__ = ["run_here"]
 
@@ -18,9 +21,12 @@ _loop: asyncio.AbstractEventLoop | None = None
 def run_here(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end on one loop of a thread of its own, in the caller's context.
 
-    One loop for all: clients of a model keep their connections on it. An interrupt cancels the coroutine.
+    One loop for all: clients of a model keep their connections on it. An interrupt cancels the coroutine,
+    and waits a little until it has ended.
     """
     loop, context, outcome = _background(), contextvars.copy_context(), Future[Any]()
+    relay = Relay()
+    context.run(relay.enter)
     tasks: list[asyncio.Task[Any]] = []
 
     async def relayed() -> None:
@@ -33,8 +39,10 @@ def run_here(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return outcome.result()
     except KeyboardInterrupt:
+        relay.noted = True
         if not outcome.done():
             loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        wait([outcome], settings.INTERRUPT_GRACE)
         raise
 
 

@@ -51,10 +51,17 @@ class TaskConfig:
 
 
 class Execution(NamedTuple):
-    """How one operation is executed: what a ``TaskConfig`` and the workflow's default come to."""
+    """How one operation is executed: what a ``TaskConfig`` and the workflow's default come to.
+
+    Attributes:
+        policy: Its attempts.
+        once: Whether its body must never be started twice unasked.
+        code: Fingerprint of the function that is called, where there is one.
+    """
 
     policy: Policy
     once: bool = False
+    code: str | None = None
 
     @classmethod
     def of(cls, config: TaskConfig | None, default: Policy) -> Execution:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 import uuid
 import warnings
-from contextlib import ExitStack
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic_ai import durable_exec
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.durable_exec import BaseDurabilityCapability, DurabilityEngineSpec, RoleBasedOperationConfig
 from pydantic_ai.exceptions import ModelRetry, ToolRetryError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext
 from pydantic_ai.toolsets import AbstractToolset
 
-from durable_nb import scopes, settings
+from durable_nb import fingerprint, scopes, settings
 from durable_nb.attempts import Policy
 from durable_nb.backoff import exponential
 from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
-from durable_nb.pydantic_ai.backend import StepBackend
+from durable_nb.pydantic_ai.backend import StepBackend, replays_told
 from durable_nb.pydantic_ai.config import TOOL_KEY, Execution, TaskConfig
 from durable_nb.pydantic_ai.place import Place
 from durable_nb.pydantic_ai.streaming import LiveModel, feed
@@ -187,7 +186,8 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
     _find_registered_model_id_for_hook = _find_model_id
 
     async def _build_durable_model(self, ctx: Any, request_context: Any) -> LiveModel:
-        return LiveModel.of(await super()._build_durable_model(ctx, request_context))
+        left = self.place.left if self.place else None
+        return LiveModel.of(await super()._build_durable_model(ctx, request_context), left)
 
     def _model_stream_event_handler(self) -> Any:
         events, handler = feed.get(), super()._model_stream_event_handler()
@@ -212,9 +212,12 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
 
     def _execution_of_tool(self, operation_id: Any, tool: Any, name: str) -> Any:  # noqa: ARG002
         own = ((tool.tool_def.metadata if tool is not None else None) or {}).get(TOOL_KEY)
-        if isinstance(own, TaskConfig):
-            return Execution.of(own, self._policy)
-        return False if own is False else self._tool_execution
+        if own is False:
+            return False
+        execution = Execution.of(own, self._policy) if isinstance(own, TaskConfig) else self._tool_execution
+        schema = getattr(getattr(tool, "call_func", None), "__self__", None)
+        function = getattr(schema, "function", None)  # none where a server, or a toolset of one's own, has it
+        return execution if function is None else execution._replace(code=fingerprint.function(function))
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
         """Wrap each toolset of a run, whenever it was added, with an id or without."""
@@ -234,17 +237,14 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         """Nothing: a cancellation token ends a pass like any cancellation, and the next one goes on."""
 
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: Any) -> Any:
-        """Keep the telemetry of replayed work out of traces, where pydantic-ai can."""
-        with ExitStack() as stack:
-            if self.place is not None and "replay_scope" in durable_exec.__all__:
-                stack.enter_context(durable_exec.replay_scope())
+        """Keep the telemetry of replayed work out of traces, unless whoever ends the run does."""
+        mine = self.place is not None and self.place.left is None
+        with replays_told() if mine else nullcontext():
             return await super().wrap_run(ctx, handler=handler)
 
     async def wrap_node_run(self, ctx: RunContext[AgentDepsT], *, node: Any, handler: Any) -> Any:  # noqa: ARG002
         """Keep the branches that pydantic-ai makes apart from those of its caller."""
-        with ExitStack() as stack:
-            if self.place is not None:
-                stack.enter_context(scopes.entered(self.place.scope))
+        with nullcontext() if self.place is None else scopes.entered(self.place.scope):
             return await handler(node)
 
     async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:  # noqa: ARG002

@@ -15,6 +15,7 @@ from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
+from durable_nb.standing import Used
 from durable_nb.tasks import perform
 from durable_nb.waits import obtain
 
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
 
     from durable_nb.engine import OpenRun
     from durable_nb.pydantic_ai.config import Execution
+    from durable_nb.pydantic_ai.streaming import Requests
 
-__all__ = ["APPROVAL", "MODEL", "Place"]
+__all__ = ["APPROVAL", "BY_HAND", "MODEL", "Place"]
 
 MODEL: Final = "model"
 """What the steps of model requests are called."""
 
 APPROVAL: Final = "approve:"
 """What the name of the signal that approves a tool call begins with."""
+
+BY_HAND: Final = "by hand"
+"""Stands beside the value of a step that a person gave it: ``%durable_resolve``."""
 
 
 class Place:
@@ -40,10 +45,14 @@ class Place:
         run: The open run.
         path: What the ids of its steps begin with: empty where the run is the agent's own.
         on_change: What becomes of a step whose arguments changed.
+
+    Attributes:
+        left: Streamed requests whose reader is gone, for whoever ends the agent run; None where nobody does.
     """
 
     def __init__(self, run: OpenRun, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
         self.run = run
+        self.left: Requests | None = None
         self.scope = scopes.Scope(run, path)
         self._on_change = on_change
         self._calls: dict[tuple[int, str], str] = {}
@@ -123,15 +132,20 @@ class Place:
 
         call = Call(
             step_id,
+            code=execution.code,
             arguments=fingerprint.arguments(arguments) if arguments else None,
             on_change=self._on_change,
             once=execution.once,
             called=self.scope.tick(),
         )
         try:
-            recorded = await perform(self.run, call, attempt, arguments or {}, execution.policy, AWAITING)
+            recorded = await perform(
+                self.run, call, attempt, arguments or {}, execution.policy, AWAITING, used=_used
+            )
         except StepChanged as changed:
             raise self._as_run_changed(changed) from None
+        if not executed and self.run.history[step_id].delivered_by is not None:
+            recorded = {"value": recorded, BY_HAND: True}
         if ctx is not None:
             effects.repeat(recorded, ctx, executed=executed)
         return recorded, executed
@@ -165,3 +179,10 @@ class Place:
             run_id=self.run.run_id,
             remedy="Use another run id, or start this one over: fresh=True.",
         )
+
+
+def _used(recorded: Mapping[str, Any]) -> str | None:
+    response = recorded.get("value")
+    if not isinstance(response, ModelResponse):
+        return None
+    return Used(1, response.usage.input_tokens, response.usage.output_tokens).as_json()

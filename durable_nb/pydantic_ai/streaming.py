@@ -7,7 +7,7 @@ import contextvars
 import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic_ai.durable_exec._utils import DurableModel
 from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -15,7 +15,9 @@ from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestCon
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 
-__all__ = ["Feed", "LiveModel", "feed"]
+__all__ = ["Feed", "LiveModel", "Requests", "feed", "finishing"]
+
+Requests: TypeAlias = "list[asyncio.Task[Any]]"
 
 feed: contextvars.ContextVar[Feed | None] = contextvars.ContextVar("durable_nb_feed", default=None)
 """Where the model request that this code is part of puts its events."""
@@ -103,23 +105,52 @@ class _LiveStream(CompletedStreamedResponse):
         self._finished = True
 
 
+@asynccontextmanager
+async def finishing(left: Requests) -> AsyncIterator[None]:
+    """Finish at the end of the block the requests that were left in it; one that fails has them cancelled."""
+    try:
+        yield
+        await asyncio.gather(*left)
+    except GeneratorExit:  # thrown away half-way: nothing can be awaited any more
+        _cancel(left)
+        raise
+    except BaseException:
+        _cancel(left)
+        if left:
+            await asyncio.wait(left)
+        raise
+
+
+def _cancel(left: Requests) -> None:
+    for task in left:
+        task.cancel()
+
+
 class LiveModel(DurableModel):
-    """Makes each streamed request a step whose events are seen while they come."""
+    """Makes each streamed request a step whose events are seen while they come.
+
+    Attributes:
+        left: Where a request is put whose reader is gone, for whoever ends the run; None where nobody does.
+    """
+
+    left: Requests | None = None
 
     @classmethod
-    def of(cls, model: DurableModel, wrapped: Model[Any] | None = None) -> LiveModel:
+    def of(cls, model: DurableModel, left: Requests | None, wrapped: Model[Any] | None = None) -> LiveModel:
         """The same model, live."""
-        return cls(
+        live = cls(
             wrapped or model.wrapped,
             request_segment=model._request_segment,  # noqa: SLF001
             request_stream_segment=model._request_stream_segment,  # noqa: SLF001
             compact_messages_segment=model._compact_messages_segment,  # noqa: SLF001
             cancel_suspended_response_segment=model._cancel_suspended_response_segment,  # noqa: SLF001
         )
+        live.left = left
+        return live
 
     def _with_serving_wrapper(self, wrap: Callable[[Model[Any]], Model[Any]]) -> Model[Any]:
         wrapped = wrap(self.wrapped)
-        return self if wrapped is self.wrapped else self.of(self, wrapped)
+        return self if wrapped is self.wrapped else self.of(self, self.left, wrapped)
 
     @asynccontextmanager
     async def request_stream(
@@ -146,9 +177,20 @@ class LiveModel(DurableModel):
             if task.done() and not events.recorded:
                 task.result()  # it failed before anything was seen: the request may be made elsewhere
             stream = _LiveStream(events, task, self.wrapped, model_request_parameters)
-            yield stream
+            try:
+                yield stream
+            except GeneratorExit:  # whoever reads it has stopped half-way
+                await stream.complete()
+                raise
             await stream.complete()
         finally:
             if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+                await self._leave(task)
+
+    async def _leave(self, task: asyncio.Task[Any]) -> None:
+        """See a request off whose reader was cancelled: by the user, or by a ``stream_text`` that stops."""
+        if self.left is not None:
+            self.left.append(task)
+        else:
+            task.cancel()
+            await asyncio.wait([task])

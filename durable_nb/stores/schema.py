@@ -56,7 +56,8 @@ RUN: Final = (
 
 STEP: Final = (
     "run_id, step_id, kind, status, attempt, epoch, began, recorded, code, arguments, shown, reads, once, "
-    "payload_format, payload_data, payload_blob, payload_signature, started_at, finished_at, delivered_by"
+    "payload_format, payload_data, payload_blob, payload_signature, started_at, finished_at, delivered_by, "
+    "used"
 )
 """The columns of ``steps``, in the order of the record's fields."""
 
@@ -109,6 +110,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             asked_by TEXT NOT NULL, asked_at REAL NOT NULL, PRIMARY KEY (run_id, name)
         ) STRICT, WITHOUT ROWID""",
     ),
+    ("ALTER TABLE steps ADD COLUMN used TEXT",),
 )
 """What was done to the tables, version by version. Append only: what stands here is in people's files."""
 
@@ -231,6 +233,7 @@ def step_row(step: Step) -> tuple[Any, ...]:
         step.started_at,
         step.finished_at,
         step.delivered_by,
+        step.used,
     )
 
 

@@ -249,6 +249,38 @@ def test_the_caller_is_free_while_a_step_commits_and_it_never_runs_twice(tmp_pat
     assert rows(tmp_path, "SELECT run_id, status FROM runs") == {"r": "done"}
 
 
+CLOSED = """
+begun = asyncio.Event()
+
+@wf.task
+async def work():
+    begun.set()
+    return "kept"
+
+@wf.workflow(id="r")
+async def main():
+    await work()
+
+async def closing():
+    with wf:
+        task = asyncio.create_task(main())
+        await begun.wait()
+        while not task.done():  # as level-triggered cancellation does: nothing can be waited for
+            task.cancel()
+            await asyncio.sleep(0)
+
+asyncio.run(closing())
+"""
+
+
+def test_closing_waits_for_what_was_left_to_be_committed(tmp_path):
+    process = script(tmp_path, CLOSED, DURABLE_NB_FAILPOINTS="commit.before=delay:3@1")
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (0, "", "")
+    assert rows(tmp_path, "SELECT step_id, status FROM steps") == {"work": "done"}
+    assert rows(tmp_path, "SELECT run_id, status FROM runs") == {"r": "cancelled"}
+
+
 def test_a_step_that_commits_is_no_longer_to_be_resolved_or_run_again(tmp_path):
     """The same within one pass, which survives the interrupt of its step."""
     code = """

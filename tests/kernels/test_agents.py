@@ -58,5 +58,8 @@ def test_killed_in_an_agent_and_resumed_by_run_all(kernel):
         assert [cell.error for cell in cells] == [None] * 3
         assert cells[1].text == "sunny 2\n"
         assert cells[2].text == "sunny sunny\n"
+    (status,) = kernel.run("%durable_status").outputs
+    headings, numbers = status["data"]["text/plain"].split("\n\n")[2].splitlines()
+    assert (headings.split()[0], numbers.split()[0]) == ("requests", "4")
     once = ["request 0", "weather", "request 1"]
     assert log.read_text().split("\n")[:-1] == [*once, "request 1", *once, *once]

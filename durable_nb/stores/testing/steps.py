@@ -42,6 +42,7 @@ class StepContract:
             started_at=1.5,
             finished_at=2.75,
             delivered_by="ann",
+            used='{"requests": 1}',
         )
         await journal.put_step(step)
         assert await journal.get_step("r/1", "load/fetch#1") == step

@@ -1,0 +1,78 @@
+"""Functions around agents as tasks and entry points of runs: tools, and what calls agents."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic_ai.tools import RunContext
+
+from durable_nb.tasks import Arguments
+
+if TYPE_CHECKING:
+    from durable_nb.backoff import BackoffStrategy
+    from durable_nb.workflow import Workflow
+
+__all__ = ["durable_pipeline", "durable_tool"]
+
+
+class _LiveArguments(Arguments):
+    """A tool's arguments, without the context that pydantic-ai passes: it is live, and no two are equal."""
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        bound = super().bound(args, kwargs)
+        return {name: value for name, value in bound.items() if not isinstance(value, RunContext)}
+
+
+def durable_tool(
+    wf: Workflow, name: str | None = None, retries: int = 2, backoff: BackoffStrategy | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a tool's function a task of a workflow, sync or async: called in a run, it is checkpointed.
+
+    Args:
+        wf: The workflow.
+        name: What its steps are called; its own name if not given.
+        retries: Further attempts after the first.
+        backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
+
+    Example:
+        >>> from durable_nb import Workflow
+        >>> @durable_tool(Workflow("reports"), retries=1)
+        ... async def weather(city: str) -> str: ...
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        task = wf.task(name=name, retries=retries, backoff=backoff)(function)
+        task.arguments = _LiveArguments(function)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def called(*args: Any, **kwargs: Any) -> Any:
+                return await task(*args, **kwargs)
+
+            return called
+
+        @functools.wraps(function)
+        def called_here(*args: Any, **kwargs: Any) -> Any:
+            return task(*args, **kwargs)
+
+        return called_here
+
+    return decorate
+
+
+def durable_pipeline(wf: Workflow, id: str | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function that calls agents the entry point of runs: ``wf.workflow(id=…)``.
+
+    Args:
+        wf: The workflow.
+        id: A template for run ids, filled from the arguments.
+
+    Example:
+        >>> from durable_nb import Workflow
+        >>> @durable_pipeline(Workflow("reports"), id="report-{topic}")
+        ... async def report(topic: str) -> str: ...
+    """
+    return wf.workflow(id=id)
