@@ -1,9 +1,10 @@
-"""Which values a signal accepts: any, those of a type, or one of a list; and how a person types them."""
+"""Which values a signal accepts: any, or those of a type, a schema, a list; and how a person types them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,21 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["Accepted", "Problem", "check", "hint", "problems", "read_answer", "read_value"]
+__all__ = [
+    "APPROVAL",
+    "Accepted",
+    "Problem",
+    "arguments",
+    "check",
+    "hint",
+    "problems",
+    "read_answer",
+    "read_value",
+    "yes_or_no",
+]
+
+APPROVAL: Final = "approval"
+"""The format of a schema that asks for a yes or a no; its ``arguments`` are what a yes may change."""
 
 _PLAIN: Final[dict[Any, str]] = {
     bool: "boolean",
@@ -34,6 +49,7 @@ class Accepted:
     Attributes:
         type: A type as pydantic understands them, or a plain one; anything if not given.
         choices: The only values, plain JSON; any if not given.
+        schema: A JSON schema in place of a type; nothing is converted then.
 
     Raises:
         InvalidOption: There is no such type, or the choices are no list of plain values.
@@ -45,6 +61,7 @@ class Accepted:
 
     type: Any = None
     choices: Sequence[Any] | None = None
+    schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.choices is not None and (isinstance(self.choices, str) or not self.choices):
@@ -62,6 +79,8 @@ class Accepted:
 
     def schema_json(self) -> str | None:
         """The type as a JSON schema, as JSON."""
+        if self.schema is not None:
+            return json.dumps(self.schema)
         if self.type is None:
             return None
         if self.type is Any:
@@ -80,6 +99,9 @@ class Accepted:
         """
         if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
             raise _invalid(value, _choose(list(self.choices)))
+        if self.schema is not None:
+            found = _problems(self.schema, value)
+            _refuse(value, [Problem([], "it is no plain JSON")] if _as_json(value) is _OTHER else found)
         if self.type is None or self.type is Any:
             return value
         if _is_plain(self.type):
@@ -141,9 +163,7 @@ def check(request: SignalRequest, value: Any) -> None:
     Raises:
         SignalInvalid: It is none of those that are accepted.
     """
-    for problem in problems(request, value):
-        place = ".".join(map(str, problem.path))
-        raise _invalid(value, f"{place}: {problem.text}" if place else problem.text)
+    _refuse(value, problems(request, value))
 
 
 def problems(request: SignalRequest, value: Any) -> list[Problem]:
@@ -153,21 +173,54 @@ def problems(request: SignalRequest, value: Any) -> list[Problem]:
         request: What is waited for.
         value: What somebody wants to deliver; only plain JSON data is looked at.
     """
-    try:
-        plain = json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError):
-        return []
     found = []
     if request.choices:
-        choices = json.loads(request.choices)
-        if not any(_same(plain, choice) for choice in choices):
+        plain, choices = _as_json(value), json.loads(request.choices)
+        if plain is not _OTHER and not any(_same(plain, choice) for choice in choices):
             found.append(Problem([], _choose(choices)))
     if request.schema:
-        from jsonschema import Draft202012Validator
-
-        errors = Draft202012Validator(json.loads(request.schema)).iter_errors(plain)
-        found += [_problem(error) for error in errors]
+        found += _problems(json.loads(request.schema), value)
     return found
+
+
+_OTHER: Final = object()
+"""Stands for a value that is no plain JSON data."""
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return _OTHER
+
+
+def _problems(schema: Mapping[str, Any], value: Any) -> list[Problem]:
+    plain = _as_json(value)
+    if plain is _OTHER:
+        return []
+    from jsonschema import Draft202012Validator
+
+    return [_problem(error) for error in _innermost(Draft202012Validator(schema).iter_errors(plain))]
+
+
+def _innermost(errors: Iterable[Any]) -> Iterator[Any]:
+    """The errors, each at its own place: those of a union in the one branch of the value's own type."""
+    for error in errors:
+        branches = defaultdict(list)
+        for inner in error.context:
+            branches[inner.schema_path[0]].append(inner)
+        meant = [branch for branch in branches.values() if not any(map(_is_of_another_type, branch))]
+        yield from _innermost(meant[0]) if len(meant) == 1 else (error,)
+
+
+def _is_of_another_type(error: Any) -> bool:
+    return error.validator in ("type", "const", "enum") and not error.path
+
+
+def _refuse(value: Any, found: Sequence[Problem]) -> None:
+    for problem in found:
+        place = ".".join(map(str, problem.path))
+        raise _invalid(value, f"{place}: {problem.text}" if place else problem.text)
 
 
 def _problem(error: Any) -> Problem:
@@ -192,13 +245,19 @@ def read_value(text: str) -> Any:
         return text
 
 
+def arguments(request: SignalRequest) -> Any:
+    """The arguments of the call that a yes lets through, which it may change; None where there is none."""
+    return _schema(request).get("properties", {}).get("arguments", {}).get("default")
+
+
 def hint(request: SignalRequest) -> str:
     """What a person can type, for a prompt."""
     if request.choices:
         return " | ".join(map(_spelled, json.loads(request.choices)))
-    if request.schema is None:
-        return "y | n, and a comment"
-    kind = json.loads(request.schema).get("type")
+    schema = _schema(request)
+    if schema.get("format") == APPROVAL:
+        return "y | n, and a comment" + ("" if arguments(request) is None else " | y {other arguments}")
+    kind = schema.get("type")
     return "y | n" if kind == "boolean" else str(kind or "JSON")
 
 
@@ -217,17 +276,45 @@ def read_answer(request: SignalRequest, text: str) -> Any:
             if text == _spelled(choice):
                 return choice
         raise _invalid(text, _choose(choices))
-    kind = "" if request.schema is None else json.loads(request.schema).get("type")
-    if kind in ("", "boolean"):
-        word, _, comment = text.partition(" ")
-        approved = _WORDS.get(word.lower())
-        if approved is None:
-            raise _invalid(text, "type y or n")
-        return approved if kind else {"approved": approved, "comment": comment.strip()}
-    return text if kind == "string" else read_value(text)
+    schema = _schema(request)
+    if schema.get("format") == APPROVAL:
+        return _approval(text, editable=arguments(request) is not None)
+    if schema.get("type") == "boolean":
+        return _said(text.partition(" ")[0], text)
+    return text if schema.get("type") == "string" else read_value(text)
+
+
+def yes_or_no(text: str) -> bool | None:
+    """What a word says; None where it is neither a yes nor a no.
+
+    Example:
+        >>> yes_or_no("Yes"), yes_or_no("n"), yes_or_no("too dear")
+        (True, False, None)
+    """
+    return _WORDS.get(text.strip().lower())
 
 
 _WORDS = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
+
+
+def _schema(request: SignalRequest) -> dict[str, Any]:
+    schema: dict[str, Any] = {"format": APPROVAL} if request.schema is None else json.loads(request.schema)
+    return schema
+
+
+def _approval(text: str, *, editable: bool) -> dict[str, Any]:
+    word, _, rest = text.partition(" ")
+    approved, rest = _said(word, text), rest.strip()
+    if editable and approved and rest.startswith("{"):
+        return {"approved": True, "arguments": read_value(rest)}
+    return {"approved": approved, "comment": rest}
+
+
+def _said(word: str, text: str) -> bool:
+    said = yes_or_no(word)
+    if said is None:
+        raise _invalid(text, "type y or n")
+    return said
 
 
 def _spelled(choice: Any) -> str:

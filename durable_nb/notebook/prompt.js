@@ -4,6 +4,9 @@
 (ask => {
   'use strict'
   const REPLY_WITHIN = 10000 // ms; a kernel that was restarted does not reply at all
+  const DEEPEST = 5 // fields in fields; below, JSON: a schema may contain itself
+  const LONG = 80 // characters of a text that gets more than one line
+  const ROWS = [3, 12] // of such a field, at least and at most
   const [QUERY, REPLY] = ['durable_signal_request', 'durable_signal_reply']
 
   let counter = 0
@@ -32,6 +35,9 @@
 
   // Of "a type or null" the type; null is then what an empty field means.
   const withoutNull = schema => {
+    if (Array.isArray(schema.type) && schema.type.length === 2 && schema.type.includes('null')) {
+      return [{ ...schema, type: schema.type.find(type => type !== 'null') }, true]
+    }
     const rest = schema.anyOf?.filter(one => one.type !== 'null')
     if (rest?.length === 1 && rest.length < schema.anyOf.length) {
       return [{ ...resolve(rest[0]), ...schema, anyOf: undefined }, true]
@@ -41,45 +47,54 @@
 
   const field = (given, name, path, required) => {
     const [schema, nullable] = withoutNull(resolve(given))
-    const kind = kindOf(schema)
-    const made = FIELDS[kind](schema, { name, path, required, nullable, id: `${ask.id}-${counter++}` })
-    return { path, ...made }
+    const place = { name, path, required, nullable, id: `${ask.id}-${counter++}` }
+    return { path, ...FIELDS[kindOf(schema, place)](schema, place) }
   }
 
-  const kindOf = schema => {
+  const kindOf = (schema, place) => {
+    if (place.path.length > DEEPEST) return 'json'
     if (schema.enum || 'const' in schema) return 'choice'
+    if (schema.type === 'boolean' && mayBeLeftOut(schema, place)) return 'choice' // a box has no third state
     if (schema.type === 'object' && schema.properties) return 'object'
     if (schema.type === 'array' && schema.items && !schema.prefixItems) return 'array'
     return ['boolean', 'string', 'integer', 'number'].includes(schema.type) ? schema.type : 'json'
   }
 
+  const mayBeLeftOut = (schema, place) => place.nullable || (!place.required && schema.default === undefined)
+
   const title = (schema, name) => schema.title ?? name ?? 'Value'
+
+  const hint = schema => (schema.description ? element('div', { class: 'dnb-hint' }, schema.description) : undefined)
 
   const labelled = (schema, place, input) => {
     const problem = element('div', { class: 'dnb-problem', role: 'alert', id: `${place.id}-problem` })
     input.id = place.id
     input.setAttribute('aria-describedby', problem.id)
     const label = element('label', { for: place.id }, title(schema, place.name))
-    if (place.nullable || (!place.required && schema.default === undefined)) label.append(element('span', { class: 'dnb-hint' }, ' (optional)'))
-    const hint = schema.description && element('div', { class: 'dnb-hint' }, schema.description)
+    if (mayBeLeftOut(schema, place)) label.append(element('span', { class: 'dnb-hint' }, ' (optional)'))
     const fail = text => {
       problem.textContent = text
       input.setAttribute('aria-invalid', String(Boolean(text)))
     }
-    return [element('div', { class: 'dnb-field' }, label, input, hint || undefined, problem), fail]
+    return [element('div', { class: 'dnb-field' }, label, input, hint(schema), problem), fail]
   }
 
   const INPUTS = { date: 'date', 'date-time': 'datetime-local', time: 'time', email: 'email', uri: 'url', password: 'password' }
 
+  const rowsFor = text => Math.min(Math.max(text.split('\n').length, ROWS[0]), ROWS[1])
+
   const typed = (type, parse) => (schema, place) => {
     const shape = type ?? INPUTS[schema.format] ?? 'text'
-    const long = shape === 'text' && (schema.maxLength > 200 || schema.format === 'multiline')
+    const preset = schema.default ?? ''
+    const lines = preset.length > LONG || /\n/.test(preset) || schema.maxLength > 200 || schema.format === 'multiline'
+    const long = shape === 'text' && lines
     const input = long
-      ? element('textarea', { rows: 4, class: 'jp-mod-styled' })
+      ? element('textarea', { rows: rowsFor(preset), class: 'jp-mod-styled' })
       : element('input', { type: shape, step: schema.type === 'integer' ? 1 : 'any', class: 'jp-mod-styled' })
-    if (schema.default !== undefined && schema.default !== null) input.value = schema.default
+    input.value = preset
     const [node, fail] = labelled(schema, place, input)
     const read = () => {
+      if (input.validity.badInput) return input.validationMessage // refused with these words
       if (input.value === '' && schema.default !== '') return place.nullable ? null : undefined
       return parse(input.value)
     }
@@ -87,17 +102,19 @@
   }
 
   const json = (schema, place) => {
-    const input = element('textarea', { rows: 3, class: 'jp-mod-styled', placeholder: 'JSON' })
-    if (schema.default !== undefined) input.value = JSON.stringify(schema.default)
-    const [node, fail] = labelled(schema, place, input)
-    const read = () => {
-      if (input.value.trim() === '') return place.nullable ? null : undefined
+    const preset = schema.default === undefined ? '' : JSON.stringify(schema.default, null, 2)
+    const input = element('textarea', { rows: rowsFor(preset), class: 'jp-mod-styled dnb-json', placeholder: 'JSON' })
+    input.value = preset
+    const [node, told] = labelled(schema, place, input)
+    const parsed = () => {
       try {
-        return JSON.parse(input.value)
-      } catch {
-        return input.value
+        return [JSON.parse(input.value)]
+      } catch (error) {
+        return [input.value, `This is no JSON: ${error.message}`]
       }
     }
+    const read = () => (input.value.trim() === '' ? (place.nullable ? null : undefined) : parsed()[0])
+    const fail = text => told(text && (parsed()[1] ?? text))
     return { node, read, fail, focus: () => input.focus() }
   }
 
@@ -110,7 +127,7 @@
   }
 
   const choice = (schema, place) => {
-    const values = schema.enum ?? [schema.const]
+    const values = schema.enum ?? (schema.type === 'boolean' ? [true, false] : [schema.const])
     const input = element('select', { class: 'jp-mod-styled' })
     const empty = !place.required && schema.default === undefined
     if (empty || place.nullable) input.append(element('option', { value: '' }, '—'))
@@ -124,12 +141,13 @@
 
   const object = (schema, place) => {
     const required = schema.required ?? []
+    const filled = (each, value) => (value === undefined ? each : { ...each, default: value })
     const inner = Object.entries(schema.properties).map(([name, each]) =>
-      field(each, name, [...place.path, name], required.includes(name))
+      field(filled(each, schema.default?.[name]), name, [...place.path, name], required.includes(name))
     )
     const problem = element('div', { class: 'dnb-problem', role: 'alert' })
     const legend = place.path.length ? element('legend', {}, title(schema, place.name)) : undefined
-    const node = element('fieldset', place.path.length ? {} : { class: 'dnb-top' }, legend, ...inner.map(one => one.node), problem)
+    const node = element('fieldset', place.path.length ? {} : { class: 'dnb-top' }, legend, hint(schema), ...inner.map(one => one.node), problem)
     const read = () => {
       const pairs = Object.keys(schema.properties).map((name, at) => [name, inner[at].read()])
       const given = pairs.filter(([, value]) => value !== undefined)
@@ -161,7 +179,7 @@
     }
     for (const value of schema.default ?? []) add(value)
     const more = button('Add', '', () => add().focus())
-    const node = element('fieldset', {}, element('legend', {}, title(schema, place.name)), list, more, problem)
+    const node = element('fieldset', {}, element('legend', {}, title(schema, place.name)), hint(schema), list, more, problem)
     const read = () => rows.map(row => row.read())
     return { node, read, fail: text => (problem.textContent = text), inner: () => rows, focus: () => more.focus() }
   }
@@ -169,16 +187,42 @@
   const FIELDS = {
     choice, object, array, boolean, json,
     string: typed(undefined, text => text),
-    integer: typed('number', Number),
+    integer: typed('number', text => (isExact(Number(text)) ? Number(text) : text)),
     number: typed('number', Number),
   }
 
   const spelled = value => (typeof value === 'string' ? value : JSON.stringify(value))
 
+  // A page has no whole numbers above 2**53: they would come back as others.
+  const isExact = value =>
+    value !== null && typeof value === 'object'
+      ? Object.values(value).every(isExact)
+      : !Number.isInteger(value) || Number.isSafeInteger(value)
+
+  // Whether fields that were filled with a value give it back; what they add are defaults of the schema.
+  const gives = (back, value) =>
+    value === null || typeof value !== 'object'
+      ? back === value
+      : back !== null && typeof back === 'object' && Array.isArray(back) === Array.isArray(value) &&
+        !(Array.isArray(value) && back.length !== value.length) &&
+        Object.keys(value).every(key => gives(back[key], value[key]))
+
   // The innermost field that a problem's path leads to; its top where the path leads nowhere.
   const fieldAt = (top, path) => {
     const next = top.inner?.().find(one => path.length > one.path.length - 1 && one.path.every((key, at) => key === path[at]))
     return next ? fieldAt(next, path) : top
+  }
+
+  // Say at each field all that is wrong there, with the rest of the way to it; gives the first one.
+  const tell = (top, problems) => {
+    const told = new Map()
+    for (const { path, text } of problems) {
+      const at = fieldAt(top, path)
+      const rest = path.slice(at.path.length).join('.')
+      told.set(at, [...(told.get(at) ?? []), rest ? `${rest}: ${text}` : text])
+    }
+    told.forEach((texts, at) => at.fail(texts.join('\n')))
+    return told.keys().next().value
   }
 
   const each = (top, visit) => {
@@ -227,11 +271,32 @@
 
   // ---- the prompt ----
 
-  const approval = answer => {
-    const comment = field({ type: 'string', title: 'Comment' }, 'comment', ['comment'], false)
-    const give = approved => () => answer({ approved, comment: comment.read() ?? '' })
-    const buttons = [button('Approve', 'jp-mod-accept', give(true)), button('Reject', 'jp-mod-warn', give(false))]
-    return { top: comment, body: [comment.node], buttons, enter: give(true) }
+  const editable = () => {
+    const call = ask.schema?.properties?.arguments
+    return Boolean(call && Object.keys({ ...call.properties, ...call.default }).length && isExact(call.default))
+  }
+
+  // A yes or a no with a comment; a yes to a call may change its arguments.
+  const approval = (schema, answer, said) => {
+    const { arguments: call, comment: remark = { type: 'string', title: 'Comment' } } = schema.properties ?? {}
+    const comment = field(remark, 'comment', ['comment'], false)
+    const args = editable() ? editor(call) : undefined
+    const before = JSON.stringify(args?.read())
+    const edited = () => JSON.stringify(args?.read()) !== before
+    const give = approved => () =>
+      answer({ approved, comment: comment.read() ?? '', ...(approved && edited() && { arguments: args.read() }) })
+    const yes = button('Approve', 'jp-mod-accept', give(true))
+    const changed = () => (yes.textContent = edited() ? 'Approve with changes' : 'Approve')
+    const inner = [args, comment].filter(Boolean)
+    const body = element('div', { oninput: changed, onclick: changed }, ...inner.map(one => one.node))
+    const top = { path: [], inner: () => inner, fail: text => (said.textContent = text) }
+    return { top, body: [body], buttons: [yes, button('Reject', 'jp-mod-warn', give(false))] }
+  }
+
+  // Fields for the arguments of a call; their JSON where the fields would not show them as they are.
+  const editor = call => {
+    const made = field(call, 'arguments', ['arguments'], true)
+    return gives(made.read(), call.default) ? made : field({ ...call, properties: undefined }, 'arguments', ['arguments'], true)
   }
 
   const choosing = (answer, said) => {
@@ -253,8 +318,7 @@
       if (reply?.status === 'over') return over(reply.text)
       if (reply?.status === 'open') return
       if (reply?.status === 'invalid') {
-        reply.problems.forEach(one => fieldAt(made.top, one.path).fail(one.text))
-        return made.top.focus?.()
+        return tell(made.top, reply.problems).focus?.()
       }
       said.textContent = reply ? ask.gone : ask.silent
       root.querySelector('.dnb-command').hidden = false
@@ -267,11 +331,14 @@
       disable(false)
       show(reply)
     }
-    const made = ask.choices ? choosing(answer, said) : ask.schema ? filling(answer) : approval(answer)
+    const approving = !ask.schema || ask.schema.format === 'approval'
+    const made = ask.choices ? choosing(answer, said) : approving ? approval(ask.schema ?? {}, answer, said) : filling(answer)
+    const heading = approving && editable() ? ask.schema.title : ask.title // without the arguments, which are below
+    root.querySelector('.dnb-title').textContent = heading
     const form = element(
       'form',
       {
-        'aria-label': ask.title,
+        'aria-label': heading,
         'data-lm-suppress-shortcuts': 'true', // else the notebook takes the keys for its own
         onkeydown: event => event.stopPropagation(),
         onsubmit: event => {

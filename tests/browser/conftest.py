@@ -51,6 +51,19 @@ def opened(request, missing):
 
 
 @pytest.fixture
+def asked(opened):
+    """Opens a notebook that opens a run and asks in the cells given, and runs it up to the first prompt."""
+
+    def ask(run, *cells, **options):
+        notebook = opened(lab.OPEN.format(run=run), *cells, **options)
+        notebook.start_all()
+        notebook.page.wait_for_selector(".dnb button")
+        return notebook
+
+    return ask
+
+
+@pytest.fixture
 def shot(request):
     """Takes a screenshot into a git-ignored folder, for people to look at."""
     SCREENSHOTS.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ import nbformat
 import psutil
 from playwright.sync_api import expect
 
+OPEN = "%load_ext durable_nb\n%durable_workflow {run} --db {run}.db"
 TOKEN = "durable-nb-tests"
 TIMEOUT = 60_000  # ms that a page may take for any one thing
 WITHIN = 15_000  # ms for an output to be drawn
@@ -180,6 +181,14 @@ class Notebook:
         """The outputs of the code cell of that number, from 0."""
         return self.page.locator(".jp-CodeCell").nth(index).locator(".jp-Cell-outputArea")
 
+    def form(self, cell=1):
+        """The prompts in the outputs of that code cell."""
+        return self.cell(cell).locator(".dnb")
+
+    def button(self, name, cell=1):
+        """The button of that name in a prompt."""
+        return self.form(cell).get_by_role("button", name=name, exact=True)
+
     def expect(self, index, *texts):
         """Wait until a cell's outputs hold these texts: they are drawn a little after the kernel is done."""
         for text in texts:
@@ -190,6 +199,13 @@ class Notebook:
         expect(self.cell(index).locator("pre").last).to_have_text(text, timeout=WITHIN)
 
     def screenshot(self, path):
+        """The page, with the end of the last output in sight."""
+        self.page.evaluate(
+            """() => {
+              const outputs = [...document.querySelectorAll('.jp-OutputArea-output')]
+              outputs.at(-1)?.scrollIntoView({ block: 'end' })
+            }"""
+        )
         self.page.screenshot(path=path, full_page=True)
 
     def _execute(self, command, arguments=None):

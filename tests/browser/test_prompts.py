@@ -7,29 +7,9 @@ import sys
 
 import pytest
 
-OPEN = "%load_ext durable_nb\n%durable_workflow {run} --db {run}.db"
+from .lab import OPEN
+
 ASK = "answer = await wf.signal('approval', prompt='Publish the article?')\nprint(answer)"
-
-
-@pytest.fixture
-def asked(opened):
-    """Opens a notebook that opens a run and asks in the cells given, and runs it up to the first prompt."""
-
-    def ask(run, *cells, **options):
-        notebook = opened(OPEN.format(run=run), *cells, **options)
-        notebook.start_all()
-        notebook.page.wait_for_selector(".dnb button")
-        return notebook
-
-    return ask
-
-
-def form(notebook, cell=1):
-    return notebook.cell(cell).locator(".dnb")
-
-
-def button(notebook, name, cell=1):
-    return form(notebook, cell).get_by_role("button", name=name, exact=True)
 
 
 def deliver(notebook, run, name, value):
@@ -43,17 +23,17 @@ def test_approved_by_a_click(asked, shot, face, dark):
     notebook = asked(run, ASK, face=face, dark=dark)
     notebook.expect(1, "Publish the article?")
     shot(notebook, "waiting")
-    button(notebook, "Approve").click()
+    notebook.button("Approve").click()
     notebook.finish()
     notebook.expect_printed(1, "{'approved': True, 'comment': ''}")
     notebook.expect(1, "answered by")
-    assert form(notebook).count() == 0
+    assert notebook.form().count() == 0
     shot(notebook, "answered")
 
 
 def test_rejected_with_a_comment_by_keys_alone(asked):
     notebook = asked("reject", ASK)
-    comment = form(notebook).get_by_label("Comment")
+    comment = notebook.form().get_by_label("Comment")
     comment.focus()
     notebook.page.keyboard.type("a b m x: no")  # each of these is a command of the notebook's own
     notebook.page.keyboard.press("Tab")
@@ -93,9 +73,9 @@ print(order)"""
 
 def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     notebook = asked("form", SCHEMA)
-    fields = form(notebook)
+    fields = notebook.form()
     fields.get_by_label("Amount").fill("11")
-    button(notebook, "Submit").click()
+    notebook.button("Submit").click()
     fields.locator("[aria-invalid=true]").nth(3).wait_for()
     shot(notebook, "wrong")
     for label in ("Name", "Amount", "Price", "Street"):
@@ -108,7 +88,7 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     fields.get_by_label("Express").check()
     fields.get_by_label("Size").select_option("large")
     fields.get_by_label("Day").fill("2030-01-02")
-    button(notebook, "Add").click()
+    notebook.button("Add").click()
     notebook.page.keyboard.type("urgent")
     fields.get_by_label("Day").press("Enter")
     notebook.finish()
@@ -122,7 +102,7 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
 def test_choices_are_buttons(asked, shot):
     notebook = asked("choices", "print(repr(await wf.signal('n', choices=['red', 3])))")
     shot(notebook)
-    button(notebook, "3").click()
+    notebook.button("3").click()
     notebook.finish()
     notebook.expect_printed(1, "3")
 
@@ -143,8 +123,8 @@ def test_while_the_kernel_is_blocked_and_after_a_reload(asked, shot):
     notebook.save()
     notebook.open()
     notebook.page.wait_for_selector(".dnb button")
-    button(notebook, "Approve").click()
-    form(notebook).get_by_text("answered by").wait_for()
+    notebook.button("Approve").click()
+    notebook.form().get_by_text("answered by").wait_for()
     shot(notebook)
 
 
@@ -152,7 +132,7 @@ def test_killed_while_it_waits(asked):
     notebook = asked("killed", ASK)
     notebook.kill_kernel()
     notebook.start_all()
-    button(notebook, "Approve").click()
+    notebook.button("Approve").click()
     notebook.finish()
     notebook.expect_printed(1, "{'approved': True, 'comment': ''}")
 
@@ -160,8 +140,8 @@ def test_killed_while_it_waits(asked):
 def test_a_click_after_a_restart_shows_the_command(asked, shot):
     notebook = asked("stale", ASK)
     notebook.kill_kernel()
-    button(notebook, "Approve").click()
-    form(notebook).get_by_text("The kernel does not reply").wait_for()
+    notebook.button("Approve").click()
+    notebook.form().get_by_text("The kernel does not reply").wait_for()
     notebook.expect(1, "durable-nb signal stale approval VALUE --db")
     shot(notebook)
 
@@ -169,10 +149,10 @@ def test_a_click_after_a_restart_shows_the_command(asked, shot):
 def test_two_at_once(asked, shot):
     both = "wf.signal('a', choices=[1]), wf.signal('b', choices=[2])"
     notebook = asked("two", f"import asyncio\nprint(await asyncio.gather({both}))")
-    form(notebook).nth(1).wait_for()
+    notebook.form().nth(1).wait_for()
     shot(notebook)
     for choice in "21":
-        button(notebook, choice).click()
+        notebook.button(choice).click()
     notebook.finish()
     notebook.expect_printed(1, "[1, 2]")
 
@@ -202,8 +182,8 @@ class Form(BaseModel):
 print(await wf.signal(text, prompt=text, choices=[text]))
 print(await wf.signal(text + '2', prompt=text, schema=Form))"""
     notebook = asked("hostile", cell)
-    button(notebook, HOSTILE).click()
-    button(notebook, "Submit").click()
+    notebook.button(HOSTILE).click()
+    notebook.button("Submit").click()
     notebook.finish()
     notebook.expect_printed(1, f"name={HOSTILE!r}")
     shown = notebook.cell(1)
@@ -232,7 +212,7 @@ def test_a_forged_message_and_a_late_one_are_refused(asked):
     token = re.search(r'"token": "([^"]+)", "kernel"', script)[1]
     guess = {"token": "guessed", "value": {"approved": True, "comment": ""}}
     assert notebook.page.evaluate(FORGED, guess) == {"status": "unknown"}
-    button(notebook, "Reject").click()
+    notebook.button("Reject").click()
     notebook.finish()
     late = notebook.page.evaluate(FORGED, {"token": token, "value": {"approved": True, "comment": ""}})
     assert late["status"] == "over"
@@ -254,9 +234,9 @@ def test_a_step_in_doubt_is_asked_about(opened, shot):
     notebook.start_all()
     notebook.restarted()
     notebook.start_all()
-    button(notebook, "run again").wait_for()
+    notebook.button("run again").wait_for()
     shot(notebook)
-    button(notebook, "run again").click()
+    notebook.button("run again").click()
     notebook.finish()
     notebook.expect_printed(2, "1")
     assert (notebook.server.directory / "doubt.log").read_text() == "paying\npaying\n"
