@@ -48,6 +48,7 @@ def opened(request, missing):
     for context in pages:
         context.close()
     server.end_kernels()
+    server.forget_theme()
 
 
 @pytest.fixture

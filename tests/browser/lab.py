@@ -41,6 +41,7 @@ class Server:
     def __init__(self, directory, home):
         self.directory = Path(directory)
         _settings(home)
+        self._home = home
         self._log = (home / "server.log").open("w")
         self._process = subprocess.Popen(
             [
@@ -67,6 +68,10 @@ class Server:
         """End all kernels, as closing their notebooks would."""
         for kernel in self._call("api/kernels"):
             self._call(f"api/kernels/{kernel['id']}", method="DELETE")
+
+    def forget_theme(self):
+        """Have the next page light, whatever was chosen."""
+        _settings_of(self._home, "apputils-extension/themes").unlink(missing_ok=True)
 
     def content(self, name):
         """A saved notebook."""
@@ -101,9 +106,13 @@ def _settings(home):
         "notebook-extension/tracker": '{"windowingMode": "none"}',  # a cell out of sight is there too
     }
     for name, text in written.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = _settings_of(home, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+
+def _settings_of(home, name):
+    return home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
 
 
 def _isolation(home):
@@ -130,7 +139,10 @@ class Notebook:
         self.page, self.server, self.name, self.face = page, server, name, face
         self.open()
         if dark:
-            self._execute("apputils:change-theme", {"theme": "JupyterLab Dark"})
+            self.darken()
+
+    def darken(self):
+        self._execute("apputils:change-theme", {"theme": "JupyterLab Dark"})
 
     def open(self):
         """Open it, or open it anew as a reload does."""

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from .lab import OPEN
 
 AGENT = """\
-import os, signal
+import json, os, signal
 from datetime import date
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent
@@ -24,21 +24,18 @@ def log(line):
     with open("{run}.log", "a") as file:
         print(line, file=file, flush=True)
 
-CALLS = [
-    ToolCallPart("look_up", dict(customer="Ann")),
-    ToolCallPart(
-        "transfer",
-        dict(amount={amount}, to=dict(owner="Ann"), day="2030-01-02", note="rent\\nof May"),
-    ),
-]
+ARGUMENTS = dict(to=dict(owner="Ann"), day="2030-01-02", note="rent\\nof May")
 
 def respond(messages, info):
     number = sum(isinstance(message, ModelResponse) for message in messages)
     log(f"request {{number}}")
     if number == 1 and {dies} and open("{run}.log").read().count("request 1") == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    if number < 2:
-        return ModelResponse(parts=[CALLS[number]])
+    if number == 0:
+        return ModelResponse(parts=[ToolCallPart("look_up", dict(customer="Ann"))])
+    if number == 1:
+        amount = json.loads(messages[0].parts[0].content)
+        return ModelResponse(parts=[ToolCallPart("transfer", dict(ARGUMENTS, amount=amount))])
     told = messages[-1].parts[-1].content
     return ModelResponse(parts=[TextPart(f"The bank says: {{told}}")])
 
@@ -55,16 +52,20 @@ def transfer(amount: int, to: Account, day: date | None = None, express: bool = 
     log(f"transfer {{amount}}")
     return f"sent {{amount}} to {{to.owner}} on {{day}}, {{note!r}}"
 """
-ASK = "%%durable_step pay\nresult = await agent.run('Pay the rent')\nprint(result.output)"
+ASK = """\
+%%durable_step pay
+for amount in {amounts}:
+    result = await agent.run(amount)
+    print(result.output)"""
 
 
 @pytest.fixture
 def agent(opened):
     """Opens a notebook with an agent that calls a tool which needs an approval, and runs it up to there."""
 
-    def open_notebook(run, *, amount=300, dies=False, **options):
-        cells = OPEN.format(run=run), AGENT.format(run=run, amount=amount, dies=dies), ASK
-        notebook = opened(*cells, **options)
+    def open_notebook(run, *amounts, dies=False, **options):
+        cells = OPEN, AGENT, ASK
+        notebook = opened(*(cell.format(run=run, dies=dies, amounts=amounts) for cell in cells), **options)
         notebook.start_all()
         if dies:
             notebook.restarted()
@@ -79,12 +80,12 @@ def logged(notebook, run):
     return (notebook.server.directory / f"{run}.log").read_text().splitlines()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_killed_in_its_run_resumed_by_run_all_and_approved(agent, shot, dark):
-    run = f"agent-{dark}".lower()
-    notebook = agent(run, dies=True, dark=dark)
+def test_killed_in_its_run_resumed_by_run_all_and_approved(agent, shot):
+    notebook = agent("killed", "300", dies=True)
     expect(notebook.form(2).locator(".dnb-title")).to_have_text("Call transfer?")
-    shot(notebook, "waiting")
+    shot(notebook, "light")
+    notebook.darken()
+    shot(notebook, "dark")
     notebook.button("Approve", 2).click()
     notebook.finish()
     said = "The bank says: sent 300 to Ann on 2030-01-02, 'rent\\nof May'"
@@ -93,13 +94,14 @@ def test_killed_in_its_run_resumed_by_run_all_and_approved(agent, shot, dark):
     notebook.restart_and_run_all()
     notebook.finish()
     notebook.expect_printed(2, said)
-    assert logged(notebook, run) == [
-        "request 0", "look_up", "request 1", "request 1", "transfer 300", "request 2",
-    ]  # fmt: skip
+    once = ["request 0", "look_up", "request 1", "transfer 300", "request 2"]
+    assert logged(notebook, "killed") == [*once[:3], *once[2:]], (
+        "the request that died was made again, no other"
+    )
 
 
 def test_the_arguments_edited_with_what_is_wrong_beside_them(agent, shot):
-    notebook = agent("edited")
+    notebook = agent("edited", "300")
     form = notebook.form(2)
     amount = form.get_by_label("Amount")
     expect(amount).to_have_value("300")
@@ -117,37 +119,35 @@ def test_the_arguments_edited_with_what_is_wrong_beside_them(agent, shot):
     notebook.expect_printed(2, "The bank says: sent 250 to Ann on 2030-01-02, 'rent\\nof May'")
 
 
-def test_rejected_with_a_message(agent):
-    notebook = agent("rejected")
-    comment = notebook.form(2).get_by_label("Comment")
+def test_what_fields_cannot_show_as_json_or_not_at_all_and_a_rejection(agent, shot):
+    notebook = agent("others", '"300"', str(2**60), "5000")
+    form = notebook.form(2)
+    arguments = form.get_by_label("Arguments")  # a text where a number belongs
+    expect(arguments).to_have_value(re.compile('"amount": "300"'))
+    arguments.fill('{"amount": 250,')
+    notebook.button("Approve with changes", 2).click()
+    expect(form).to_contain_text("This is no JSON:")
+    arguments.fill('{"amount": 250, "to": {}}')
+    notebook.button("Approve with changes", 2).click()
+    expect(form).to_contain_text("to.owner: this is needed")
+    shot(notebook)
+    arguments.fill('{"amount": 250, "to": {"owner": "Bob"}}')
+    notebook.button("Approve with changes", 2).click()
+    notebook.expect(2, "sent 250 to Bob on None")
+
+    expect(form.locator(".dnb-title")).to_contain_text(str(2**60))  # the page would make another number of it
+    assert form.locator("fieldset, textarea").count() == 0
+    notebook.button("Approve", 2).click()
+    notebook.expect(2, f"sent {2**60} to Ann")
+
+    comment = form.get_by_label("Comment")
+    expect(form.get_by_label("Amount")).to_have_value("5000")
     comment.fill("too dear")
     comment.press("Enter")  # sends nothing: which of the two buttons would it be?
     notebook.button("Reject", 2).click()
     notebook.finish()
-    notebook.expect_printed(2, "The bank says: too dear")
-
-
-def test_arguments_that_fields_would_not_show_as_they_are(agent, shot):
-    notebook = agent("json", amount="'300'")
-    arguments = notebook.form(2).get_by_label("Arguments")
-    expect(arguments).to_have_value(re.compile('"amount": "300"'))
-    arguments.fill('{"amount": 250,')
-    notebook.button("Approve with changes", 2).click()
-    expect(notebook.form(2)).to_contain_text("This is no JSON:")
-    arguments.fill('{"amount": 250, "to": {}}')
-    notebook.button("Approve with changes", 2).click()
-    expect(notebook.form(2)).to_contain_text("to.owner: this is needed")
-    shot(notebook)
-    arguments.fill('{"amount": 250, "to": {"owner": "Bob"}}')
-    notebook.button("Approve with changes", 2).click()
-    notebook.finish()
-    notebook.expect_printed(2, "The bank says: sent 250 to Bob on None, ''")
-
-
-def test_numbers_that_a_page_would_change_cannot_be_edited(agent):
-    notebook = agent("large", amount=2**60)
-    expect(notebook.form(2).locator(".dnb-title")).to_contain_text(f'Call transfer({{"amount":{2**60}')
-    assert notebook.form(2).get_by_label("Amount").count() == 0
-    notebook.button("Approve", 2).click()
-    notebook.finish()
-    notebook.expect(2, f"sent {2**60} to Ann")
+    notebook.expect(2, "The bank says: too dear")
+    assert [line for line in logged(notebook, "others") if "transfer" in line] == [
+        "transfer 250",
+        f"transfer {2**60}",
+    ]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from playwright.sync_api import expect
 
 from .lab import OPEN
 
@@ -57,6 +58,10 @@ class Address(BaseModel):
     street: str
     city: str = "Berne"
 
+class Part(BaseModel):
+    weight: float = Field(gt=0)
+    inner: "Part | None" = None
+
 class Order(BaseModel):
     name: str = Field(description="Who gets it")
     amount: int = Field(3, ge=1, le=10)
@@ -64,6 +69,9 @@ class Order(BaseModel):
     express: bool = False
     size: Size = Size.small
     day: date | None = None
+    gift: bool | None = None
+    part: Part | None = None
+    spare_part: Part | None = None
     address: Address
     tags: list[str] = ["new"]
 
@@ -75,8 +83,13 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     notebook = asked("form", SCHEMA)
     fields = notebook.form()
     fields.get_by_label("Amount").fill("11")
+    notebook.button("Add Part").click()
+    notebook.button("Add Inner").click()
+    fields.get_by_label("Weight").last.fill("-1")
+    fields.get_by_label("Weight").first.fill("1")
     notebook.button("Submit").click()
-    fields.locator("[aria-invalid=true]").nth(3).wait_for()
+    fields.locator("[aria-invalid=true]").nth(4).wait_for()
+    expect(fields).to_contain_text("-1 is less than or equal to the minimum of 0")
     shot(notebook, "wrong")
     for label in ("Name", "Amount", "Price", "Street"):
         field = fields.get_by_label(label)
@@ -85,6 +98,7 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
         assert ("11 is greater than the maximum of 10" if label == "Amount" else "this is needed") in problem
     for label, value in {"Name": "Ann", "Amount": "2", "Price": "2.5", "Street": "Main St"}.items():
         fields.get_by_label(label).fill(value)
+    fields.get_by_label("Weight").last.fill("0.5")
     fields.get_by_label("Express").check()
     fields.get_by_label("Size").select_option("large")
     fields.get_by_label("Day").fill("2030-01-02")
@@ -95,6 +109,7 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     notebook.expect_printed(
         1,
         "name='Ann' amount=2 price=2.5 express=True size=<Size.large: 'large'> day=datetime.date(2030, 1, 2) "
+        "gift=None part=Part(weight=1.0, inner=Part(weight=0.5, inner=None)) spare_part=None "
         "address=Address(street='Main St', city='Berne') tags=['new', 'urgent']",
     )
 
@@ -146,15 +161,17 @@ def test_a_click_after_a_restart_shows_the_command(asked, shot):
     shot(notebook)
 
 
-def test_two_at_once(asked, shot):
-    both = "wf.signal('a', choices=[1]), wf.signal('b', choices=[2])"
-    notebook = asked("two", f"import asyncio\nprint(await asyncio.gather({both}))")
+def test_two_at_once_while_another_branch_goes_on(asked, shot):
+    all_of_them = "wf.signal('a', choices=[1]), wf.signal('b', choices=[2]), work()"
+    work = "import asyncio\nasync def work():\n    await asyncio.sleep(0.1)\n    print('went on')"
+    notebook = asked("two", f"{work}\nprint(await asyncio.gather({all_of_them}))")
     notebook.form().nth(1).wait_for()
+    notebook.expect(1, "went on")
     shot(notebook)
     for choice in "21":
         notebook.button(choice).click()
     notebook.finish()
-    notebook.expect_printed(1, "[1, 2]")
+    notebook.expect(1, "[1, 2, None]")
 
 
 def test_an_untrusted_notebook_shows_the_command(asked, opened, shot):
@@ -179,9 +196,11 @@ text = {HOSTILE!r}
 from pydantic import BaseModel, Field
 class Form(BaseModel):
     name: str = Field(text, title=text, description=text)
+await wf.complete({"hostile"!r}, text, text + "value")
 print(await wf.signal(text, prompt=text, choices=[text]))
 print(await wf.signal(text + '2', prompt=text, schema=Form))"""
     notebook = asked("hostile", cell)
+    notebook.expect(1, f"{HOSTILE}value".replace("'", "\\'"))
     notebook.button(HOSTILE).click()
     notebook.button("Submit").click()
     notebook.finish()
@@ -240,3 +259,21 @@ def test_a_step_in_doubt_is_asked_about(opened, shot):
     notebook.finish()
     notebook.expect_printed(2, "1")
     assert (notebook.server.directory / "doubt.log").read_text() == "paying\npaying\n"
+
+
+CHARGE = '%%durable_step charge --on-drift ask\nprint("charged", amount)'
+
+
+def test_a_change_is_asked_about(opened, shot):
+    notebook = opened(OPEN.format(run="ask"), 'amount = int(open("amount").read())', CHARGE)
+    amount = notebook.server.directory / "amount"
+    amount.write_text("1")
+    notebook.run_all()
+    notebook.expect(2, "charged 1")
+    amount.write_text("2")
+    notebook.start_all()
+    notebook.button("keep", 2).wait_for()
+    shot(notebook)
+    notebook.button("run again", 2).click()
+    notebook.finish()
+    notebook.expect(2, "charged 2")
