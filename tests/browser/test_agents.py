@@ -95,9 +95,7 @@ def test_killed_in_its_run_resumed_by_run_all_and_approved(agent, shot):
     notebook.finish()
     notebook.expect_printed(2, said)
     once = ["request 0", "look_up", "request 1", "transfer 300", "request 2"]
-    assert logged(notebook, "killed") == [*once[:3], *once[2:]], (
-        "the request that died was made again, no other"
-    )
+    assert logged(notebook, "killed") == [*once[:3], *once[2:]]  # the one that died again
 
 
 def test_the_arguments_edited_with_what_is_wrong_beside_them(agent, shot):
