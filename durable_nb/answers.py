@@ -1,4 +1,4 @@
-"""Which values a signal accepts: any, or those of a type, a schema, a list; and how a person types them."""
+"""Which values a signal accepts: any, those of a type or a schema, or those of a list."""
 
 from __future__ import annotations
 
@@ -14,18 +14,7 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = [
-    "APPROVAL",
-    "Accepted",
-    "Problem",
-    "arguments",
-    "check",
-    "hint",
-    "problems",
-    "read_answer",
-    "read_value",
-    "yes_or_no",
-]
+__all__ = ["APPROVAL", "Accepted", "Problem", "check", "choose", "invalid", "problems"]
 
 APPROVAL: Final = "approval"
 """The format of a schema that asks for a yes or a no; its ``arguments`` are what a yes may change."""
@@ -98,7 +87,7 @@ class Accepted:
             SignalInvalid: It is none of those that are accepted.
         """
         if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
-            raise _invalid(value, _choose(list(self.choices)))
+            raise invalid(value, choose(list(self.choices)))
         if self.schema is not None:
             found = _problems(self.schema, value)
             _refuse(value, [Problem([], "it is no plain JSON")] if _as_json(value) is _OTHER else found)
@@ -113,7 +102,7 @@ class Accepted:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise _invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
+            raise invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
 
     def _adapter(self) -> Any:
         with self._sense():
@@ -177,7 +166,7 @@ def problems(request: SignalRequest, value: Any) -> list[Problem]:
     if request.choices:
         plain, choices = _as_json(value), json.loads(request.choices)
         if plain is not _OTHER and not any(_same(plain, choice) for choice in choices):
-            found.append(Problem([], _choose(choices)))
+            found.append(Problem([], choose(choices)))
     if request.schema:
         found += _problems(json.loads(request.schema), value)
     return found
@@ -220,7 +209,7 @@ def _is_of_another_type(error: Any) -> bool:
 def _refuse(value: Any, found: Sequence[Problem]) -> None:
     for problem in found:
         place = ".".join(map(str, problem.path))
-        raise _invalid(value, f"{place}: {problem.text}" if place else problem.text)
+        raise invalid(value, f"{place}: {problem.text}" if place else problem.text)
 
 
 def _problem(error: Any) -> Problem:
@@ -232,95 +221,6 @@ def _problem(error: Any) -> Problem:
     return Problem(path, error.message)
 
 
-def read_value(text: str) -> Any:
-    """A value as it is typed: JSON, or else the text itself.
-
-    Example:
-        >>> read_value('{"approved": true}'), read_value("yes")
-        ({'approved': True}, 'yes')
-    """
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def arguments(request: SignalRequest) -> Any:
-    """The arguments of the call that a yes lets through, which it may change; None where there is none."""
-    return _schema(request).get("properties", {}).get("arguments", {}).get("default")
-
-
-def hint(request: SignalRequest) -> str:
-    """What a person can type, for a prompt."""
-    if request.choices:
-        return " | ".join(map(_spelled, json.loads(request.choices)))
-    schema = _schema(request)
-    if schema.get("format") == APPROVAL:
-        return "y | n, and a comment" + ("" if arguments(request) is None else " | y {other arguments}")
-    kind = schema.get("type")
-    return "y | n" if kind == "boolean" else str(kind or "JSON")
-
-
-def read_answer(request: SignalRequest, text: str) -> Any:
-    """What a person has typed at a prompt for a request.
-
-    Without a schema or choices the answer is ``{"approved": bool, "comment": str}``.
-
-    Raises:
-        SignalInvalid: It is no answer to that.
-    """
-    text = text.strip()
-    if request.choices:
-        choices = json.loads(request.choices)
-        for choice in choices:
-            if text == _spelled(choice):
-                return choice
-        raise _invalid(text, _choose(choices))
-    schema = _schema(request)
-    if schema.get("format") == APPROVAL:
-        return _approval(text, editable=arguments(request) is not None)
-    if schema.get("type") == "boolean":
-        return _said(text.partition(" ")[0], text)
-    return text if schema.get("type") == "string" else read_value(text)
-
-
-def yes_or_no(text: str) -> bool | None:
-    """What a word says; None where it is neither a yes nor a no.
-
-    Example:
-        >>> yes_or_no("Yes"), yes_or_no("n"), yes_or_no("too dear")
-        (True, False, None)
-    """
-    return _WORDS.get(text.strip().lower())
-
-
-_WORDS = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
-
-
-def _schema(request: SignalRequest) -> dict[str, Any]:
-    schema: dict[str, Any] = {"format": APPROVAL} if request.schema is None else json.loads(request.schema)
-    return schema
-
-
-def _approval(text: str, *, editable: bool) -> dict[str, Any]:
-    word, _, rest = text.partition(" ")
-    approved, rest = _said(word, text), rest.strip()
-    if editable and approved and rest.startswith("{"):
-        return {"approved": True, "arguments": read_value(rest)}
-    return {"approved": approved, "comment": rest}
-
-
-def _said(word: str, text: str) -> bool:
-    said = yes_or_no(word)
-    if said is None:
-        raise _invalid(text, "type y or n")
-    return said
-
-
-def _spelled(choice: Any) -> str:
-    return choice if isinstance(choice, str) else json.dumps(choice)
-
-
 def _is_plain(kind: Any) -> bool:
     return isinstance(kind, type | None) and kind in _PLAIN
 
@@ -329,7 +229,7 @@ def _plainly(kind: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not (type(None) if kind is None else kind):
-        raise _invalid(value, f"it is no {_PLAIN[kind]}")
+        raise invalid(value, f"it is no {_PLAIN[kind]}")
     return value
 
 
@@ -337,9 +237,11 @@ def _same(value: Any, choice: Any) -> bool:
     return type(value) is type(choice) and bool(value == choice)  # True is not the choice 1
 
 
-def _choose(choices: list[Any]) -> str:
+def choose(choices: list[Any]) -> str:
+    """What is to be said of a value that is none of the choices."""
     return f"choose one of {', '.join(map(json.dumps, choices))}"
 
 
-def _invalid(value: Any, why: str) -> SignalInvalid:
+def invalid(value: Any, why: str) -> SignalInvalid:
+    """The error that says why a value will not do."""
     return SignalInvalid(f"{value!r:.200} is not accepted: {why}", remedy="Deliver another value.")

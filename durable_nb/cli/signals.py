@@ -6,10 +6,10 @@ import argparse
 import json
 
 from durable_nb import leases, signals
-from durable_nb.answers import arguments, hint
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked, existing
 from durable_nb.records import RunStatus, SignalRequest
+from durable_nb.typed import arguments, hint
 
 __all__ = ["add_arguments", "run"]
 

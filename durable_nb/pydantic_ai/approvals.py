@@ -15,7 +15,8 @@ from pydantic_ai.tools import (
     ToolDenied,
 )
 
-from durable_nb.answers import APPROVAL, Accepted, yes_or_no
+from durable_nb.answers import APPROVAL, Accepted
+from durable_nb.typed import yes_or_no
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart

@@ -1,6 +1,7 @@
 """Approving tool calls: what an answer may be, said by one schema wherever it is given."""
 
 import asyncio
+import json
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai.tools import ToolApproved, ToolDenied
 
-from durable_nb.answers import hint, problems, read_answer
+from durable_nb.answers import problems
 from durable_nb.errors import SignalInvalid
 from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai.approvals import answered
+from durable_nb.records import SignalRequest
+from durable_nb.typed import arguments, hint, read_answer
 
 
 class Account(BaseModel):
@@ -140,6 +143,11 @@ async def test_in_a_terminal_it_says_what_is_accepted(asked, called, tmp_path):
     assert (await command("signal", "r", "approve:pay", edited.replace("300", "250"))).returncode == 0
     await task
     assert called == [(250, "Ann", "")]
+
+
+def test_a_form_with_a_field_called_arguments_is_no_tool_call():
+    schema = {"type": "object", "properties": {"arguments": {"default": {}}}}
+    assert arguments(SignalRequest("r", "go", schema=json.dumps(schema))) is None
 
 
 def test_words_are_answers_too():
