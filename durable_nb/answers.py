@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,8 +189,12 @@ def _problems(schema: Mapping[str, Any], value: Any) -> list[Problem]:
     if plain is _OTHER:
         return []
     from jsonschema import Draft202012Validator
+    from referencing.exceptions import Unresolvable
 
-    return [_problem(error) for error in _innermost(Draft202012Validator(schema).iter_errors(plain))]
+    try:
+        return [_problem(error) for error in _innermost(Draft202012Validator(schema).iter_errors(plain))]
+    except (Unresolvable, re.error):  # not to be understood here, such as another language's patterns
+        return []
 
 
 def _innermost(errors: Iterable[Any]) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.tools import (
     DeferredToolRequests,
@@ -15,6 +15,7 @@ from pydantic_ai.tools import (
     ToolDenied,
 )
 
+from durable_nb import settings
 from durable_nb.answers import APPROVAL, Accepted
 from durable_nb.typed import yes_or_no
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import ToolDefinition
 
     from durable_nb.pydantic_ai.place import Place
-
-_LONGEST: Final = 500  # characters of the arguments in a prompt: a form has them whole
 
 __all__ = ["answered", "ask", "defers", "defers_to"]
 
@@ -56,7 +55,7 @@ async def ask(place: Place, ctx: RunContext[Any], requests: DeferredToolRequests
 async def _ask(place: Place, ctx: RunContext[Any], call: ToolCallPart) -> ToolApproved | ToolDenied:
     name = place.call_name(replace(ctx, tool_call_id=call.tool_call_id), call.tool_name)
     given = call.args_as_json_str()
-    shown = given if len(given) <= _LONGEST else f"{given[:_LONGEST]} …"
+    shown = given if len(given) <= settings.SHOWN_CALL else f"{given[: settings.SHOWN_CALL]} …"
     schema = _schema(call.tool_name, json.loads(given), ctx.tools.get(call.tool_name))
     return answered(await place.approval(name, f"Call {call.tool_name}({shown})?", Accepted(schema=schema)))
 
@@ -66,11 +65,7 @@ def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any
     place = "#/properties/arguments"
     parameters = _moved(tool.parameters_json_schema, place) if tool else {"type": "object"}
     told = {"title": "Arguments", "default": given, "description": (tool and tool.description) or ""}
-    comment = {
-        "type": "string",
-        "title": "Comment",
-        "description": "If you reject, the model is told.",
-    }
+    told_to_model = "If you reject, the model is told."
     return {
         "format": APPROVAL,
         "title": f"Call {name}?",
@@ -78,7 +73,7 @@ def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any
         "properties": {
             "approved": {"type": "boolean"},
             "arguments": {**parameters, **told},
-            "comment": comment,
+            "comment": {"type": "string", "title": "Comment", "description": told_to_model},
             "message": {"type": "string"},
         },
         "required": ["approved"],

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai.tools import ToolApproved, ToolDenied
 
-from durable_nb.answers import problems
+from durable_nb.answers import Accepted, problems
 from durable_nb.errors import SignalInvalid
 from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai.approvals import answered
@@ -148,6 +148,14 @@ async def test_in_a_terminal_it_says_what_is_accepted(asked, called, tmp_path):
 def test_a_form_with_a_field_called_arguments_is_no_tool_call():
     schema = {"type": "object", "properties": {"arguments": {"default": {}}}}
     assert arguments(SignalRequest("r", "go", schema=json.dumps(schema))) is None
+
+
+@pytest.mark.parametrize("broken", [{"$ref": "#/nowhere"}, {"pattern": r"\p{L}+"}])
+def test_a_schema_that_is_not_understood_lets_the_tool_itself_say_what_it_takes(broken):
+    accepted = Accepted(schema={"type": "object", "properties": {"name": broken}})
+    assert accepted.validated({"name": "Ann"}) == {"name": "Ann"}
+    with pytest.raises(SignalInvalid):
+        accepted.validated(3)
 
 
 def test_words_are_answers_too():
