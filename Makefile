@@ -8,6 +8,11 @@ WORKERS ?= 2
 
 REENTERED = $(addprefix tests/test_,workflow.py policies.py ancestor.py adapter.py threads.py joining.py bad_input.py)
 
+# The last 6 of ipykernel, which talks with front ends otherwise than 7 does, and the first pydantic-ai that is taken.
+OLDER = .venv-older
+OLDER_VERSIONS = 'ipykernel==6.31.*' 'pydantic-ai-slim==2.61.*'
+OLDER_TESTS = tests/browser tests/kernels/test_page.py tests/kernels/test_agents.py tests/agents
+
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGE = $(VENV)/.package-installed
@@ -15,13 +20,13 @@ TOOLS = $(VENV)/.tools-installed
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo lint types tests core long notebooks test test-all bench clean
+.PHONY: help venv system demo lint types tests core older long notebooks test test-all bench clean
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
 	@echo "make test       lint, types, notebooks and tests"
 	@echo "make test-all   the same and the long suites"
-	@echo "make lint | types | tests | core | long | notebooks   one of them"
+	@echo "make lint | types | tests | core | older | long | notebooks   one of them"
 	@echo "make bench      what it costs, beside the bars that it is held to"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
@@ -67,6 +72,17 @@ tests: $(TOOLS) system
 core: $(TOOLS) system
 	@echo "== the core of the tests, without a browser"
 	@$(PYTEST) -m "not long" --ignore=tests/browser
+
+older: BIN = $(OLDER)/bin
+older: $(OLDER)/.installed system
+	@echo "== prompts and agents on older versions: $(OLDER_VERSIONS)"
+	@$(PYTEST) -m "not long" $(OLDER_TESTS)
+
+$(OLDER)/.installed: pyproject.toml
+	@echo "== installing older versions into $(OLDER), once"
+	@$(PYTHON) -m venv $(OLDER)
+	@$(PIP) --editable '.[all,dev]' $(OLDER_VERSIONS)
+	@touch $@
 
 # pytest says 5 where no test is marked long.
 long: $(TOOLS) system

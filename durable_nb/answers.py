@@ -1,9 +1,11 @@
-"""Which values a signal accepts: any, those of a type, or one of a list; and how a person types them."""
+"""Which values a signal accepts: any, those of a type or a schema, or those of a list."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,10 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["Accepted", "Problem", "check", "hint", "problems", "read_answer", "read_value"]
+__all__ = ["APPROVAL", "Accepted", "Problem", "check", "choose", "invalid", "problems"]
+
+APPROVAL: Final = "approval"
+"""The format of a schema that asks for a yes or a no; its ``arguments`` are what a yes may change."""
 
 _PLAIN: Final[dict[Any, str]] = {
     bool: "boolean",
@@ -34,6 +39,7 @@ class Accepted:
     Attributes:
         type: A type as pydantic understands them, or a plain one; anything if not given.
         choices: The only values, plain JSON; any if not given.
+        schema: A JSON schema in place of a type; nothing is converted then.
 
     Raises:
         InvalidOption: There is no such type, or the choices are no list of plain values.
@@ -45,6 +51,7 @@ class Accepted:
 
     type: Any = None
     choices: Sequence[Any] | None = None
+    schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.choices is not None and (isinstance(self.choices, str) or not self.choices):
@@ -62,6 +69,8 @@ class Accepted:
 
     def schema_json(self) -> str | None:
         """The type as a JSON schema, as JSON."""
+        if self.schema is not None:
+            return json.dumps(self.schema)
         if self.type is None:
             return None
         if self.type is Any:
@@ -79,7 +88,10 @@ class Accepted:
             SignalInvalid: It is none of those that are accepted.
         """
         if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
-            raise _invalid(value, _choose(list(self.choices)))
+            raise invalid(value, choose(list(self.choices)))
+        if self.schema is not None:
+            found = _problems(self.schema, value)
+            _refuse(value, [Problem([], "it is no plain JSON")] if _as_json(value) is _OTHER else found)
         if self.type is None or self.type is Any:
             return value
         if _is_plain(self.type):
@@ -91,7 +103,7 @@ class Accepted:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise _invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
+            raise invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
 
     def _adapter(self) -> Any:
         with self._sense():
@@ -141,9 +153,7 @@ def check(request: SignalRequest, value: Any) -> None:
     Raises:
         SignalInvalid: It is none of those that are accepted.
     """
-    for problem in problems(request, value):
-        place = ".".join(map(str, problem.path))
-        raise _invalid(value, f"{place}: {problem.text}" if place else problem.text)
+    _refuse(value, problems(request, value))
 
 
 def problems(request: SignalRequest, value: Any) -> list[Problem]:
@@ -153,21 +163,58 @@ def problems(request: SignalRequest, value: Any) -> list[Problem]:
         request: What is waited for.
         value: What somebody wants to deliver; only plain JSON data is looked at.
     """
-    try:
-        plain = json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError):
-        return []
     found = []
     if request.choices:
-        choices = json.loads(request.choices)
-        if not any(_same(plain, choice) for choice in choices):
-            found.append(Problem([], _choose(choices)))
+        plain, choices = _as_json(value), json.loads(request.choices)
+        if plain is not _OTHER and not any(_same(plain, choice) for choice in choices):
+            found.append(Problem([], choose(choices)))
     if request.schema:
-        from jsonschema import Draft202012Validator
-
-        errors = Draft202012Validator(json.loads(request.schema)).iter_errors(plain)
-        found += [_problem(error) for error in errors]
+        found += _problems(json.loads(request.schema), value)
     return found
+
+
+_OTHER: Final = object()
+"""Stands for a value that is no plain JSON data."""
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return _OTHER
+
+
+def _problems(schema: Mapping[str, Any], value: Any) -> list[Problem]:
+    plain = _as_json(value)
+    if plain is _OTHER:
+        return []
+    from jsonschema import Draft202012Validator
+    from referencing.exceptions import Unresolvable
+
+    try:
+        return [_problem(error) for error in _innermost(Draft202012Validator(schema).iter_errors(plain))]
+    except (Unresolvable, re.error):  # not to be understood here, such as another language's patterns
+        return []
+
+
+def _innermost(errors: Iterable[Any]) -> Iterator[Any]:
+    """The errors, each at its own place: those of a union in the one branch of the value's own type."""
+    for error in errors:
+        branches = defaultdict(list)
+        for inner in error.context:
+            branches[inner.schema_path[0]].append(inner)
+        meant = [branch for branch in branches.values() if not any(map(_is_of_another_type, branch))]
+        yield from _innermost(meant[0]) if len(meant) == 1 else (error,)
+
+
+def _is_of_another_type(error: Any) -> bool:
+    return error.validator in ("type", "const", "enum") and not error.path
+
+
+def _refuse(value: Any, found: Sequence[Problem]) -> None:
+    for problem in found:
+        place = ".".join(map(str, problem.path))
+        raise invalid(value, f"{place}: {problem.text}" if place else problem.text)
 
 
 def _problem(error: Any) -> Problem:
@@ -179,61 +226,6 @@ def _problem(error: Any) -> Problem:
     return Problem(path, error.message)
 
 
-def read_value(text: str) -> Any:
-    """A value as it is typed: JSON, or else the text itself.
-
-    Example:
-        >>> read_value('{"approved": true}'), read_value("yes")
-        ({'approved': True}, 'yes')
-    """
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def hint(request: SignalRequest) -> str:
-    """What a person can type, for a prompt."""
-    if request.choices:
-        return " | ".join(map(_spelled, json.loads(request.choices)))
-    if request.schema is None:
-        return "y | n, and a comment"
-    kind = json.loads(request.schema).get("type")
-    return "y | n" if kind == "boolean" else str(kind or "JSON")
-
-
-def read_answer(request: SignalRequest, text: str) -> Any:
-    """What a person has typed at a prompt for a request.
-
-    Without a schema or choices the answer is ``{"approved": bool, "comment": str}``.
-
-    Raises:
-        SignalInvalid: It is no answer to that.
-    """
-    text = text.strip()
-    if request.choices:
-        choices = json.loads(request.choices)
-        for choice in choices:
-            if text == _spelled(choice):
-                return choice
-        raise _invalid(text, _choose(choices))
-    kind = "" if request.schema is None else json.loads(request.schema).get("type")
-    if kind in ("", "boolean"):
-        word, _, comment = text.partition(" ")
-        approved = _WORDS.get(word.lower())
-        if approved is None:
-            raise _invalid(text, "type y or n")
-        return approved if kind else {"approved": approved, "comment": comment.strip()}
-    return text if kind == "string" else read_value(text)
-
-
-_WORDS = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
-
-
-def _spelled(choice: Any) -> str:
-    return choice if isinstance(choice, str) else json.dumps(choice)
-
-
 def _is_plain(kind: Any) -> bool:
     return isinstance(kind, type | None) and kind in _PLAIN
 
@@ -242,7 +234,7 @@ def _plainly(kind: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not (type(None) if kind is None else kind):
-        raise _invalid(value, f"it is no {_PLAIN[kind]}")
+        raise invalid(value, f"it is no {_PLAIN[kind]}")
     return value
 
 
@@ -250,9 +242,11 @@ def _same(value: Any, choice: Any) -> bool:
     return type(value) is type(choice) and bool(value == choice)  # True is not the choice 1
 
 
-def _choose(choices: list[Any]) -> str:
+def choose(choices: list[Any]) -> str:
+    """What is to be said of a value that is none of the choices."""
     return f"choose one of {', '.join(map(json.dumps, choices))}"
 
 
-def _invalid(value: Any, why: str) -> SignalInvalid:
+def invalid(value: Any, why: str) -> SignalInvalid:
+    """The error that says why a value will not do."""
     return SignalInvalid(f"{value!r:.200} is not accepted: {why}", remedy="Deliver another value.")

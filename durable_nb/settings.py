@@ -75,6 +75,9 @@ SHOWN_ARGUMENT: Final = 200
 LONGEST_NAME: Final = 1000
 """Characters of a run id, a step's or a signal's name: more is stray data, and no list can show it."""
 
+SHOWN_CALL: Final = 500
+"""Characters shown of the arguments of a tool call that is to be approved; a form has them whole."""
+
 HEARTBEAT: Final = 5.0
 """Seconds between two signs of life of a run's owner: six may be missed before another host takes over."""
 

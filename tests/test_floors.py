@@ -13,7 +13,7 @@ FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     (
         *("codec", "fingerprint", "blobs", "signing", "payloads", "deadline", "interrupts", "loop"),
-        *("answers", "stores"),
+        *("answers", "typed", "stores"),
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),

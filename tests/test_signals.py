@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from durable_nb import Workflow, asking, signals, waits, watching
-from durable_nb.answers import Accepted, check, hint, read_answer
+from durable_nb.answers import Accepted, check
 from durable_nb.cli import main as command
 from durable_nb.errors import (
     DurableNotice,
@@ -30,6 +30,7 @@ from durable_nb.errors import (
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import RunStatus, SignalRequest, StepStatus
 from durable_nb.stores.memory import MemoryJournal
+from durable_nb.typed import hint, read_answer
 
 
 def waiting(wf, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from durable_nb import answers, signals
+from durable_nb import signals, typed
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked, existing
 from durable_nb.entry import check_run_id
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Deliver; 0 if this was the first value, 3 if there was one already."""
     name = check_name(options.name, "a signal", InvalidOption)
     journal = existing(options.db)
-    value = answers.read_value(options.value)
+    value = typed.read_value(options.value)
     signal = signals.pack(check_run_id(options.run_id), name, value, this_process())
     earlier = asked(signals.deliver(journal, signal, value))
     print(signals.told(signal, earlier))  # noqa: T201 - a command's answer

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from durable_nb import leases, signals
-from durable_nb.answers import hint
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked, existing
 from durable_nb.records import RunStatus, SignalRequest
+from durable_nb.typed import arguments, hint
 
 __all__ = ["add_arguments", "run"]
 
@@ -40,6 +41,14 @@ def _told(request: SignalRequest, status: RunStatus, address: str | None) -> str
     since = signals.spell_moment(request.asked_at)
     lines = [f"run {request.run_id!r} ({status}) waits for signal {request.name!r} since {since}"]
     lines += filter(None, (request.prompt, request.refused and f"set aside: {request.refused}"))
-    schema = request.schema and f"schema: {request.schema}"
-    lines += filter(None, (f"accepts: {hint(request)}" if request.choices else schema,))
+    lines += filter(None, (_accepts(request),))
     return "\n    ".join([*lines, signals.command(request, address)])
+
+
+def _accepts(request: SignalRequest) -> str | None:
+    if request.choices:
+        return f"accepts: {hint(request)}"
+    if (given := arguments(request)) is not None:
+        edited = json.dumps({"approved": True, "arguments": given})
+        return f"accepts: true | false | TEXT, why not | {edited}, or other arguments"
+    return request.schema and f"schema: {request.schema}"

@@ -13,7 +13,7 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import answers, asking, settings
+from durable_nb import asking, settings, typed
 from durable_nb.errors import DurableError
 from durable_nb.notebook import body, frontend, outputs, prompt, syntax, tracebacks, view
 from durable_nb.notebook.carried import Carrier
@@ -128,7 +128,7 @@ class DurableMagics:
         options = syntax.parse_signal(line)
         with one_line_errors():
             run_id = self.session.require_run().run_id if options.run is None else options.run
-            told = self.session.deliver(run_id, options.name, answers.read_value(options.value))
+            told = self.session.deliver(run_id, options.name, typed.read_value(options.value))
         print(told)  # noqa: T201 - a magic's answer
 
     def durable_runs(self, line: str) -> None:

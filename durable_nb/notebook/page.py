@@ -38,7 +38,7 @@ _FRAME: Final = """\
 {refused}<div class="dnb-form"></div>
 <div class="dnb-command">Answer it with <code>{command}</code></div>
 </div>
-<script>{script}({ask})</script>"""
+<script>(ask => ({prompt})(ask, ({fields})(ask)))({ask})</script>"""
 
 _GONE: Final = "The kernel does not wait for this any more. Run the cell again, or answer like this:"
 _SILENT: Final = (
@@ -141,7 +141,8 @@ def _html(request: SignalRequest, command: str, token: str, kernel_id: str) -> s
         who=html.escape(f"signal {request.name!r} of run {request.run_id!r}"),
         refused=refused,
         command=html.escape(command),
-        script=_asset("prompt.js"),
+        prompt=_asset("prompt.js"),
+        fields=_asset("fields.js"),
         ask=json.dumps(ask).replace("<", "\\u003c"),  # no value can end the script element
     )
 

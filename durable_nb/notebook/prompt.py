@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import answers, settings
+from durable_nb import settings
 from durable_nb.asking import Interrupted
 from durable_nb.errors import SignalInvalid
 from durable_nb.notebook import frontend, view
 from durable_nb.notebook.page import Prompts
 from durable_nb.signals import spell_moment
+from durable_nb.typed import hint, read_answer
 
 if TYPE_CHECKING:
     from durable_nb.asking import Ask
@@ -65,7 +66,7 @@ class ShellFace:
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show what is waited for, and how to answer from elsewhere; in a page, with a form."""
         signal = f"signal {request.name!r} of run {request.run_id!r}"
-        choices = f"one of {answers.hint(request)}" if request.choices else None
+        choices = f"one of {hint(request)}" if request.choices else None
         parts = [request.prompt, f"waiting for {signal}", request.refused, choices, command]
         text = " · ".join(filter(None, parts))
         page = self._open_page()
@@ -104,14 +105,14 @@ class ShellFace:
             while True:
                 typed = await read(_prompt(request))
                 try:
-                    return answers.read_answer(request, typed)
+                    return read_answer(request, typed)
                 except SignalInvalid as error:
                     request = replace(request, refused=error.what)
 
 
 def _prompt(request: SignalRequest) -> str:
     refused = f"{request.refused}\n" if request.refused else ""
-    return f"{refused}{request.prompt or request.name} [{answers.hint(request)}]: "
+    return f"{refused}{request.prompt or request.name} [{hint(request)}]: "
 
 
 async def _read_in_terminal(prompt: str) -> str:

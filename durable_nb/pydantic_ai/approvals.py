@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,13 @@ from pydantic_ai.tools import (
     ToolDenied,
 )
 
-from durable_nb.errors import DurableNotice
+from durable_nb import settings
+from durable_nb.answers import APPROVAL, Accepted
+from durable_nb.typed import yes_or_no
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart
+    from pydantic_ai.tools import ToolDefinition
 
     from durable_nb.pydantic_ai.place import Place
 
@@ -51,19 +54,46 @@ async def ask(place: Place, ctx: RunContext[Any], requests: DeferredToolRequests
 
 async def _ask(place: Place, ctx: RunContext[Any], call: ToolCallPart) -> ToolApproved | ToolDenied:
     name = place.call_name(replace(ctx, tool_call_id=call.tool_call_id), call.tool_name)
-    answer = await place.approval(name, f"Call {call.tool_name}({call.args_as_json_str()})?")
-    understood = answered(answer)
-    if understood is None:
-        told = (
-            f"run {place.run.run_id!r}, step {name!r}: the answer {answer!r:.60} was taken for a no. "
-            "Answer with True, False, a message that says why not, or {'approved': True, 'arguments': …}"
-        )
-        warnings.warn(told, DurableNotice, stacklevel=2)
-    return understood or ToolDenied()
+    given = call.args_as_json_str()
+    shown = given if len(given) <= settings.SHOWN_CALL else f"{given[: settings.SHOWN_CALL]} …"
+    schema = _schema(call.tool_name, json.loads(given), ctx.tools.get(call.tool_name))
+    return answered(await place.approval(name, f"Call {call.tool_name}({shown})?", Accepted(schema=schema)))
 
 
-def answered(answer: Any) -> ToolApproved | ToolDenied | None:
-    """What an answer means; None where it means nothing.
+def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any]:
+    """What may be said of a call: yes, also to other arguments, or no, also with a message."""
+    place = "#/properties/arguments"
+    parameters = _moved(tool.parameters_json_schema, place) if tool else {"type": "object"}
+    told = {"title": "Arguments", "default": given, "description": (tool and tool.description) or ""}
+    told_to_model = "If you reject, the model is told."
+    return {
+        "format": APPROVAL,
+        "title": f"Call {name}?",
+        "type": ["object", "boolean", "string"],
+        "properties": {
+            "approved": {"type": "boolean"},
+            "arguments": {**parameters, **told},
+            "comment": {"type": "string", "title": "Comment", "description": told_to_model},
+            "message": {"type": "string"},
+        },
+        "required": ["approved"],
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema as a part of another one: its references begin at the top of that."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: _moved(each, place) for key, each in schema.items()}
+    if str(schema.get("$ref", "")).startswith("#"):
+        inner["$ref"] = place + schema["$ref"][1:]
+    return inner
+
+
+def answered(answer: Any) -> ToolApproved | ToolDenied:
+    """What an answer means.
 
     Args:
         answer: True, False, a message that says why not, or a dict: ``approved``, and the ``arguments`` to
@@ -74,11 +104,10 @@ def answered(answer: Any) -> ToolApproved | ToolDenied | None:
         'too much'
     """
     if isinstance(answer, str):
-        return ToolDenied(answer)
+        said = yes_or_no(answer)
+        return ToolDenied(answer) if said is None else answered(said)
     if isinstance(answer, bool):
         return ToolApproved() if answer else ToolDenied()
-    if not isinstance(answer, dict) or not isinstance(answer.get("approved"), bool):
-        return None
     if answer["approved"]:
         return ToolApproved(override_args=answer.get("arguments"))
     message = answer.get("message") or answer.get("comment")

@@ -22,6 +22,7 @@ from durable_nb.waits import obtain
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
+    from durable_nb.answers import Accepted
     from durable_nb.engine import OpenRun
     from durable_nb.pydantic_ai.config import Execution
     from durable_nb.pydantic_ai.streaming import Requests
@@ -166,10 +167,10 @@ class Place:
         restore(messages, recorded)
         self._asked = messages[-1] if messages else None
 
-    async def approval(self, name: str, prompt: str) -> Any:
+    async def approval(self, name: str, prompt: str, accepted: Accepted) -> Any:
         """Wait for a person to say whether a tool may be called."""
         signal = APPROVAL + (self.scope.path + name.removeprefix(self.scope.path).removeprefix("tool:"))
-        return await obtain(self.scope, Question(signal, prompt), AWAITING)
+        return await obtain(self.scope, Question(signal, prompt, accepted), AWAITING)
 
     def _as_run_changed(self, changed: StepChanged) -> StepChanged | RunChanged:
         if self.scope.path:

@@ -62,7 +62,6 @@ from durable_nb.errors import (
 )
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.pydantic_ai import NotebookDurability
-from durable_nb.pydantic_ai.approvals import answered
 from durable_nb.pydantic_ai.backend import operation_name
 from durable_nb.pydantic_ai.config import is_hopeless
 from durable_nb.standing import Used
@@ -168,16 +167,6 @@ async def test_an_approval_that_was_given_while_no_process_ran(script, durable, 
     again = await durable(model, tools=[tool]).run("go", run_id="r")
     assert (calls, model.requests) == (called, 2)
     assert again.all_messages() == first.all_messages()
-
-
-async def test_an_answer_that_means_nothing_is_a_no_and_says_so(script, durable):
-    tool = counted([], "pay")
-    tool.requires_approval = True
-    agent = durable(script([("pay", {})], "done"), tools=[tool])
-    await agent.workflow.complete("r", "approve:pay", 42)
-    with pytest.warns(DurableNotice, match="run 'r', step 'tool:pay': the answer 42 was taken for a no"):
-        await agent.run("go", run_id="r")
-    assert answered({"approved": "yes"}) is None
 
 
 async def test_dynamic_approval(script, durable):

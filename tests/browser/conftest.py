@@ -48,6 +48,20 @@ def opened(request, missing):
     for context in pages:
         context.close()
     server.end_kernels()
+    server.forget_theme()
+
+
+@pytest.fixture
+def asked(opened):
+    """Opens a notebook that opens a run and asks in the cells given, and runs it up to the first prompt."""
+
+    def ask(run, *cells, **options):
+        notebook = opened(lab.OPEN.format(run=run), *cells, **options)
+        notebook.start_all()
+        notebook.page.wait_for_selector(".dnb button")
+        return notebook
+
+    return ask
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import nbformat
 import psutil
 from playwright.sync_api import expect
 
+OPEN = "%load_ext durable_nb\n%durable_workflow {run} --db {run}.db"
 TOKEN = "durable-nb-tests"
 TIMEOUT = 60_000  # ms that a page may take for any one thing
 WITHIN = 15_000  # ms for an output to be drawn
@@ -40,6 +41,7 @@ class Server:
     def __init__(self, directory, home):
         self.directory = Path(directory)
         _settings(home)
+        self._home = home
         self._log = (home / "server.log").open("w")
         self._process = subprocess.Popen(
             [
@@ -66,6 +68,10 @@ class Server:
         """End all kernels, as closing their notebooks would."""
         for kernel in self._call("api/kernels"):
             self._call(f"api/kernels/{kernel['id']}", method="DELETE")
+
+    def forget_theme(self):
+        """Have the next page light, whatever was chosen."""
+        _settings_of(self._home, "apputils-extension/themes").unlink(missing_ok=True)
 
     def content(self, name):
         """A saved notebook."""
@@ -100,9 +106,13 @@ def _settings(home):
         "notebook-extension/tracker": '{"windowingMode": "none"}',  # a cell out of sight is there too
     }
     for name, text in written.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = _settings_of(home, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+
+def _settings_of(home, name):
+    return home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
 
 
 def _isolation(home):
@@ -129,7 +139,10 @@ class Notebook:
         self.page, self.server, self.name, self.face = page, server, name, face
         self.open()
         if dark:
-            self._execute("apputils:change-theme", {"theme": "JupyterLab Dark"})
+            self.darken()
+
+    def darken(self):
+        self._execute("apputils:change-theme", {"theme": "JupyterLab Dark"})
 
     def open(self):
         """Open it, or open it anew as a reload does."""
@@ -180,6 +193,14 @@ class Notebook:
         """The outputs of the code cell of that number, from 0."""
         return self.page.locator(".jp-CodeCell").nth(index).locator(".jp-Cell-outputArea")
 
+    def form(self, cell=1):
+        """The prompts in the outputs of that code cell."""
+        return self.cell(cell).locator(".dnb")
+
+    def button(self, name, cell=1):
+        """The button of that name in a prompt."""
+        return self.form(cell).get_by_role("button", name=name, exact=True)
+
     def expect(self, index, *texts):
         """Wait until a cell's outputs hold these texts: they are drawn a little after the kernel is done."""
         for text in texts:
@@ -190,6 +211,13 @@ class Notebook:
         expect(self.cell(index).locator("pre").last).to_have_text(text, timeout=WITHIN)
 
     def screenshot(self, path):
+        """The page, with the end of the last output in sight."""
+        self.page.evaluate(
+            """() => {
+              const outputs = [...document.querySelectorAll('.jp-OutputArea-output')]
+              outputs.at(-1)?.scrollIntoView({ block: 'end' })
+            }"""
+        )
         self.page.screenshot(path=path, full_page=True)
 
     def _execute(self, command, arguments=None):

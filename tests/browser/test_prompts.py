@@ -6,30 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from playwright.sync_api import expect
 
-OPEN = "%load_ext durable_nb\n%durable_workflow {run} --db {run}.db"
+from .lab import OPEN
+
 ASK = "answer = await wf.signal('approval', prompt='Publish the article?')\nprint(answer)"
-
-
-@pytest.fixture
-def asked(opened):
-    """Opens a notebook that opens a run and asks in the cells given, and runs it up to the first prompt."""
-
-    def ask(run, *cells, **options):
-        notebook = opened(OPEN.format(run=run), *cells, **options)
-        notebook.start_all()
-        notebook.page.wait_for_selector(".dnb button")
-        return notebook
-
-    return ask
-
-
-def form(notebook, cell=1):
-    return notebook.cell(cell).locator(".dnb")
-
-
-def button(notebook, name, cell=1):
-    return form(notebook, cell).get_by_role("button", name=name, exact=True)
 
 
 def deliver(notebook, run, name, value):
@@ -43,17 +24,17 @@ def test_approved_by_a_click(asked, shot, face, dark):
     notebook = asked(run, ASK, face=face, dark=dark)
     notebook.expect(1, "Publish the article?")
     shot(notebook, "waiting")
-    button(notebook, "Approve").click()
+    notebook.button("Approve").click()
     notebook.finish()
     notebook.expect_printed(1, "{'approved': True, 'comment': ''}")
     notebook.expect(1, "answered by")
-    assert form(notebook).count() == 0
+    assert notebook.form().count() == 0
     shot(notebook, "answered")
 
 
 def test_rejected_with_a_comment_by_keys_alone(asked):
     notebook = asked("reject", ASK)
-    comment = form(notebook).get_by_label("Comment")
+    comment = notebook.form().get_by_label("Comment")
     comment.focus()
     notebook.page.keyboard.type("a b m x: no")  # each of these is a command of the notebook's own
     notebook.page.keyboard.press("Tab")
@@ -77,6 +58,10 @@ class Address(BaseModel):
     street: str
     city: str = "Berne"
 
+class Part(BaseModel):
+    weight: float = Field(gt=0)
+    inner: "Part | None" = None
+
 class Order(BaseModel):
     name: str = Field(description="Who gets it")
     amount: int = Field(3, ge=1, le=10)
@@ -84,6 +69,9 @@ class Order(BaseModel):
     express: bool = False
     size: Size = Size.small
     day: date | None = None
+    gift: bool | None = None
+    part: Part | None = None
+    spare_part: Part | None = None
     address: Address
     tags: list[str] = ["new"]
 
@@ -93,10 +81,15 @@ print(order)"""
 
 def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     notebook = asked("form", SCHEMA)
-    fields = form(notebook)
+    fields = notebook.form()
     fields.get_by_label("Amount").fill("11")
-    button(notebook, "Submit").click()
-    fields.locator("[aria-invalid=true]").nth(3).wait_for()
+    notebook.button("Add Part").click()
+    notebook.button("Add Inner").click()
+    fields.get_by_label("Weight").last.fill("-1")
+    fields.get_by_label("Weight").first.fill("1")
+    notebook.button("Submit").click()
+    fields.locator("[aria-invalid=true]").nth(4).wait_for()
+    expect(fields).to_contain_text("-1 is less than or equal to the minimum of 0")
     shot(notebook, "wrong")
     for label in ("Name", "Amount", "Price", "Street"):
         field = fields.get_by_label(label)
@@ -105,16 +98,18 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
         assert ("11 is greater than the maximum of 10" if label == "Amount" else "this is needed") in problem
     for label, value in {"Name": "Ann", "Amount": "2", "Price": "2.5", "Street": "Main St"}.items():
         fields.get_by_label(label).fill(value)
+    fields.get_by_label("Weight").last.fill("0.5")
     fields.get_by_label("Express").check()
     fields.get_by_label("Size").select_option("large")
     fields.get_by_label("Day").fill("2030-01-02")
-    button(notebook, "Add").click()
+    notebook.button("Add").click()
     notebook.page.keyboard.type("urgent")
     fields.get_by_label("Day").press("Enter")
     notebook.finish()
     notebook.expect_printed(
         1,
         "name='Ann' amount=2 price=2.5 express=True size=<Size.large: 'large'> day=datetime.date(2030, 1, 2) "
+        "gift=None part=Part(weight=1.0, inner=Part(weight=0.5, inner=None)) spare_part=None "
         "address=Address(street='Main St', city='Berne') tags=['new', 'urgent']",
     )
 
@@ -122,7 +117,7 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
 def test_choices_are_buttons(asked, shot):
     notebook = asked("choices", "print(repr(await wf.signal('n', choices=['red', 3])))")
     shot(notebook)
-    button(notebook, "3").click()
+    notebook.button("3").click()
     notebook.finish()
     notebook.expect_printed(1, "3")
 
@@ -143,8 +138,8 @@ def test_while_the_kernel_is_blocked_and_after_a_reload(asked, shot):
     notebook.save()
     notebook.open()
     notebook.page.wait_for_selector(".dnb button")
-    button(notebook, "Approve").click()
-    form(notebook).get_by_text("answered by").wait_for()
+    notebook.button("Approve").click()
+    notebook.form().get_by_text("answered by").wait_for()
     shot(notebook)
 
 
@@ -152,7 +147,7 @@ def test_killed_while_it_waits(asked):
     notebook = asked("killed", ASK)
     notebook.kill_kernel()
     notebook.start_all()
-    button(notebook, "Approve").click()
+    notebook.button("Approve").click()
     notebook.finish()
     notebook.expect_printed(1, "{'approved': True, 'comment': ''}")
 
@@ -160,21 +155,23 @@ def test_killed_while_it_waits(asked):
 def test_a_click_after_a_restart_shows_the_command(asked, shot):
     notebook = asked("stale", ASK)
     notebook.kill_kernel()
-    button(notebook, "Approve").click()
-    form(notebook).get_by_text("The kernel does not reply").wait_for()
+    notebook.button("Approve").click()
+    notebook.form().get_by_text("The kernel does not reply").wait_for()
     notebook.expect(1, "durable-nb signal stale approval VALUE --db")
     shot(notebook)
 
 
-def test_two_at_once(asked, shot):
-    both = "wf.signal('a', choices=[1]), wf.signal('b', choices=[2])"
-    notebook = asked("two", f"import asyncio\nprint(await asyncio.gather({both}))")
-    form(notebook).nth(1).wait_for()
+def test_two_at_once_while_another_branch_goes_on(asked, shot):
+    all_of_them = "wf.signal('a', choices=[1]), wf.signal('b', choices=[2]), work()"
+    work = "import asyncio\nasync def work():\n    await asyncio.sleep(0.1)\n    print('went on')"
+    notebook = asked("two", f"{work}\nprint(await asyncio.gather({all_of_them}))")
+    notebook.form().nth(1).wait_for()
+    notebook.expect(1, "went on")
     shot(notebook)
     for choice in "21":
-        button(notebook, choice).click()
+        notebook.button(choice).click()
     notebook.finish()
-    notebook.expect_printed(1, "[1, 2]")
+    notebook.expect(1, "[1, 2, None]")
 
 
 def test_an_untrusted_notebook_shows_the_command(asked, opened, shot):
@@ -199,11 +196,13 @@ text = {HOSTILE!r}
 from pydantic import BaseModel, Field
 class Form(BaseModel):
     name: str = Field(text, title=text, description=text)
+await wf.complete({"hostile"!r}, text, text + "value")
 print(await wf.signal(text, prompt=text, choices=[text]))
 print(await wf.signal(text + '2', prompt=text, schema=Form))"""
     notebook = asked("hostile", cell)
-    button(notebook, HOSTILE).click()
-    button(notebook, "Submit").click()
+    notebook.expect(1, f"{HOSTILE}value".replace("'", "\\'"))
+    notebook.button(HOSTILE).click()
+    notebook.button("Submit").click()
     notebook.finish()
     notebook.expect_printed(1, f"name={HOSTILE!r}")
     shown = notebook.cell(1)
@@ -232,7 +231,7 @@ def test_a_forged_message_and_a_late_one_are_refused(asked):
     token = re.search(r'"token": "([^"]+)", "kernel"', script)[1]
     guess = {"token": "guessed", "value": {"approved": True, "comment": ""}}
     assert notebook.page.evaluate(FORGED, guess) == {"status": "unknown"}
-    button(notebook, "Reject").click()
+    notebook.button("Reject").click()
     notebook.finish()
     late = notebook.page.evaluate(FORGED, {"token": token, "value": {"approved": True, "comment": ""}})
     assert late["status"] == "over"
@@ -254,9 +253,27 @@ def test_a_step_in_doubt_is_asked_about(opened, shot):
     notebook.start_all()
     notebook.restarted()
     notebook.start_all()
-    button(notebook, "run again").wait_for()
+    notebook.button("run again").wait_for()
     shot(notebook)
-    button(notebook, "run again").click()
+    notebook.button("run again").click()
     notebook.finish()
     notebook.expect_printed(2, "1")
     assert (notebook.server.directory / "doubt.log").read_text() == "paying\npaying\n"
+
+
+CHARGE = '%%durable_step charge --on-drift ask\nprint("charged", amount)'
+
+
+def test_a_change_is_asked_about(opened, shot):
+    notebook = opened(OPEN.format(run="ask"), 'amount = int(open("amount").read())', CHARGE)
+    amount = notebook.server.directory / "amount"
+    amount.write_text("1")
+    notebook.run_all()
+    notebook.expect(2, "charged 1")
+    amount.write_text("2")
+    notebook.start_all()
+    notebook.button("keep", 2).wait_for()
+    shot(notebook)
+    notebook.button("run again", 2).click()
+    notebook.finish()
+    notebook.expect(2, "charged 2")

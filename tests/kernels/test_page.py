@@ -40,7 +40,7 @@ def asked(kernel, cell):
         kernel._receive(deadline)
         for message in kernel._messages.get(request, ()):
             html = message["content"].get("data", {}).get("text/html", "")
-            if found := re.search(r"\}\)\((\{.*\})\)</script>$", html, re.DOTALL):
+            if found := re.search(r"\)\((\{\"id\".*\})\)</script>$", html, re.DOTALL):
                 return request, html, json.loads(found[1])
 
 

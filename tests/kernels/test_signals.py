@@ -254,7 +254,9 @@ def test_nobody_is_there_then_the_answer_is_delivered_and_it_runs_through(tmp_pa
 # In a terminal
 
 
-def test_a_terminal_is_asked_and_an_answer_from_elsewhere_ends_it(tmp_path):
+@pytest.fixture
+def shell(tmp_path):
+    """IPython in a terminal, with an open run."""
     env = {
         **os.environ,
         "IPYTHONDIR": str(tmp_path / "ipython"),
@@ -265,28 +267,62 @@ def test_a_terminal_is_asked_and_an_answer_from_elsewhere_ends_it(tmp_path):
         str(BIN / "ipython"), ["--simple-prompt", "--no-banner", "--colors=NoColor", "--no-confirm-exit"],
         cwd=str(tmp_path), env=env, encoding="utf-8", timeout=30, dimensions=(40, 200),
     )  # fmt: skip
-    try:
-        shell.expect(r"In \[1\]")
-        shell.sendline("%load_ext durable_nb")
-        shell.expect(r"In \[2\]")
-        shell.sendline("%durable_workflow shop --db runs.db")
-        shell.expect(r"In \[3\]")
-        shell.sendline("d = await wf.signal('approval', prompt='Ship?'); print('got', d)")
-        shell.expect(r"Ship\? \[y \| n, and a comment\]:")
-        shell.send("n too dear\r")
-        shell.expect_exact("got {'approved': False, 'comment': 'too dear'}")
-        shell.sendline("print('got', await wf.signal('second', choices=['a', 'b']))")
-        shell.expect_exact("[a | b]:")
-        with Workflow("outside", db=tmp_path / "runs.db") as wf:
-            assert wf.sync.complete("shop", "second", "b")
-        shell.expect_exact("got b")
-        shell.sendline("print(6 * 7)")
-        shell.expect_exact("42")
-        shell.sendline("await wf.signal('third')")
-        shell.expect_exact("a comment]:")
-        shell.sendintr()
-        shell.expect_exact("KeyboardInterrupt")
-        shell.sendline("print(6 * 8)")
-        shell.expect_exact("48")
-    finally:
-        shell.close(force=True)
+    shell.expect(r"In \[1\]")
+    shell.sendline("%load_ext durable_nb")
+    shell.expect(r"In \[2\]")
+    shell.sendline("%durable_workflow shop --db runs.db")
+    shell.expect(r"In \[3\]")
+    yield shell
+    shell.close(force=True)
+
+
+def test_a_terminal_is_asked_and_an_answer_from_elsewhere_ends_it(shell, tmp_path):
+    shell.sendline("d = await wf.signal('approval', prompt='Ship?'); print('got', d)")
+    shell.expect(r"Ship\? \[y \| n, and a comment\]:")
+    shell.send("n too dear\r")
+    shell.expect_exact("got {'approved': False, 'comment': 'too dear'}")
+    shell.sendline("print('got', await wf.signal('second', choices=['a', 'b']))")
+    shell.expect_exact("[a | b]:")
+    with Workflow("outside", db=tmp_path / "runs.db") as wf:
+        assert wf.sync.complete("shop", "second", "b")
+    shell.expect_exact("got b")
+    shell.sendline("print(6 * 7)")
+    shell.expect_exact("42")
+    shell.sendline("await wf.signal('third')")
+    shell.expect_exact("a comment]:")
+    shell.sendintr()
+    shell.expect_exact("KeyboardInterrupt")
+    shell.sendline("print(6 * 8)")
+    shell.expect_exact("48")
+
+
+CLERK = """\
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import FunctionModel
+from durable_nb import DurableAgent
+
+def respond(messages, info):
+    asked = len(messages) > 1
+    part = TextPart(messages[-1].parts[-1].content) if asked else ToolCallPart("pay", {"amount": 300})
+    return ModelResponse(parts=[part])
+
+def make(wf):
+    agent = DurableAgent(Agent(FunctionModel(respond), name="clerk"), wf)
+    agent.tool_plain(requires_approval=True)(pay)
+    return agent
+
+def pay(amount: int) -> str:
+    return f"paid {amount}"
+"""
+
+
+def test_a_terminal_asks_about_a_tool_call_and_takes_other_arguments(shell, tmp_path):
+    (tmp_path / "clerk.py").write_text(CLERK)
+    shell.sendline("import clerk; print('got', (await clerk.make(wf).run('go', run_id='a')).output)")
+    shell.expect_exact('Call pay({"amount":300})? [y | n, and a comment | y {other arguments}]:')
+    shell.send('y {"amount": "much"}\r')
+    shell.expect_exact("arguments.amount: 'much' is not of type 'integer'")
+    shell.expect_exact("other arguments}]:")
+    shell.send('y {"amount": 250}\r')
+    shell.expect_exact("got paid 250")
