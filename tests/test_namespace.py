@@ -712,6 +712,25 @@ def test_what_is_only_of_numpy_binds_nobody(ns):
     assert sorted(changes.groups) == [("a",), ("b",), ("c",), ("f",), ("np",)]
 
 
+def test_tensors_bind_those_alone_that_share_their_memory(ns):
+    try:
+        import torch
+    except ImportError:
+        pytest.skip("NOT TESTED: torch is not installed (it is large); pip install torch")
+    changes, saved = run(
+        ns,
+        "import torch; model = torch.nn.Linear(90, 90); opt = torch.optim.SGD(model.parameters(), 0.1)\n"
+        "x = torch.ones(2, 3000); v = x[1]; other = torch.ones(3); kinds = [x.dtype, x.device, x.shape]",
+    )
+    assert sorted(changes.groups) == [("kinds",), ("model", "opt"), ("other",), ("torch",), ("x", "v")]
+    again, changed = {"__name__": "__main__"}, run(ns, "v += 1")[1]
+    assert not namespace.restore(again, saved).failed | namespace.restore(again, changed).failed
+    assert again["x"][1, 0] == 2
+    assert again["v"].data_ptr() == again["x"][1].data_ptr()
+    assert again["opt"].param_groups[0]["params"][0] is again["model"].weight
+    assert torch.equal(again["model"].weight, ns["model"].weight)
+
+
 def test_frames_that_pandas_keeps_apart_are_not_saved_together(ns):
     run(
         ns,
