@@ -9,9 +9,12 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypeAlias
+from threading import Lock
+from typing import BinaryIO, Final, Protocol, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import xxhash
 
@@ -25,14 +28,16 @@ except ImportError:  # Windows
 
 __all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
 
+T = TypeVar("T")
+
 BlobData: TypeAlias = bytes | bytearray | memoryview | Iterable[bytes | bytearray | memoryview]
 """Bytes in one piece, or in several that are joined without a copy in memory."""
 
 _WRITING: Final = ".writing-"
 """What the name of a file begins with that is not whole yet; its writer holds a lock on it."""
 
-_CHUNK: Final = 1024 * 1024
-"""Bytes hashed and written at a time: what was just hashed is still in the processor when it is written."""
+_WORTH_A_THREAD: Final = 1024 * 1024
+"""Bytes from which a second thread hashes while the first writes: below that, the hop costs as much."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -74,6 +79,7 @@ class BlobFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[tuple[bytes, int], str] = {}  # digests by the faster hash of what was put
+        self._turns = WeakValueDictionary[tuple[bytes, int], Lock]()  # equal columns come at the same time
         self._vouched: dict[str, str] = {}  # stamps of files whose bytes this process wrote or compared
 
     def put(self, data: BlobData) -> str:
@@ -89,10 +95,11 @@ class BlobFolder:
             if not isinstance(data, bytes | bytearray | memoryview):
                 return self._write(data)
             mark = xxhash.xxh3_128_digest(data), memoryview(data).nbytes
-            known = self._known.get(mark)
-            if known is None or not self._keep_present(*(known, mark[1])):
-                known = self._known[mark] = self._write((data,))
-            return known
+            with self._turn(mark):
+                known = self._known.get(mark)
+                if known is None or not self._keep_present(known, mark[1]):
+                    known = self._known[mark] = self._write((data,))
+                return known
 
     def get(self, digest: str) -> bytes:
         """The bytes under a digest, compared with it.
@@ -180,6 +187,9 @@ class BlobFolder:
         if not _DIGEST.fullmatch(digest):
             raise _not_restored(digest, "not to be found: that is no SHA-256")
         return self.folder / digest[:2] / digest
+
+    def _turn(self, mark: tuple[bytes, int]) -> Lock:
+        return self._turns.setdefault(mark, Lock())
 
     def _write(self, parts: Iterable[bytes | bytearray | memoryview]) -> str:
         _make_folder(self.folder)
@@ -273,14 +283,25 @@ class MemoryBlobs:
 
 
 def _copy(parts: Iterable[bytes | bytearray | memoryview], file: BinaryIO) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    for part in parts:
-        view = memoryview(part).cast("B")
-        for start in range(0, len(view), _CHUNK):
-            chunk = view[start : start + _CHUNK]
-            digest.update(chunk)
-            size += file.write(chunk)
-    return digest.hexdigest(), size
+    views = [memoryview(part).cast("B") for part in parts]
+    size = sum(map(len, views))
+    with ThreadPoolExecutor(1) as beside:
+        digest = _begun(beside, lambda: _digest(views)) if size > _WORTH_A_THREAD else None
+        file.writelines(views)
+    return digest.result() if digest else _digest(views), size
+
+
+def _begun(beside: Executor, work: Callable[[], T]) -> Future[T] | None:
+    with contextlib.suppress(RuntimeError):  # Python is on its way out and starts no thread
+        return beside.submit(work)
+    return None
+
+
+def _digest(views: Iterable[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(view)
+    return digest.hexdigest()
 
 
 def _stamp(status: os.stat_result) -> str:

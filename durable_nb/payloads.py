@@ -45,7 +45,7 @@ async def keep(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
     blobs = home.blobs
     pieces: list[bytes | memoryview] = [payload.data]
     if payload.format in codec.PARTED:
-        parts = await asyncio.to_thread(_put_parts, blobs, payload.parts)
+        parts = await _put_parts(blobs, payload.parts)
         pieces = bundle.pack(payload.data, parts)
     if blobs is not None and sum(map(_size, pieces)) > settings.BLOB_THRESHOLD:
         digest = await asyncio.to_thread(blobs.put, pieces[0] if len(pieces) == 1 else pieces)
@@ -96,20 +96,35 @@ def moved(home: Home, payload: Payload, old: tuple[str, str], new: tuple[str, st
     return signing.signed(payload, *new)
 
 
-def _put_parts(
+async def _put_parts(
     blobs: Blobs | None, parts: Sequence[bytes | memoryview | DurableError]
 ) -> list[bytes | memoryview | bundle.Reference]:
-    stored: list[bytes | memoryview | bundle.Reference] = []
+    """Put the large ones into blobs, several at a time: the disk syncs them together."""
+    whole: list[bytes | memoryview] = []
     for part in parts:
         if isinstance(part, DurableError):
             raise part
-        if blobs is None or _size(part) <= settings.BLOB_THRESHOLD:
-            stored.append(part)
-        else:
-            digest = blobs.put(part)
-            stamp = "" if isinstance(part, bytes) else blobs.stamp(digest)
-            stored.append(bundle.Reference(digest, _size(part), stamp))
+        whole.append(part)
+    return [*whole] if blobs is None else await _put_large(blobs, whole)
+
+
+async def _put_large(
+    blobs: Blobs, parts: Sequence[bytes | memoryview]
+) -> list[bytes | memoryview | bundle.Reference]:
+    large = {n: part for n, part in enumerate(parts) if _size(part) > settings.BLOB_THRESHOLD}
+    putting = [asyncio.to_thread(_put, blobs, part) for part in large.values()]
+    stored: list[bytes | memoryview | bundle.Reference] = [*parts]
+    # All of them, failed or not: none may still read the user's memory when the user's code goes on.
+    for n, put in zip(large, await asyncio.gather(*putting, return_exceptions=True), strict=True):
+        if isinstance(put, BaseException):
+            raise put
+        stored[n] = put
     return stored
+
+
+def _put(blobs: Blobs, part: bytes | memoryview) -> bundle.Reference:
+    digest = blobs.put(part)
+    return bundle.Reference(digest, _size(part), "" if isinstance(part, bytes) else blobs.stamp(digest))
 
 
 def _read_parts(

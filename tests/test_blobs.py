@@ -6,6 +6,9 @@ import hashlib
 import os
 import random
 import stat
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -72,6 +75,25 @@ def test_wide_items_are_counted_in_bytes(folder):
     assert folder.put(array) == folder.put([array]) == DIGEST
     assert folder.put(array) == DIGEST
     assert folder.get(DIGEST) == DATA
+
+
+def test_what_is_hashed_while_it_is_written_is_hashed_whole(folder):
+    data = random.Random(2).randbytes(3_000_000)
+    digest = hashlib.sha256(data).hexdigest()
+    assert folder.put(data) == folder.put([data[:7], memoryview(data)[7:]]) == digest
+    assert folder.get(digest) == data
+
+
+def test_a_large_value_is_written_even_as_python_ends(folder):
+    program = f"""
+        import atexit, concurrent.futures.thread
+        from pathlib import Path
+        from durable_nb.blobs import BlobFolder
+        atexit.register(lambda: print(BlobFolder(Path({str(folder.folder)!r})).put(b"x" * 3_000_000)))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.stdout.strip() == hashlib.sha256(b"x" * 3_000_000).hexdigest(), done.stderr
+    assert folder.exists(done.stdout.strip())
 
 
 def test_changing_the_buffer_later_changes_nothing(blobs):

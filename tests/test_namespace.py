@@ -654,6 +654,32 @@ def test_a_name_known_to_be_assigned_counts_even_if_nothing_tells(ns):
     assert before.changes(ns, assigned=("x",)).rebound == ("x",)
 
 
+ATOMS = [0, 1, True, None, 1.0, 0.0, -0.0, 1j, "1", b"1", ..., NotImplemented, range(1), slice(1), 10**50]
+
+
+@pytest.mark.parametrize("new", [*ATOMS, "\ud800", "ä" * 100_000, (1,), [1]], ids=lambda new: ascii(new)[:9])
+def test_any_change_of_a_small_container_is_seen(ns, new):
+    lists = {f"list_{n}": ["x", old] for n, old in enumerate(ATOMS)}
+    dicts = {f"dict_{n}": {"x": old} for n, old in enumerate(ATOMS)}
+    ns |= lists | dicts
+    before = namespace.take(ns, ())
+    for value in lists.values():
+        value[1] = new
+    for value in dicts.values():
+        value["x"] = new
+    same = next((n for n, old in enumerate(ATOMS) if old is new), None)
+    expected = (lists | dicts).keys() - {f"list_{same}", f"dict_{same}"}
+    assert set(before.changes(ns).mutated) == expected
+
+
+def test_other_changes_of_a_small_container_are_seen(ns):
+    run(ns, "order = {1: 1, 2: 2}; key = {1: 1}; more = {1}; longer = [1]; same = [1]")
+    changes, _ = run(
+        ns, "order[1] = order.pop(1); del key[1]; key[True] = 1; more.add(2); longer *= 200; same[0] = 1"
+    )
+    assert set(changes.mutated) | set(changes.rebound) == {"order", "key", "more", "longer"}
+
+
 def test_names_of_ipython_and_hidden_ones_are_never_considered(ns):
     owned = [
         "_",
@@ -684,6 +710,25 @@ def test_what_is_only_of_numpy_binds_nobody(ns):
         "import numpy as np; a = np.ones(3); b = np.ones(3); c = [np.float64(1), np.sin, a.dtype]; f = lambda: np",
     )
     assert sorted(changes.groups) == [("a",), ("b",), ("c",), ("f",), ("np",)]
+
+
+def test_tensors_bind_those_alone_that_share_their_memory(ns):
+    try:
+        import torch
+    except ImportError:
+        pytest.skip("NOT TESTED: torch is not installed (it is large); pip install torch")
+    changes, saved = run(
+        ns,
+        "import torch; model = torch.nn.Linear(90, 90); opt = torch.optim.SGD(model.parameters(), 0.1)\n"
+        "x = torch.ones(2, 3000); v = x[1]; other = torch.ones(3); kinds = [x.dtype, x.device, x.shape]",
+    )
+    assert sorted(changes.groups) == [("kinds",), ("model", "opt"), ("other",), ("torch",), ("x", "v")]
+    again, changed = {"__name__": "__main__"}, run(ns, "v += 1")[1]
+    assert not namespace.restore(again, saved).failed | namespace.restore(again, changed).failed
+    assert again["x"][1, 0] == 2
+    assert again["v"].data_ptr() == again["x"][1].data_ptr()
+    assert again["opt"].param_groups[0]["params"][0] is again["model"].weight
+    assert torch.equal(again["model"].weight, ns["model"].weight)
 
 
 def test_frames_that_pandas_keeps_apart_are_not_saved_together(ns):
@@ -930,6 +975,15 @@ def test_names_not_reached_are_looked_at_within_a_budget(ns, monkeypatch):
     assert changes.mutated == ("near",)
     assert set(changes.names) == {"near", "box"}  # what shares with it comes along
     assert changes.skipped == ("big", "box")
+
+
+def test_a_second_name_of_what_was_looked_at_needs_no_time(ns, monkeypatch):
+    run(ns, "near = [[1]]; again = near; far = [[2]]")
+    monkeypatch.setattr(settings, "SWEEP_BUDGET", -1.0)
+    before = namespace.take(ns, (), first=("near",))
+    ns["near"].append(2)
+    changes = before.changes(ns)
+    assert (changes.skipped, changes.groups) == (("far",), (("near", "again"),))
 
 
 def test_a_cell_reaches_what_its_functions_and_classes_name(ns):

@@ -18,7 +18,7 @@ import pytest
 from durable_nb import Workflow, settings
 from durable_nb.blobs import BlobFolder, MemoryBlobs
 from durable_nb.codec import decode, encode
-from durable_nb.errors import StepNotRestored, UntrustedCheckpoint
+from durable_nb.errors import StepNotRestored, StoreUnavailable, UntrustedCheckpoint
 from durable_nb.payloads import fetch, is_at_hand, keep
 
 LARGE = 100_000  # numbers of eight bytes: more than a row takes
@@ -257,6 +257,39 @@ def test_what_was_put_is_not_hashed_or_written_twice(folder, monkeypatch):
     kept(home, array)
     monkeypatch.setattr(BlobFolder, "_write", None)
     kept(home, array.copy())
+
+
+def test_equal_parts_are_written_once_though_they_come_at_the_same_time(folder, monkeypatch):
+    written, write = [], BlobFolder._write
+
+    def counted(self, parts):
+        written.append(parts)
+        time.sleep(0.05)  # the others come meanwhile
+        return write(self, parts)
+
+    monkeypatch.setattr(BlobFolder, "_write", counted)
+    frame = pd.DataFrame({f"c{n}": np.zeros(LARGE) for n in range(5)})
+    pd.testing.assert_frame_equal(through(Home(folder), frame), frame)
+    assert len(written) == 1
+    assert len(blob_files(folder)) == 1
+
+
+def test_no_part_is_read_any_more_once_one_has_failed():
+    class Slow(MemoryBlobs):
+        reading = 0
+
+        def put(self, data):
+            if memoryview(data)[0] == 0:
+                raise StoreUnavailable("full", remedy="")
+            self.reading += 1
+            time.sleep(0.1)
+            self.reading -= 1
+            return super().put(data)
+
+    blobs = Slow()
+    with pytest.raises(StoreUnavailable, match="full"):
+        kept(Home(blobs), [np.full(LARGE, n) for n in range(5)])
+    assert blobs.reading == 0
 
 
 def test_memory_that_changed_is_another_value(folder):

@@ -11,6 +11,7 @@ from durable_nb.codec.arrays import is_array
 
 __all__ = ["Private", "is_array", "is_frozen", "owner", "reduce"]
 
+_FROZEN_OF_TORCH: Final = frozenset({"device", "dtype", "layout", "memory_format", "Size"})
 _FROZEN_MODULES: Final = ("pandas._libs.missing", "pandas._libs.tslibs", "pyarrow.")
 
 
@@ -28,12 +29,14 @@ class Private:
 
 
 def is_frozen(kind: type) -> bool:
-    """Whether instances of a class of NumPy, pandas or Arrow never change: sharing one binds nobody."""
+    """Whether instances of a class of these libraries never change: sharing one binds nobody."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas.api.extensions")
     if numpy is not None and issubclass(kind, (numpy.dtype, numpy.generic)):
         return True
     if pandas is not None and issubclass(kind, (sys.modules["pandas"].Index, pandas.ExtensionDtype)):
         return True
+    if kind.__module__ == "torch":
+        return kind.__name__ in _FROZEN_OF_TORCH
     return str(kind.__module__).startswith(_FROZEN_MODULES)
 
 

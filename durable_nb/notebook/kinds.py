@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from IPython.core.getipython import get_ipython
+
 from durable_nb import fingerprint
 
 __all__ = ["KINDS", "NotKeptError", "secrets"]
+
+_WITHOUT_WINDOWS: Final = ("agg", "cairo", "pdf", "pgf", "ps", "svg")
+"""matplotlib's backends that work in every front end."""
 
 
 class NotKeptError(Exception):
@@ -134,13 +140,31 @@ def _params(params: Any) -> dict[str, Any]:
 
 def _look_at_backend(module: Any) -> str | None:
     backend = dict.get(module.rcParams, "backend")
-    return backend.lower() if isinstance(backend, str) else None
+    if not isinstance(backend, str):
+        return None
+    return "inline" if backend == "module://matplotlib_inline.backend_inline" else backend.lower()
 
 
-def _check_backend(module: Any, backend: str | None) -> None:
-    now = _look_at_backend(module)
-    if now is not None and now != backend:
+def _put_backend(module: Any, backend: str | None) -> None:
+    if backend is None or backend == _look_at_backend(module):
+        return
+    if backend not in _WITHOUT_WINDOWS:
         raise NotKeptError(f"it was {backend}; %matplotlib chooses it")
+    module.use(backend)
+
+
+def _inline_options(module: Any, options: Any = None) -> dict[str, Any]:
+    kind = module.InlineBackend
+    options = options or (kind.instance() if kind.initialized() else kind())
+    return {name: copy.copy(getattr(options, name)) for name in options.trait_names(config=True)}
+
+
+def _put_inline_options(module: Any, change: tuple[dict[str, Any], list[str]]) -> None:
+    shell = get_ipython()
+    options = module.InlineBackend.instance(parent=shell)  # which the backend will take, if it comes later
+    options.shell = shell
+    for name, value in sorted(change[0].items()):  # `figure_format` would set `figure_formats`
+        setattr(options, name, value)
 
 
 KINDS: Final = (
@@ -240,6 +264,14 @@ KINDS: Final = (
         _entries,
         lambda module: _params(module.rcParamsOrig),
     ),
-    Kind("matplotlib's backend", "matplotlib", _look_at_backend, _check_backend),
+    Kind("matplotlib's backend", "matplotlib", _look_at_backend, _put_backend, before_names=True),
+    Kind(
+        "inline figures' options",
+        "matplotlib_inline.config",
+        _inline_options,
+        _put_inline_options,
+        _entries,
+        lambda module: _inline_options(module, module.InlineBackend()),
+    ),
 )
 """In the order in which they are put back."""

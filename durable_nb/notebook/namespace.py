@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from durable_nb.errors import DurableError
 from durable_nb.notebook.figures import FIGURES, reopen
-from durable_nb.notebook.look import RESULT, Look, Mark
+from durable_nb.notebook.look import RESULT, Look, Marks
 from durable_nb.notebook.pickling import Saver, load, reason
 from durable_nb.notebook.placeholder import placeholder
 
@@ -48,7 +48,7 @@ class Snapshot:
     unseen: tuple[str, ...]
     skipped: tuple[str, ...]
     _first: Collection[str] = field(repr=False)
-    _marks: dict[str, Mark] = field(repr=False)
+    _marks: Marks = field(repr=False)
     _anchors: dict[int, object] = field(repr=False)
     _kept: object = field(repr=False)
 
@@ -59,33 +59,29 @@ class Snapshot:
             user_ns: The same namespace, after the cell.
             assigned: Names that the cell is known to bind: rebound, even if to the very same object.
         """
-        other = {name for name, value in list(user_ns.items()) if not self._is_bound(name, value)}
+        marks = self._marks
+        other = {*user_ns} - marks.same(user_ns)
         look = Look(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
         skipped = {*self.skipped, *look.skipped}
         created, rebound, mutated = [], [], []
         for name in look.values:
-            before = self._marks.get(name)
-            if before is None:
+            if name not in marks.ids:
                 created.append(name)
             elif name in assigned or name in other:
                 rebound.append(name)
-            elif name not in skipped and before.digest != look.marks[name].digest:
+            elif name not in skipped and marks.digests[name] != look.marks.digests[name]:
                 mutated.append(name)
         groups = look.closure({*created, *rebound, *mutated})
         return Changes(
             created=tuple(created),
             rebound=tuple(rebound),
             mutated=tuple(mutated),
-            deleted=tuple(name for name in self._marks if name not in look.marks),
+            deleted=tuple(name for name in marks.ids if name not in look.values),
             groups=tuple(map(tuple, groups)),
             unseen=tuple(look.failed),
             skipped=tuple(sorted(skipped.difference(created, rebound))),
             _look=look,
         )
-
-    def _is_bound(self, name: str, value: object) -> bool:
-        mark = self._marks.get(name)
-        return mark is not None and mark.is_same(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from durable_nb.notebook import arrays
 from durable_nb.notebook.reducers import LRU_CACHE, importable
 
-__all__ = ["Sharing", "containers", "is_flat"]
+__all__ = ["ATOMS", "CONTAINERS", "Sharing", "containers", "is_flat"]
 
 ATOMS: Final[frozenset[type]] = frozenset(
     {bool, bytes, complex, float, int, range, slice, str, type(None), type(...), type(NotImplemented)}
@@ -25,7 +25,9 @@ ATOMS: Final[frozenset[type]] = frozenset(
 """Types whose instances never change and hold nothing that does."""
 
 _MUTABLE: Final = frozenset({dict, list, set})
-_CONTAINERS: Final = _MUTABLE | {tuple, frozenset}
+CONTAINERS: Final = _MUTABLE | {tuple, frozenset}
+
+_NONE: Final[set[int]] = set()
 
 _FROZEN: Final[tuple[type, ...]] = (
     bytes,
@@ -72,7 +74,7 @@ def is_flat(value: Any) -> bool:
     kind = type(value)
     if kind is dict:
         return ATOMS.issuperset(map(type, value)) and ATOMS.issuperset(map(type, value.values()))
-    return kind in _CONTAINERS and ATOMS.issuperset(map(type, value))
+    return kind in CONTAINERS and ATOMS.issuperset(map(type, value))
 
 
 def containers(value: Any) -> dict[int, object] | None:
@@ -85,7 +87,7 @@ def containers(value: Any) -> dict[int, object] | None:
     while left:
         item = left.pop()
         kind = type(item)
-        if kind not in _CONTAINERS:
+        if kind not in CONTAINERS:
             return None
         if id(item) not in found:
             found[id(item)] = item
@@ -105,12 +107,22 @@ class Sharing:
 
     def __init__(self, anchors: Iterable[int]) -> None:
         self._anchors = frozenset(anchors)
+        self._flat: dict[str, int] = {}
         self._keys: dict[str, set[int]] = {}
         self._refs: dict[str, set[int]] = {}
         self._lookers: dict[int, set[int]] = {}
         self._kept: list[object] = []
         self._how: dict[type, _Key | None] = {}
         self._frozen: set[type] = {*ATOMS, tuple, frozenset}
+
+    def add_flat(self, name: str, value: object) -> None:
+        """Note a name whose value is one container of atoms, which the caller keeps alive."""
+        if type(value) in _MUTABLE:
+            self._flat[name] = id(value)
+
+    def add_same(self, name: str, other: str) -> None:
+        """Note a name that is bound to the very object that another is bound to."""
+        self._keys[name], self._refs[name] = self._keys.get(other, _NONE), self._refs.get(other, _NONE)
 
     def add_containers(self, name: str, found: dict[int, object]) -> None:
         """Note a name whose value is made of these containers and of atoms alone."""
@@ -147,23 +159,39 @@ class Sharing:
         wanted = set(anchors)
         return {name for name, refs in self._refs.items() if not wanted.isdisjoint(refs)}
 
-    def groups(self, names: Iterable[str], loose: Iterable[int]) -> list[list[str]]:
+    def groups(self, names: Iterable[str], loose: frozenset[int]) -> list[list[str]]:
         """Part names into groups that share nothing with each other.
 
         Args:
             names: The names; each group keeps their order.
             loose: Ids of the anchors that are saved themselves, so that holding one binds.
         """
-        loose, parent = frozenset(loose), dict[str, str]()
-        first: dict[int, str] = {}
+        parent, first = dict[str, str](), dict[int, str]()
         for name in names:
             parent[name] = name
-            for key in (*self._keys.get(name, ()), *(self._refs.get(name, set()) & loose)):
+            for key in self._keys_of(name, loose):
                 _join(parent, first.setdefault(key, name), name)
         groups: dict[str, list[str]] = {}
         for name in parent:
             groups.setdefault(_root(parent, name), []).append(name)
         return list(groups.values())
+
+    def bound_to(self, names: Iterable[str], loose: frozenset[int]) -> set[str]:
+        """Give the names with all that share something with them, or with what does."""
+        found, left = set(names), set(names)
+        while left:
+            keys = {key for name in left for key in self._keys_of(name, loose)}
+            left = {name for name, key in self._flat.items() if key in keys}
+            left |= {name for name in self._keys if not keys.isdisjoint(self._keys_of(name, loose))}
+            left -= found
+            found |= left
+        return found
+
+    def _keys_of(self, name: str, loose: frozenset[int]) -> set[int]:
+        if name in self._flat:
+            return {self._flat[name]}
+        keys, refs = self._keys.get(name, _NONE), self._refs.get(name)
+        return keys | (refs & loose) if refs else keys
 
     def _plain(self, obj: Any, keys: set[int], _refs: set[int], _by_value: set[int]) -> None:
         self._kept.append(obj)

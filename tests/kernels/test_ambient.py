@@ -99,6 +99,46 @@ def test_what_cells_changed_around_them_comes_back(kernel_factory, folder):
         assert "is not saved" in replayed[name]
 
 
+def test_how_figures_are_shown_comes_back(kernel_factory):
+    cells = (
+        "import matplotlib.pyplot as plt\n%matplotlib inline",
+        "%config InlineBackend.figure_format = 'svg'\n%config InlineBackend.close_figures = False",
+        "%config InlineBackend.print_figure_kwargs = {'facecolor': 'red'}\n_ = plt.figure(3).add_subplot()",
+    )
+    seen = []
+    for _ in range(2):
+        kernel = kernel_factory()
+        kernel.run(OPEN)
+        badges = [badge(kernel.run(f"%%durable_step c{n}\n{code}")) for n, code in enumerate(cells)]
+        drawn = kernel.run("_ = plt.figure(4).add_subplot()").outputs
+        seen.append(([sorted(one["data"]) for one in drawn], kernel.run("print(plt.get_fignums())").text))
+        kernel.sigkill()
+    assert seen[0] == seen[1] == ([["image/svg+xml", "text/plain"]], "[3, 4]\n")
+    assert [text for text in badges if "replayed" not in text or "not saved" in text] == []
+
+
+def test_a_backend_without_windows_comes_back_and_another_is_named(kernel_factory):
+    cells = ("import matplotlib.pyplot as plt\nplt.switch_backend('svg')\nfig = plt.figure(7)", "x = 1")
+    state = "print(plt.get_backend(), plt.get_fignums(), plt.gcf() is fig)"
+    for _ in range(2):
+        kernel = kernel_factory()
+        kernel.run(OPEN)
+        for number, code in enumerate(cells):
+            assert "not saved" not in badge(kernel.run(f"%%durable_step c{number}\n{code}"))
+        assert kernel.run(state).text == "svg [7] True\n"
+        kernel.sigkill()
+    first = kernel_factory()
+    first.run(OPEN)
+    chosen = "import matplotlib\nmatplotlib.rcParams['backend'] = 'webagg'"
+    first.run(f"%%durable_step web\n{chosen}")
+    first.sigkill()
+    again = kernel_factory()
+    again.run(OPEN)
+    assert "matplotlib's backend is not saved: it was webagg" in badge(
+        again.run(f"%%durable_step web\n{chosen}")
+    )
+
+
 def test_a_directory_that_is_gone_is_named(kernel_factory, folder):
     first = kernel_factory(cwd=folder)
     first.run(OPEN)

@@ -96,3 +96,31 @@ def test_a_killed_notebook_goes_on(kernel):
 
     values = kernel.run("print(frame.to_dict('list'), Out[3], pd.__name__)")
     assert values.text.startswith("{'day': ['mon', 'tue'], 'sold': [30, 4]} {'total': 34}"), values
+
+
+def test_cells_run_out_of_their_order_come_back_in_that_order_and_in_theirs(kernel):
+    setup = "%load_ext durable_nb\n%durable_workflow orders --db runs.db"
+    cells = {
+        "look": "open('ran', 'a').write('l')\nseen = (len(rows), rows is both[0])",
+        "grow": "open('ran', 'a').write('g')\nrows.append(2); both = [rows]",
+        "make": "open('ran', 'a').write('m')\nrows = [1]",
+    }
+    state = "print(rows, both, seen, rows is both[0])"
+    upwards = list(reversed(cells))
+
+    def run(names):
+        assert kernel.run(setup).status == "ok"
+        ran = [kernel.run(f"%%durable_step {name}\n{cells[name]}") for name in names]
+        assert [cell.error for cell in ran] == [None] * 3
+        return [badge(cell)["action"] for cell in ran], kernel.run(state).text
+
+    first = run(upwards)
+    assert first == (["executed"] * 3, "[1, 2] [[1, 2]] (2, True) True\n")
+    kernel.sigkill()
+    kernel.restart()
+    assert run(upwards) == (["replayed"] * 3, first[1])
+    kernel.sigkill()
+    kernel.restart()
+    actions, _ = run(cells)  # top to bottom, where a fresh kernel would raise a NameError
+    assert actions == ["replayed"] * 3
+    assert (kernel.cwd / "ran").read_text() == "mgl"
