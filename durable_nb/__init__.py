@@ -27,12 +27,13 @@ from durable_nb.workflow import NOTEBOOK, Workflow
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from durable_nb.stores.values import InMemoryStore, SQLiteStore
+    from durable_nb.stores.values import InMemoryStore, RedisStore, SQLiteStore
 
 __all__ = [
     "BackoffStrategy",
     "DurableError",
     "InMemoryStore",
+    "RedisStore",
     "RunContext",
     "SQLiteStore",
     "Store",
@@ -61,7 +62,7 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
 
 def __getattr__(name: str) -> Any:
     """Import what not everybody needs when it is first asked for."""
-    if name in ("InMemoryStore", "SQLiteStore"):
+    if name in ("InMemoryStore", "RedisStore", "SQLiteStore"):
         from durable_nb.stores import values
 
         return getattr(values, name)

@@ -10,7 +10,7 @@ import pytest
 from durable_nb import Workflow
 
 sys.path.insert(0, str(Path(__file__).parent))
-pytest_plugins = ["force_replay"]
+pytest_plugins = ["force_replay", "redis_servers"]
 
 
 @pytest.fixture

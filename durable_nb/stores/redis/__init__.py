@@ -1,0 +1,321 @@
+"""The Redis journal: one hash a run, written by scripts that compare the epoch first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from durable_nb import settings
+from durable_nb.blobs import Blobs
+from durable_nb.errors import (
+    DurableError,
+    DurableNotice,
+    InvalidOption,
+    RunHeld,
+    StoreError,
+    StoreUnavailable,
+)
+from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step, StepStatus
+from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
+from durable_nb.stores.redis import rows, scripts
+from durable_nb.stores.redis.bell import Bell
+from durable_nb.stores.redis.chunks import Chunks
+from durable_nb.stores.redis.keys import Keys, same_slot
+from durable_nb.stores.redis.link import Link, Pipe, Spread, run_script
+from durable_nb.stores.redis.server import check_layout, examined
+from durable_nb.stores.redis.sessions import RedisSessions, read_fields
+from durable_nb.stores.urls import without_password
+
+__all__ = ["RedisJournal"]
+
+_ENDED = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class RedisJournal(Journal):
+    """Runs on a Redis server or cluster, shared with any number of processes and machines.
+
+    Args:
+        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster.
+        ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
+            always kept.
+        prefix: What all its keys begin with.
+        blobs: Where payloads above 256 KiB go. Without it they are kept on the server, up to 64 MiB each.
+
+    Raises:
+        InvalidOption: One of them makes no sense.
+
+    Example:
+        >>> journal = RedisJournal("redis://localhost:6379/0", ttl=7 * 86400)
+        >>> wf = Workflow("etl", db=journal)
+    """
+
+    has_leases = True
+
+    def __init__(
+        self,
+        url: str = settings.REDIS_URL,
+        *,
+        ttl: int | None = None,
+        prefix: str = settings.REDIS_PREFIX,
+        blobs: Blobs | None = None,
+    ) -> None:
+        if ttl is not None and ttl < 1:
+            raise InvalidOption(f"ttl={ttl!r} makes no sense", remedy="Give seconds, 1 or more, or None.")
+        self._url = url
+        self._ttl = ttl
+        self._keys = Keys(prefix)
+        self._blobs = blobs
+        self._changing = asyncio.Lock()
+        self._closed = False
+        self._open: Link | None = None
+        self._sessions: RedisSessions | None = None
+        self._bell = Bell(url, self._keys.channel)
+
+    @property
+    def location(self) -> str:
+        """The server's URL, without its password."""
+        return without_password(self._url)
+
+    @property
+    def blobs(self) -> Blobs | None:
+        """Where large payloads are kept, if not on the server."""
+        return self._blobs
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no more use."""
+        return self._closed
+
+    async def setup(self) -> None:
+        """Reach the server, and say what of its settings would lose data."""
+        async with self._changing:
+            if self._closed:
+                raise self._shut()
+            if self._open is None:
+                self._open = await self._connect()
+                self._sessions = RedisSessions(self._keys, self._open)
+
+    async def close(self) -> None:
+        """Send what is waiting, then hang up. Whatever is called from now on is refused."""
+        self._closed = True
+        async with self._changing:
+            link, self._open = self._open, None
+            self._bell.silence()
+            if link is None or self._sessions is None:
+                return
+            with suppress(DurableError):  # a server that is gone forgets the session by itself
+                await self._sessions.end()
+            await link.close()
+
+    async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
+        """Create the run, or take it over for another pass, under the next epoch."""
+        link, sessions, run_id = self._link, self._lease, opening.run_id
+        words = (rows.made(opening), rows.opened(opening), rows.standing(opening), sessions.token)
+        await asyncio.gather(
+            sessions.enrol(), link.call("ZADD", self._keys.runs, time.time(), rows.name(run_id))
+        )
+        opened = 0
+        while not opened:  # until nobody else has opened it between our look at its owner and our opening
+            epoch = "" if take_over else str(await sessions.free_epoch(run_id) or 0)
+            opened = await self._script(scripts.OPEN, run_id, uuid.uuid4().hex, epoch, *words)
+        snapshot = await self.read_run(run_id)
+        if snapshot is None:
+            raise lost_run(run_id, None)
+        sessions.hold(snapshot.run)
+        return snapshot
+
+    async def check_owner(self, run_id: str) -> None:
+        """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
+        await self._lease.free_epoch(run_id)
+
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
+        """Have the owner of a run told with the next sign of life if somebody else has opened it."""
+        self._lease.watch(run, lost)
+
+    async def abandoned(self) -> frozenset[str]:
+        """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
+        owners = await self._lease.find_owners(await self._run_ids())
+        return frozenset(owner.run_id for owner in owners.values() if self._lease.is_abandoned(owner))
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """The run alone, or None."""
+        (fields,) = await read_fields(self._link, self._keys, [run_id])
+        run = rows.read_run(run_id, fields)
+        return await self._whole_run(run) if run else None
+
+    async def read_run(self, run_id: str) -> RunSnapshot | None:
+        """The run and its steps, or None."""
+        words = await self._link.call("HGETALL", self._keys.run(run_id))
+        fields = dict(zip(words[::2], words[1::2], strict=True))
+        run = rows.read_run(run_id, fields)
+        if run is None:
+            return None
+        steps = rows.read_steps(run_id, fields)
+        whole = await asyncio.gather(
+            *(self._whole_step(step) for step in steps if self._chunks.has(step.payload))
+        )
+        found = {step.step_id: step for step in (*steps, *whole)}
+        ordered = sorted(found.values(), key=lambda step: (step.recorded, step.step_id))
+        return RunSnapshot(await self._whole_run(run), tuple(ordered))
+
+    async def list_runs(self) -> Sequence[Run]:
+        """All runs, the one with the latest ``updated_at`` first."""
+        run_ids = await self._run_ids()
+        found = await read_fields(self._link, self._keys, run_ids)
+        known = [rows.read_run(run_id, fields) for run_id, fields in zip(run_ids, found, strict=True)]
+        runs = await asyncio.gather(*(self._whole_run(run) for run in known if run))
+        await self._forget([run_id for run_id, run in zip(run_ids, known, strict=True) if run is None])
+        return sorted(runs, key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
+
+    async def rename_run(self, run_id: str, new_id: str) -> None:
+        """Set a run and all that belongs to it aside under another id."""
+        if new_id == run_id:
+            raise id_taken(run_id, new_id)
+        if isinstance(self._link, Spread) and not same_slot(run_id, new_id):
+            await self._refuse_other_slot(run_id, new_id)
+        await self._link.call("ZADD", self._keys.runs, time.time(), rows.name(new_id))
+        keys = (*self._keys.both(run_id), *self._keys.both(new_id))
+        answer = await run_script(self._link, scripts.RENAME, keys, uuid.uuid4().hex)
+        if answer == b"taken":
+            raise id_taken(run_id, new_id)
+        if answer == b"missing":
+            raise unknown_run(run_id)
+
+    async def put_step(self, step: Step) -> None:
+        """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
+        payload = await self._chunks.put(step.run_id, step.payload, step=step.step_id)
+        value = rows.packed_step(step, payload)
+        field = rows.step_field(step.step_id)
+        if not await self._script(scripts.PUT_STEP, step.run_id, step.epoch, field, value):
+            await self._chunks.drop(step.run_id, payload)
+            raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
+
+    async def get_step(self, run_id: str, step_id: str) -> Step | None:
+        """One step as it was last recorded, or None."""
+        value = await self._link.call("HGET", self._keys.run(run_id), rows.step_field(step_id))
+        return None if value is None else await self._whole_step(rows.read_step(run_id, step_id, value))
+
+    async def finish_run(self, run: Run) -> None:
+        """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
+        payload = await self._chunks.put(run.run_id, run.result)
+        result = b"" if payload is None else rows.packed("", (), payload)
+        ttl = self._ttl if self._ttl is not None and run.status in _ENDED else 0
+        words = (run.epoch, rows.standing(run), result, ttl)
+        finished = await self._script(scripts.FINISH, run.run_id, *words)
+        if run.status not in (RunStatus.RUNNING, RunStatus.WAITING) or not finished:
+            self._lease.let_go(run)
+        if not finished:
+            await self._chunks.drop(run.run_id, payload)
+            raise lost_run(run.run_id, await self.get_run(run.run_id))
+
+    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were."""
+        fields = {rows.step_field(step_id) for step_id in step_ids}
+        found: int = await self._script(scripts.RESET, run_id, "", StepStatus.RESET.value, *fields)
+        return found
+
+    async def put_signal(self, signal: Signal) -> bool:
+        """Deliver a signal; the run need not exist. True if it was the first of its name."""
+        delivery = uuid.uuid4().hex
+        payload = await self._chunks.put(signal.run_id, signal.payload)
+        assert payload is not None
+        value = rows.packed_signal(signal, payload, delivery)
+        words = (rows.signal_field(signal.name), value, delivery, self._keys.channel)
+        first = bool(await self._script(scripts.PUT_SIGNAL, signal.run_id, *words))
+        if not first:
+            await self._chunks.drop(signal.run_id, payload)
+        return first
+
+    async def get_signal(self, run_id: str, name: str) -> Signal | None:
+        """What was delivered under that name, or None."""
+        value = await self._link.call("HGET", self._keys.run(run_id), rows.signal_field(name))
+        if value is None:
+            return None
+        signal = rows.read_signal(run_id, name, value)
+        payload = await self._chunks.get(run_id, signal.payload)
+        return replace(signal, payload=payload or signal.payload)
+
+    async def version(self) -> int:
+        """How many deliveries were heard of; it goes up every few seconds in any case."""
+        self._check_open()
+        self._bell.listen()
+        return self._bell.rings
+
+    @property
+    def _link(self) -> Link:
+        self._check_open()
+        assert self._open is not None
+        return self._open
+
+    @property
+    def _lease(self) -> RedisSessions:
+        self._check_open()
+        assert self._sessions is not None
+        return self._sessions
+
+    @property
+    def _chunks(self) -> Chunks:
+        return Chunks(self._keys, self._link)
+
+    async def _connect(self) -> Link:
+        link: Link = Pipe(self._url, self.location)
+        try:
+            server = await examined(link, self.location)
+            if server.is_cluster:
+                await link.close()
+                link = Spread(self._url, self.location)
+            await check_layout(link, self._keys, self.location)
+        except BaseException:
+            await link.close()
+            raise
+        for notice in server.notices:
+            warnings.warn(notice, DurableNotice, stacklevel=2)
+        return link
+
+    async def _script(self, script: scripts.Script, run_id: str, *words: Any) -> Any:
+        return await run_script(self._link, script, self._keys.both(run_id), *words)
+
+    async def _whole_run(self, run: Run) -> Run:
+        return replace(run, result=await self._chunks.get(run.run_id, run.result))
+
+    async def _whole_step(self, step: Step) -> Step:
+        return replace(step, payload=await self._chunks.get(step.run_id, step.payload))
+
+    async def _run_ids(self) -> list[str]:
+        names = await self._link.call("ZRANGE", self._keys.runs, 0, -1)
+        return [rows.text(name) for name in names]
+
+    async def _forget(self, run_ids: Sequence[str]) -> None:
+        """Take runs that have expired off the list; not one that is about to be created."""
+        old = time.time() - settings.SESSION_KEPT
+        for run_id in run_ids:
+            score = await self._link.call("ZSCORE", self._keys.runs, rows.name(run_id))
+            if score is not None and float(score) < old:
+                await self._link.call("ZREM", self._keys.runs, rows.name(run_id))
+
+    async def _refuse_other_slot(self, run_id: str, new_id: str) -> None:
+        if await self.get_run(run_id) is None:
+            raise unknown_run(run_id)
+        raise StoreError(
+            f"it cannot be renamed to {new_id!r} on a Redis cluster, where that may be on another server",
+            run_id=run_id,
+            remedy=f"Choose an id such as {run_id.partition('~')[0]}~old, or start the run over: fresh=True.",
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._shut()
+        if self._open is None:
+            raise StoreUnavailable(f"{self.location!r} is not open yet", remedy="Await setup() first.")
+
+    def _shut(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.location!r} was closed",
+            remedy="Open it again: open_journal(url), or %durable_workflow in a notebook.",
+        )

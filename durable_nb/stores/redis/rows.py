@@ -1,0 +1,193 @@
+"""Records as the fields of a run's hash, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+
+__all__ = [
+    "CONTROL",
+    "made",
+    "name",
+    "opened",
+    "packed",
+    "packed_signal",
+    "packed_step",
+    "read_payload",
+    "read_run",
+    "read_signal",
+    "read_step",
+    "read_steps",
+    "signal_field",
+    "standing",
+    "step_field",
+    "text",
+]
+
+CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "session")
+"""The fields that make up a run, without its steps and signals."""
+
+_STEP: Final = b"s:"
+_SIGNAL: Final = b"g:"
+
+_STATUSES = {status.value.encode(): status for status in StepStatus}
+_KINDS = {kind.value: kind for kind in StepKind}
+
+
+def name(text: str) -> bytes:
+    """Any id or name as bytes."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text(name: bytes) -> str:
+    """The id or name that was made bytes of."""
+    return name.decode("utf-8", "surrogatepass")
+
+
+def step_field(step_id: str) -> bytes:
+    """The field of a step."""
+    return _STEP + name(step_id)
+
+
+def signal_field(signal: str) -> bytes:
+    """The field of a signal."""
+    return _SIGNAL + name(signal)
+
+
+def packed(first: str, columns: Sequence[Any], payload: Payload | None) -> bytes:
+    """A value: a line that scripts can change, the columns as JSON, and the payload's bytes."""
+    if payload is None:
+        line = [*columns, None, None, None]
+        data = b""
+    else:
+        signature = None if payload.signature is None else payload.signature.hex()
+        line = [*columns, payload.format, payload.blob, signature]
+        data = payload.data
+    return b"\n".join((first.encode(), json.dumps(line).encode(), data))
+
+
+def read_payload(columns: Sequence[Any], data: bytes) -> Payload | None:
+    """The payload of a value, or None."""
+    kind, blob, signature = columns
+    if kind is None:
+        return None
+    return Payload(kind, data, blob, None if signature is None else bytes.fromhex(signature))
+
+
+def packed_step(step: Step, payload: Payload | None) -> bytes:
+    """A step with its payload as it is to be stored."""
+    columns = (
+        step.kind.value,
+        step.attempt,
+        step.epoch,
+        step.began,
+        step.recorded,
+        step.code,
+        step.arguments,
+        step.shown,
+        step.reads,
+        step.once,
+        step.started_at,
+        step.finished_at,
+        step.delivered_by,
+    )
+    return packed(step.status.value, columns, payload)
+
+
+def read_step(run_id: str, step_id: str, value: bytes) -> Step:
+    """The step in a value."""
+    status, line, data = value.split(b"\n", 2)
+    columns = json.loads(line)
+    (kind, attempt, epoch, began, recorded, code, arguments, shown, reads, once, started, finished, by) = (
+        columns[:13]
+    )
+    return Step(
+        run_id,
+        step_id,
+        _KINDS[kind],
+        _STATUSES[status],
+        attempt,
+        epoch,
+        began,
+        recorded,
+        code,
+        arguments,
+        shown,
+        reads,
+        once,
+        read_payload(columns[13:], data),
+        started,
+        finished,
+        by,
+    )
+
+
+def read_steps(run_id: str, fields: Mapping[bytes, bytes]) -> list[Step]:
+    """All steps among a run's fields."""
+    return [
+        read_step(run_id, text(field[2:]), value)
+        for field, value in fields.items()
+        if field.startswith(_STEP)
+    ]
+
+
+def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:
+    """A signal with its payload as it is to be stored."""
+    return packed(delivery, (signal.delivered_by, signal.delivered_at), payload)
+
+
+def read_signal(run_id: str, signal: str, value: bytes) -> Signal:
+    """The signal in a value."""
+    _, line, data = value.split(b"\n", 2)
+    by, at, *rest = json.loads(line)
+    payload = read_payload(rest, data)
+    assert payload is not None
+    return Signal(run_id, signal, payload, by, at)
+
+
+def made(run: Run) -> str:
+    """What of a run is recorded once."""
+    return json.dumps([run.workflow, run.code, run.arguments, run.shown, run.parent, run.created_at])
+
+
+def opened(run: Run) -> str:
+    """What of a run each opening records."""
+    return json.dumps([run.owner, run.python])
+
+
+def standing(run: Run) -> str:
+    """How a run stands."""
+    return json.dumps([run.status.value, run.updated_at])
+
+
+def read_run(run_id: str, fields: Mapping[bytes, bytes | None]) -> Run | None:
+    """The run in its fields, or None where there is none."""
+    once = fields.get(b"made")
+    if once is None:
+        return None
+    workflow, code, arguments, shown, parent, created_at = json.loads(once)
+    owner, python = json.loads(fields[b"opened"] or b"")
+    status, updated_at = json.loads(fields[b"standing"] or b"")
+    result = None
+    if (value := fields.get(b"result")) is not None:
+        _, line, data = value.split(b"\n", 2)
+        result = read_payload(json.loads(line), data)
+    return Run(
+        run_id,
+        workflow,
+        RunStatus(status),
+        int(fields[b"epoch"] or 0),
+        int(fields[b"passes"] or 0),
+        code,
+        arguments,
+        shown,
+        python,
+        parent,
+        owner,
+        result,
+        created_at,
+        updated_at,
+    )
