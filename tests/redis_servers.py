@@ -22,9 +22,12 @@ def executable():
 
 
 def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    port = 65535
+    while port > 55535:  # the servers of a cluster talk to each other 10,000 ports higher
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    return port
 
 
 class Server:
@@ -90,3 +93,33 @@ def own_redis(tmp_path, missing):
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory):
+    """The URL of one of three servers that share the slots; None where there is no executable."""
+    if executable() is None:
+        yield None
+        return
+    with contextlib.ExitStack() as started:
+        nodes = []
+        for _ in range(3):
+            nodes.append(Server(tmp_path_factory.mktemp("node"), "--cluster-enabled", "yes"))
+            started.callback(nodes[-1].kill)
+        join(nodes)
+        yield nodes[0].url
+
+
+def join(nodes):
+    """Make a cluster of servers."""
+    bounds = [number * 16384 // len(nodes) for number in range(len(nodes) + 1)]
+    for node, first, last in zip(nodes, bounds, bounds[1:], strict=False):
+        node.client.execute_command("CLUSTER", "ADDSLOTS", *range(first, last))
+        nodes[0].client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+    while not all(is_formed(node, len(nodes)) for node in nodes):
+        time.sleep(0.05)
+
+
+def is_formed(node, count):
+    info = node.client.execute_command("CLUSTER", "INFO")
+    return b"cluster_state:ok" in info and b"cluster_known_nodes:%d" % count in info

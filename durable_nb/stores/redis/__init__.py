@@ -156,10 +156,9 @@ class RedisJournal(Journal):
         run = rows.read_run(run_id, fields)
         if run is None:
             return None
-        steps = rows.read_steps(run_id, fields)
-        whole = await asyncio.gather(
-            *(self._whole_step(step) for step in steps if self._chunks.has(step.payload))
-        )
+        steps, chunks = rows.read_steps(run_id, fields), self._chunks
+        in_pieces = [step for step in steps if chunks.has(step.payload)]
+        whole = await asyncio.gather(*map(self._whole_step, in_pieces))
         found = {step.step_id: step for step in (*steps, *whole)}
         ordered = sorted(found.values(), key=lambda step: (step.recorded, step.step_id))
         return RunSnapshot(await self._whole_run(run), tuple(ordered))
@@ -198,8 +197,10 @@ class RedisJournal(Journal):
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """One step as it was last recorded, or None."""
-        value = await self._link.call("HGET", self._keys.run(run_id), rows.step_field(step_id))
-        return None if value is None else await self._whole_step(rows.read_step(run_id, step_id, value))
+        field = rows.step_field(step_id)
+        value = await self._link.call("HGET", self._keys.run(run_id), field)
+        steps = rows.read_steps(run_id, {} if value is None else {field: value})
+        return await self._whole_step(steps[0]) if steps else None
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""

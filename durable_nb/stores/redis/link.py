@@ -15,7 +15,6 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from durable_nb import settings
-from durable_nb.errors import DurableError
 from durable_nb.stores.redis.failures import is_passing, translated
 from durable_nb.stores.redis.scripts import Script
 
@@ -67,7 +66,9 @@ async def patiently(action: Callable[[], Awaitable[T]], location: str, patience:
         try:
             return await action()
         except Exception as error:
-            if not is_passing(error) or time.monotonic() > until:
+            if not is_passing(error):
+                raise
+            if time.monotonic() > until:
                 raise translated(error, location) from error
         # Half of it at random: many kernels must not come back in step.
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
@@ -107,9 +108,9 @@ class Pipe:
             self._pump = asyncio.create_task(self._send_all())
         try:
             return await answer
-        except RedisError as error:
-            if isinstance(error, NoScriptError):
-                raise
+        except NoScriptError:
+            raise
+        except (RedisError, OSError) as error:
             raise translated(error, self._location) from error
 
     async def close(self) -> None:
@@ -129,7 +130,7 @@ class Pipe:
                 try:
                     exchange = functools.partial(self._exchange, batch)
                     await patiently(exchange, self._location, self._patience)
-                except DurableError as error:
+                except Exception as error:
                     for _, answer in batch:
                         _settle(answer, error)
         finally:
@@ -200,11 +201,15 @@ class Spread:
         """What the server of the command's key answers."""
         async with self._at_once:
             try:
-                return await patiently(
+                reply = await patiently(
                     lambda: self._client.execute_command(*command), self._location, settings.REDIS_PATIENCE
                 )
-            except RedisError as error:
+            except NoScriptError:
+                raise
+            except (RedisError, OSError) as error:
                 raise translated(error, self._location) from error
+        # This client makes a dict of a hash.
+        return [word for pair in reply.items() for word in pair] if isinstance(reply, dict) else reply
 
     async def close(self) -> None:
         """Hang up on all of them."""

@@ -19,7 +19,6 @@ __all__ = [
     "read_payload",
     "read_run",
     "read_signal",
-    "read_step",
     "read_steps",
     "signal_field",
     "standing",
@@ -97,18 +96,25 @@ def packed_step(step: Step, payload: Payload | None) -> bytes:
     return packed(step.status.value, columns, payload)
 
 
-def read_step(run_id: str, step_id: str, value: bytes) -> Step:
-    """The step in a value."""
-    status, line, data = value.split(b"\n", 2)
-    columns = json.loads(line)
-    (kind, attempt, epoch, began, recorded, code, arguments, shown, reads, once, started, finished, by) = (
-        columns[:13]
-    )
+def read_steps(run_id: str, fields: Mapping[bytes, bytes]) -> list[Step]:
+    """All steps among a run's fields."""
+    names = [field for field in fields if field.startswith(_STEP)]
+    values = [fields[field].split(b"\n", 2) for field in names]
+    lines = json.loads(b"[%s]" % b",".join([line for _, line, _ in values]))  # at once: half the time
+    return [
+        _step(run_id, text(field[2:]), _STATUSES[status], columns, data)
+        for field, (status, _, data), columns in zip(names, values, lines, strict=True)
+    ]
+
+
+def _step(run_id: str, step_id: str, status: StepStatus, columns: Sequence[Any], data: bytes) -> Step:
+    kind, attempt, epoch, began, recorded, *rest = columns
+    code, arguments, shown, reads, once, started, finished, by, *payload = rest
     return Step(
         run_id,
         step_id,
         _KINDS[kind],
-        _STATUSES[status],
+        status,
         attempt,
         epoch,
         began,
@@ -118,20 +124,11 @@ def read_step(run_id: str, step_id: str, value: bytes) -> Step:
         shown,
         reads,
         once,
-        read_payload(columns[13:], data),
+        read_payload(payload, data),
         started,
         finished,
         by,
     )
-
-
-def read_steps(run_id: str, fields: Mapping[bytes, bytes]) -> list[Step]:
-    """All steps among a run's fields."""
-    return [
-        read_step(run_id, text(field[2:]), value)
-        for field, value in fields.items()
-        if field.startswith(_STEP)
-    ]
 
 
 def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:
