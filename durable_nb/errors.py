@@ -16,6 +16,7 @@
     │   ├── StepNested           a durable cell inside another durable cell
     │   ├── StepNotSaved         the body succeeded, its result could not be saved
     │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
+    │   ├── ExecutorLost         whoever ran the body elsewhere is gone
     │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
     │   └── StepFailed           a recorded failure whose own class cannot be rebuilt
     └── StoreError
@@ -35,6 +36,7 @@ from typing import Self
 __all__ = [
     "DurableError",
     "DurableNotice",
+    "ExecutorLost",
     "ForkedProcess",
     "InvalidOption",
     "InvalidRunId",
@@ -199,6 +201,10 @@ class StepNotRestored(StepError):
 
 class StepFailed(StepError):
     """A recorded failure whose own class cannot be rebuilt."""
+
+
+class ExecutorLost(StepError):
+    """Whoever ran a body elsewhere is gone, and nobody knows how far it came; another attempt may follow."""
 
 
 class StepTimeout(StepError, TimeoutError):

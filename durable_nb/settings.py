@@ -9,8 +9,10 @@ __all__ = [
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
     "DB",
+    "EXECUTOR_LOOK",
     "HEARTBEAT",
     "JOURNAL_SIZE_LIMIT",
+    "LARGE_CALL",
     "LOCK_POLL",
     "LONGEST_NAME",
     "OWNER_SILENT",
@@ -99,6 +101,12 @@ REDIS_LARGEST: Final = 64 * 1024 * 1024
 
 REDIS_CONNECTIONS: Final = 16
 """Commands under way to a Redis cluster at one time: each has a connection of its own there."""
+
+EXECUTOR_LOOK: Final = 0.1
+"""Seconds between two looks whether a body that runs elsewhere has timed out: nobody notices less."""
+
+LARGE_CALL: Final = 10 * 1024 * 1024
+"""Bytes of a call to an executor above which a notice is given: a large global goes along with every call."""
 
 LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""

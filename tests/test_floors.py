@@ -13,7 +13,7 @@ FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     ("codec", "fingerprint", "blobs", "deadline", "loop", "stores"),
     ("refusals", "engine", "opening", "leases", "signals", "resolving"),
-    ("scopes", "context", "attempts", "tasks", "passes", "entry", "workflow", "executors"),
+    ("scopes", "context", "attempts", "tasks", "executors", "passes", "entry", "workflow"),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),
     ("",),  # durable_nb itself: the public names
