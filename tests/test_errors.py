@@ -9,6 +9,7 @@ import re
 import sqlite3
 import sys
 import types
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import pytest
 
@@ -173,6 +174,23 @@ def store_too_new(wf):
     wf.workflow(lambda: None).run("r")
 
 
+def executor_lost(wf):
+    with ThreadPoolExecutor() as pool:
+        pool.submit = lambda *_: Lost()
+
+        @wf.task(executor=pool, retries=0)
+        def fit():
+            return 1
+
+        wf.workflow(fit).run("r")
+
+
+class Lost(Future):
+    def __init__(self):
+        super().__init__()
+        self.set_exception(BrokenExecutor("a process died"))
+
+
 EXPECTED = {
     "InvalidOption": (invalid_option, "retries=-1 makes no sense. Give 0 or more."),
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
@@ -194,6 +212,7 @@ EXPECTED = {
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
     "StepNotRestored": (step_not_restored, r"damaged.*reset"),
     "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
+    "ExecutorLost": (executor_lost, r"run 'r', step 'fit': .*a process died.*executor=lambda: "),
     "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),
     "StoreUnavailable": (store_unavailable, r"run 'r': .*folder.db.*\. \w+"),
     "StoreUnreadable": (store_unreadable, r"run 'r': .*runs.db.*\. \w+"),

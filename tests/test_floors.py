@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
-    ("codec", "fingerprint", "blobs", "deadline", "loop", "stores"),
+    ("codec", "fingerprint", "blobs", "remote_blobs", "deadline", "loop", "stores"),
     ("refusals", "engine", "opening", "leases", "signals", "resolving"),
     ("scopes", "context", "attempts", "tasks", "executors", "passes", "entry", "workflow"),
     ("notebook", "pydantic_ai"),

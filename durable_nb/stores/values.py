@@ -12,6 +12,7 @@ from durable_nb import codec, settings
 from durable_nb.blobs import fetch, spill
 from durable_nb.loop import AWAITING
 from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.remote_blobs import BlobPlace
 from durable_nb.stores.base import Journal, Store
 from durable_nb.stores.memory import MemoryJournal
 
@@ -147,6 +148,8 @@ class RedisStore(JournalStore):
         ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
             always kept.
         prefix: What all its keys begin with.
+        blobs: Where values above 256 KiB go: a folder that all share, or a URL such as ``s3://bucket/path``.
+            Without it they are kept on the server, up to 64 MiB each.
 
     Example:
         >>> RedisStore("redis://:secret@localhost:6379/0", ttl=86400)
@@ -154,11 +157,16 @@ class RedisStore(JournalStore):
     """
 
     def __init__(
-        self, url: str = settings.REDIS_URL, ttl: int | None = None, prefix: str = settings.REDIS_PREFIX
+        self,
+        url: str = settings.REDIS_URL,
+        ttl: int | None = None,
+        prefix: str = settings.REDIS_PREFIX,
+        *,
+        blobs: BlobPlace | None = None,
     ) -> None:
         from durable_nb.stores.redis import RedisJournal
 
-        self._open = functools.partial(RedisJournal, url, ttl=ttl, prefix=prefix)
+        self._open = functools.partial(RedisJournal, url, ttl=ttl, prefix=prefix, blobs=blobs)
         self._redis = self._open()
         super().__init__(self._redis)
 

@@ -22,6 +22,7 @@ from durable_nb.errors import (
     StoreUnavailable,
 )
 from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step, StepStatus
+from durable_nb.remote_blobs import BlobPlace, blobs_at
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import rows, scripts
 from durable_nb.stores.redis.bell import Bell
@@ -45,7 +46,8 @@ class RedisJournal(Journal):
         ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
             always kept.
         prefix: What all its keys begin with.
-        blobs: Where payloads above 256 KiB go. Without it they are kept on the server, up to 64 MiB each.
+        blobs: Where payloads above 256 KiB go: a folder that all share, or a URL such as ``s3://bucket/path``.
+            Without it they are kept on the server, up to 64 MiB each.
 
     Raises:
         InvalidOption: One of them makes no sense.
@@ -63,14 +65,14 @@ class RedisJournal(Journal):
         *,
         ttl: int | None = None,
         prefix: str = settings.REDIS_PREFIX,
-        blobs: Blobs | None = None,
+        blobs: BlobPlace | None = None,
     ) -> None:
         if ttl is not None and ttl < 1:
             raise InvalidOption(f"ttl={ttl!r} makes no sense", remedy="Give seconds, 1 or more, or None.")
         self._url = url
         self._ttl = ttl
         self._keys = Keys(prefix)
-        self._blobs = blobs
+        self._blobs = None if blobs is None else blobs_at(blobs)
         self._changing = asyncio.Lock()
         self._closed = False
         self._open: Link | None = None

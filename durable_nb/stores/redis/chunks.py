@@ -88,5 +88,5 @@ def _too_large(run_id: str, step: str | None, size: int) -> StepNotSaved:
         f"its value of {size / 2**20:.0f} MiB is more than the {largest} MiB that are kept on a Redis server",
         run_id=run_id,
         step=step,
-        remedy="Name a place for large values: Workflow(…, blobs='s3://BUCKET/PATH'), or a shared folder.",
+        remedy="Name a place for large values: RedisStore(…, blobs='s3://BUCKET/PATH'), or a shared folder.",
     )
