@@ -15,13 +15,14 @@ TOOLS = $(VENV)/.tools-installed
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint types tests core long notebooks test test-all clean
+.PHONY: help venv demo lint types tests core long notebooks bench test test-all clean
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
 	@echo "make test       lint, types, notebooks and tests"
 	@echo "make test-all   the same and the long suites"
 	@echo "make lint | types | tests | core | long | notebooks   one of them"
+	@echo "make bench      the benchmarks"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv-3.12"
@@ -75,6 +76,10 @@ notebooks: $(TOOLS)
 	@for time in first second; do \
 	  DURABLE_NB_BADGE=plain $(BIN)/python -m pytest -q --nbval --nbval-current-env build/notebooks || exit 1; \
 	done
+
+# Each says in its docstring what it measures.
+bench: $(TOOLS)
+	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 test: lint types notebooks tests
 

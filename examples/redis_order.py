@@ -31,6 +31,7 @@ async def ship(order: str) -> str:
 @wf.workflow(id="order-{order}")
 async def process(order: str) -> str:
     receipt = await charge(order)
+    print("waiting for approval", flush=True)
     if not await wf.signal("approval"):
         return f"{receipt} is void"
     return await ship(order)

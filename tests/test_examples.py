@@ -89,14 +89,14 @@ def test_an_order_on_redis_goes_on_in_another_process(tmp_path, redis_server):
         return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
 
     first = start()
-    assert first.stdout.readline() == "charging a17\n"
+    assert [first.stdout.readline() for _ in range(2)] == ["charging a17\n", "waiting for approval\n"]
     first.kill()
     first.communicate()
     second = start()
     assert start("approve").communicate(timeout=60)[0] == "approved\n"
-    assert second.communicate(timeout=60)[0] == "shipping a17\na17 is on its way\n"
+    assert second.communicate(timeout=60)[0] == "waiting for approval\nshipping a17\na17 is on its way\n"
     assert start("approve").communicate(timeout=60)[0] == "was approved already\n"
-    assert start().communicate(timeout=60)[0] == "a17 is on its way\n"
+    assert start().communicate(timeout=60)[0] == "waiting for approval\na17 is on its way\n"
 
 
 class Server:
