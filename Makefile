@@ -15,7 +15,7 @@ TOOLS = $(VENV)/.tools-installed
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint types tests core long notebooks bench test test-all clean
+.PHONY: help venv system demo lint types tests core long notebooks bench test test-all clean
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
@@ -42,6 +42,10 @@ $(TOOLS): $(PACKAGE)
 	@$(PIP) --editable '.[all,dev]'
 	@touch $(TOOLS)
 
+# Chromium and a Redis server, where they may be installed.
+system:
+	@.ci/system
+
 demo: $(PACKAGE)
 	@$(BIN)/durable-nb demo
 
@@ -54,18 +58,18 @@ types: $(TOOLS)
 	@echo "== types"
 	@$(BIN)/mypy
 
-tests: $(TOOLS)
+tests: $(TOOLS) system
 	@echo "== tests"
 	@$(PYTEST) -m "not long"
 	@echo "== the workflows of the tests, entered anew after every step"
 	@$(PYTEST) -m "not long" --force-replay $(REENTERED)
 
-core: $(TOOLS)
+core: $(TOOLS) system
 	@echo "== the core of the tests, without a browser"
 	@$(PYTEST) -m "not long" --ignore=tests/browser
 
 # pytest says 5 where no test is marked long.
-long: $(TOOLS)
+long: $(TOOLS) system
 	@echo "== long tests"
 	@$(PYTEST) -x -m long || [ $$? -eq 5 ]
 

@@ -78,7 +78,7 @@ REDIS_URL: Final = "redis://localhost:6379/0"
 REDIS_PREFIX: Final = "durable"
 """What all our keys on a Redis server begin with."""
 
-REDIS_TIMEOUT: Final = 15.0
+REDIS_TIMEOUT: Final = 30.0
 """Seconds to wait for a Redis server's answer: 5 s, its client's own, is less than another's large value."""
 
 REDIS_PATIENCE: Final = 60.0

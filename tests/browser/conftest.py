@@ -1,0 +1,60 @@
+"""A Jupyter server and a Chromium for the browser tests, one of each for all of them."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from . import lab
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    started = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=lab.chromium(), args=lab.CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(request, missing):
+    """Opens a new notebook of the given cells in a page of its own."""
+    if lab.chromium() is None:
+        missing("prompts in a browser", "install chromium (Debian: apt-get install chromium)")
+    server, browser = request.getfixturevalue("server"), request.getfixturevalue("browser")
+    pages = []
+
+    def open_notebook(*cells, face="doc", dark=False):
+        name = f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+        lab.write_notebook(server.directory / name, *cells)
+        context = browser.new_context(
+            viewport={"width": 1100, "height": 900}, color_scheme="dark" if dark else "light"
+        )
+        context.set_default_timeout(lab.TIMEOUT)
+        pages.append(context)
+        return lab.Notebook(context.new_page(), server, name, face)
+
+    yield open_notebook
+    for context in pages:
+        context.close()
+    server.end_kernels()
+
+
+@pytest.fixture
+def shot(request):
+    """Takes a screenshot into a git-ignored folder, for people to look at."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+
+    def take(notebook, name=""):
+        notebook.screenshot(SCREENSHOTS / f"{request.node.name}{name and '-' + name}.png")
+
+    return take

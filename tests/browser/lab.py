@@ -1,0 +1,206 @@
+"""JupyterLab and Notebook 7 in a real Chromium, for tests: servers and pages that end with the test run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import psutil
+
+TOKEN = "durable-nb-tests"
+TIMEOUT = 60_000  # ms that a page may take for any one thing
+CHROMIUM = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def chromium():
+    """Where the system's Chromium is; None if there is none."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Server:
+    """A Jupyter server of this interpreter on a free port, cut off from the user's own configuration.
+
+    Args:
+        directory: Where its notebooks are.
+        home: A directory of its own, for everything Jupyter keeps.
+    """
+
+    def __init__(self, directory, home):
+        self.directory = Path(directory)
+        _settings(home)
+        self._log = (home / "server.log").open("w")
+        self._process = subprocess.Popen(
+            [
+                sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0",
+                f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True",
+                "--JupyterNotebookApp.expose_app_in_browser=True",
+                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            ],
+            cwd=directory, env={**os.environ, **_isolation(home)}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.url = self._wait_for_url(home)
+
+    def stop(self):
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
+        self._log.close()
+
+    def end_kernels(self):
+        """End all kernels, as closing their notebooks would."""
+        for kernel in self._call("api/kernels"):
+            self._call(f"api/kernels/{kernel['id']}", method="DELETE")
+
+    def content(self, name):
+        """A saved notebook."""
+        return json.loads((self.directory / name).read_text())
+
+    def _call(self, path, method="GET"):
+        request = urllib.request.Request(
+            f"{self.url}{path}", method=method, headers={"Authorization": f"token {TOKEN}"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read() or "null")
+
+    def _wait_for_url(self, home):
+        for _ in range(300):
+            for info in (home / "runtime").glob("jpserver-*.json"):
+                try:
+                    url = json.loads(info.read_text())["url"]
+                    urllib.request.urlopen(f"{url}api?token={TOKEN}").close()
+                except (ValueError, urllib.error.URLError):
+                    continue
+                return url
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError("the Jupyter server did not start:\n" + Path(self._log.name).read_text())
+
+
+def _settings(home):
+    (home / "runtime").mkdir()
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+
+
+def _isolation(home):
+    names = {
+        "HOME": "", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython",
+        "JUPYTER_RUNTIME_DIR": "runtime", "MPLCONFIGDIR": "mpl", "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    }  # fmt: skip
+    return {name: str(home / below) for name, below in names.items()}
+
+
+class Notebook:
+    """One notebook, open in a page of JupyterLab (or of Notebook 7).
+
+    Args:
+        page: A page of Chromium.
+        server: The server.
+        name: The notebook's file.
+        face: ``doc`` opens it in JupyterLab's single-document mode, ``notebooks`` in Notebook 7.
+    """
+
+    def __init__(self, page, server, name, face="doc"):
+        self.page, self.server, self.name, self.face = page, server, name, face
+        self.open()
+
+    def open(self):
+        """Open it, or open it anew as a reload does."""
+        if self.face == "doc":
+            self.page.goto(f"{self.server.url}doc/tree/{self.name}?token={TOKEN}&reset")
+        else:
+            self.page.goto(f"{self.server.url}notebooks/{self.name}?token={TOKEN}")
+        self.page.wait_for_function("window.jupyterapp")
+        self.page.evaluate("window.jupyterapp.restored.then(() => 1)")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self._wait_for_kernel()
+
+    def start_all(self):
+        """Begin to run all cells."""
+        self._begin("notebook:run-all-cells")
+
+    def run_all(self):
+        """Run all cells, to the end."""
+        self.start_all()
+        self.finish()
+
+    def restart_and_run_all(self):
+        """Restart the kernel and begin to run all cells."""
+        self._begin("notebook:restart-run-all")
+        self.page.click(".jp-Dialog button.jp-mod-warn, .jp-Dialog button.jp-mod-accept")
+
+    def finish(self):
+        """Wait until what was begun has run."""
+        self.page.evaluate("window.durable_nb_tests")
+
+    def save(self):
+        self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save').then(() => 1)")
+        return self.server.content(self.name)
+
+    def kill_kernel(self):
+        """Kill the kernel's process; JupyterLab starts it again under the same id, and says so."""
+        (pid,) = _kernels_of(self.server)
+        os.kill(pid, signal.SIGKILL)
+        self.page.wait_for_selector(".jp-Dialog")
+        self.page.keyboard.press("Enter")
+        self._wait_for_kernel()
+
+    def cell(self, index):
+        """The outputs of the code cell of that number, from 0."""
+        return self.page.locator(".jp-CodeCell").nth(index).locator(".jp-Cell-outputArea")
+
+    def screenshot(self, path):
+        self.page.screenshot(path=path, full_page=True)
+
+    def _begin(self, command):
+        self.page.evaluate(
+            """command => {
+              window.durable_nb_tests = window.jupyterapp.commands.execute(command).then(() => 1)
+            }""",
+            command,
+        )
+
+    def _wait_for_kernel(self):
+        self.page.wait_for_function(
+            """() => {
+              const widget = window.jupyterapp.shell.currentWidget
+              const kernel = widget?.context?.sessionContext?.session?.kernel
+              // one that restarted by itself says that it is starting until it runs a cell
+              return kernel?.connectionStatus === 'connected' && ['idle', 'starting'].includes(kernel?.status)
+            }"""
+        )
+
+
+def _kernels_of(server):
+    """The process ids of the server's kernels."""
+    return [
+        child.pid
+        for child in psutil.Process(server._process.pid).children()
+        if "ipykernel" in " ".join(child.cmdline())
+    ]
+
+
+def write_notebook(path, *cells):
+    """Write a notebook of code cells."""
+    nb = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    nbformat.write(nb, path)
