@@ -1,9 +1,11 @@
 """The Redis store: the contract on a real server, and what only Redis promises."""
 
 import asyncio
+import statistics
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from dataclasses import replace
 
@@ -20,7 +22,8 @@ from durable_nb.errors import (
     StoreUnavailable,
 )
 from durable_nb.records import Payload, Run, RunStatus, Signal
-from durable_nb.stores import open_journal
+from durable_nb.stores import machine, open_journal
+from durable_nb.stores.machine import process
 from durable_nb.stores.redis import RedisJournal
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
 from durable_nb.stores.values import RedisStore
@@ -82,8 +85,8 @@ class TestRedis(JournalContract, LeaseContract):
             assert process.stdout.readline() == "opened\n"
 
         yield open_elsewhere
-        for process in started:
-            process.communicate("")
+        for each in started:
+            each.communicate("")
 
 
 class TestCluster(JournalContract):
@@ -382,3 +385,83 @@ async def test_the_values_of_the_ancestor(redis_server):
     await store.close()
     assert await store.get_step("r", "load") == (True, {"a": (1, 2)})
     await store.close()
+
+
+async def test_who_waits_hears_of_a_delivery_at_once(made):
+    """The bell rings within milliseconds of a delivery over another connection, median of 40."""
+    waiter, other = await made(), await made()
+    before = await waiter.version()
+    while await waiter.version() == before:  # it listens
+        await asyncio.sleep(0.01)
+    waited = []
+    for number in range(40):
+        before = await waiter.version()
+        began = time.perf_counter()
+        await other.put_signal(Signal("r", f"go{number}", Payload("raw", b"")))
+        while await waiter.version() == before:
+            await asyncio.sleep(0.0005)
+        waited.append(time.perf_counter() - began)
+    assert statistics.median(waited) < 0.05  # 2 ms on a quiet machine
+
+
+async def test_it_rings_unasked_as_well(made, monkeypatch):
+    """A message may be lost: what was delivered is found a little later all the same."""
+    monkeypatch.setattr(settings, "SIGNAL_BACKSTOP", 0.05)
+    journal = await made()
+    before = await journal.version()
+    while await journal.version() < before + 5:
+        await asyncio.sleep(0.01)
+
+
+async def test_it_listens_again_after_a_restart(own_redis, monkeypatch):
+    monkeypatch.setattr(settings, "REDIS_LONGEST_PAUSE", 0.1)
+    server = own_redis()
+    journal = RedisJournal(server.url)
+    await journal.setup()
+    await journal.version()
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(restart, server, 1)
+    await asyncio.sleep(0.5)
+    before = await journal.version()
+    await journal.put_signal(Signal("r", "go", Payload("raw", b"")))
+    async with asyncio.timeout(3):  # sooner than it would ring unasked
+        while await journal.version() == before:
+            await asyncio.sleep(0.01)
+    await journal.close()
+
+
+async def test_an_owner_hears_that_it_lost_its_run(made, monkeypatch):
+    monkeypatch.setattr(settings, "HEARTBEAT", 0.05)
+    journal, other = await made(), await made()
+    run = (await journal.open_run(Run("r", "w", owner="first"))).run
+    kept = (await journal.open_run(Run("kept", "w"))).run
+    lost, heard = [], asyncio.Event()
+    journal.watch(run, lambda error: (lost.append(error), heard.set()))
+    journal.watch(kept, lost.append)
+    await asyncio.sleep(0.2)
+    assert lost == []
+    await other.open_run(Run("r", "w", owner="the other"), take_over=True)
+    async with asyncio.timeout(5):
+        await heard.wait()
+    await asyncio.sleep(0.2)
+    assert [str(error.run_id) for error in lost] == ["r"]
+    assert "the other" in str(lost[0])
+
+
+def test_a_process_is_told_from_every_other():
+    here = process()
+    assert here.lives() is True
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    born = here._replace(pid=child.pid, began=machine._began(child.pid))
+    assert born.lives() is True
+    assert here._replace(began="1").lives() is False  # the same id, used again
+    assert here._replace(boot_id="the boot before").lives() is False
+    assert here._replace(host="elsewhere").lives() is None
+    assert here._replace(space="pid:[1]").lives() is None  # a container's ids are its own
+    assert here._replace(began="").lives() is None
+    child.kill()
+    while machine._began(child.pid):
+        time.sleep(0.01)
+    assert born.lives() is False  # not even waited for
+    child.wait()
+    assert born.lives() is False

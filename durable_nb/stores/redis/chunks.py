@@ -11,8 +11,7 @@ from durable_nb import settings
 from durable_nb.errors import StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.redis.link import Link, run_script
-from durable_nb.stores.redis.scripts import DROP
+from durable_nb.stores.redis.link import Link
 
 __all__ = ["Chunks"]
 
@@ -74,7 +73,7 @@ class Chunks:
     async def drop(self, run_id: str, payload: Payload | None) -> None:
         """Remove pieces that will not be named after all."""
         if self.has(payload):
-            await run_script(self._link, DROP, (self._keys.chunks(run_id),), *_names(payload.blob or ""))
+            await self._link.call("HDEL", self._keys.chunks(run_id), *_names(payload.blob or ""))
 
 
 def _names(blob: str) -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["DROP", "FINISH", "OPEN", "PUT_SIGNAL", "PUT_STEP", "RENAME", "RESET", "Script"]
+__all__ = ["FINISH", "OPEN", "PUT_SIGNAL", "PUT_STEP", "RENAME", "RESET", "Script"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,3 @@ return 'done'
 """)
 """Renames the run KEYS[1] with chunks KEYS[2] to KEYS[3] and KEYS[4]; the old id keeps its epoch. ARGV: the
 renaming's own id."""
-
-DROP: Final = Script("""
-for number = 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[number]) end
-return 1
-""")
-"""Removes chunks that nothing will ever name."""

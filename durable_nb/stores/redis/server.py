@@ -51,7 +51,7 @@ async def examined(link: Link, location: str) -> Server:
         link: The way to it.
         location: Its URL, for messages.
     """
-    said = _fields(await link.call("INFO", "everything"))
+    said = _fields(await link.call("INFO"))
     is_cluster = said.get("cluster_enabled") == "1"
     notices = []
     if said.get("aof_enabled") == "0":
