@@ -15,14 +15,14 @@ TOOLS = $(VENV)/.tools-installed
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo lint types tests core long notebooks bench test test-all clean
+.PHONY: help venv system demo lint types tests core long notebooks test test-all bench clean
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
 	@echo "make test       lint, types, notebooks and tests"
 	@echo "make test-all   the same and the long suites"
 	@echo "make lint | types | tests | core | long | notebooks   one of them"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      what it costs, beside the bars that it is held to"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv-3.12"
@@ -81,13 +81,13 @@ notebooks: $(TOOLS)
 	  DURABLE_NB_BADGE=plain $(BIN)/python -m pytest -q --nbval --nbval-current-env build/notebooks || exit 1; \
 	done
 
-# Each says in its docstring what it measures.
-bench: $(TOOLS)
-	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
-
 test: lint types notebooks tests
 
 test-all: lint types notebooks long tests
+
+# Beside each measure the bar that it is held to; what is over its bar is said, and is no failure of make.
+bench: $(TOOLS)
+	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || true; done
 
 clean:
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
+import mmap
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, Final, Protocol, TypeAlias
+
+import xxhash
 
 from durable_nb import settings
 from durable_nb.errors import StepNotRestored, StoreUnavailable
-from durable_nb.records import Payload
 
-__all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs", "fetch", "spill"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment, unused-ignore]
+
+__all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
 
 BlobData: TypeAlias = bytes | bytearray | memoryview | Iterable[bytes | bytearray | memoryview]
 """Bytes in one piece, or in several that are joined without a copy in memory."""
+
+_WRITING: Final = ".writing-"
+"""What the name of a file begins with that is not whole yet; its writer holds a lock on it."""
+
+_CHUNK: Final = 1024 * 1024
+"""Bytes hashed and written at a time: what was just hashed is still in the processor when it is written."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -37,8 +49,14 @@ class Blobs(Protocol):
     def exists(self, digest: str) -> bool:
         """Whether there are bytes under a digest."""
 
-    def path(self, digest: str) -> Path | None:
-        """The local file that holds them, to map it into memory; None where there is none."""
+    def view(self, digest: str, size: int, stamp: str) -> memoryview:
+        """The bytes of a digest as memory of the caller's own, which may be written to; best mapped.
+
+        ``StepNotRestored`` where they are missing or damaged. ``stamp`` is what ``stamp`` gave once.
+        """
+
+    def stamp(self, digest: str) -> str:
+        """How what holds the bytes looks now that ``put`` has given their digest; never empty."""
 
 
 class BlobFolder:
@@ -55,6 +73,8 @@ class BlobFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._known: dict[tuple[bytes, int], str] = {}  # digests by the faster hash of what was put
+        self._vouched: dict[str, str] = {}  # stamps of files whose bytes this process wrote or compared
 
     def put(self, data: BlobData) -> str:
         """Keep bytes for good: once it returns, they are on disk under their digest.
@@ -66,12 +86,13 @@ class BlobFolder:
             StoreUnavailable: The folder cannot be written, or the disk is full.
         """
         with self._translated("written"):
-            if isinstance(data, bytes | bytearray | memoryview):
-                digest, size = hashlib.sha256(data).hexdigest(), memoryview(data).nbytes
-                if self._keep_present(digest, size):
-                    return digest
-                data = (data,)
-            return self._write(data)
+            if not isinstance(data, bytes | bytearray | memoryview):
+                return self._write(data)
+            mark = xxhash.xxh3_128_digest(data), memoryview(data).nbytes
+            known = self._known.get(mark)
+            if known is None or not self._keep_present(*(known, mark[1])):
+                known = self._known[mark] = self._write((data,))
+            return known
 
     def get(self, digest: str) -> bytes:
         """The bytes under a digest, compared with it.
@@ -91,10 +112,57 @@ class BlobFolder:
             except FileNotFoundError:
                 raise _not_restored(digest, f"missing: there is no file {str(path)!r}") from None
         if hashlib.sha256(data).hexdigest() != digest:
-            with contextlib.suppress(OSError):
-                path.replace(f"{path}.damaged")
-            raise _not_restored(digest, f"damaged: {str(path)!r} is not what was written")
+            raise self._damaged(path)
         return data
+
+    def view(self, digest: str, size: int, stamp: str) -> memoryview:
+        """The bytes under a digest, mapped: nothing is read before it is touched, writing changes no file.
+
+        Reading all of a large file at each restart to compare it with its digest would cost what mapping
+        saves. So it is compared unless its inode and its times of change are those noted when this library
+        wrote or compared it, and then once a process. The kernel sets the time of change and no program can
+        forge it: a file that was written into, replaced, copied or brought back from a backup is compared.
+        What goes unseen is a disk that gives other bytes than were written. Only buffers are mapped; streams
+        that could run code are read through ``get``, and compared each time.
+
+        Args:
+            digest: What ``put`` gave.
+            size: How many bytes there were; a shorter file, once mapped, would kill the process.
+            stamp: What ``stamp`` gave then.
+
+        Raises:
+            StepNotRestored: They are missing or damaged.
+            StoreUnavailable: The file cannot be read.
+        """
+        path = self.path(digest)
+        with self._translated("read"):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                raise _not_restored(digest, f"missing: there is no file {str(path)!r}") from None
+            with file:
+                status = os.fstat(file.fileno())
+                found = _stamp(status)
+                if status.st_size != size:
+                    raise self._damaged(path)
+                unknown = found not in (stamp, self._vouched.get(digest))
+                if unknown and hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise self._damaged(path)
+                self._vouched[digest] = found
+                if not size:  # nothing can be mapped of it
+                    return memoryview(bytearray())
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+    def stamp(self, digest: str) -> str:
+        """The file's inode and times of change, now that its bytes are known to be right."""
+        return self._vouched[digest]
+
+    def sweep(self) -> None:
+        """Delete what writers that were killed have left half-written. Others are left alone."""
+        with contextlib.suppress(OSError):  # no folder yet, or somebody else was faster
+            for path in self.folder.glob(f"{_WRITING}*"):
+                if _is_abandoned(path):
+                    path.unlink(missing_ok=True)
 
     def exists(self, digest: str) -> bool:
         """Whether there is a file under a digest; its bytes are not looked at."""
@@ -115,10 +183,11 @@ class BlobFolder:
 
     def _write(self, parts: Iterable[bytes | bytearray | memoryview]) -> str:
         _make_folder(self.folder)
-        descriptor, name = tempfile.mkstemp(prefix=".writing-", dir=self.folder)  # created with mode 0600
+        descriptor, name = tempfile.mkstemp(prefix=_WRITING, dir=self.folder)  # created with mode 0600
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
+                _lock(descriptor)
                 digest, size = _copy(parts, file)
                 if not self._keep_present(digest, size):
                     self._name(file, temporary, digest)
@@ -133,16 +202,25 @@ class BlobFolder:
         _make_folder(path.parent)
         temporary.replace(path)
         _sync_folder(path.parent)
+        self._vouched[digest] = _stamp(path.stat())
 
     def _keep_present(self, digest: str, size: int) -> bool:
         path = self.path(digest)
         try:
-            present = path.stat().st_size == size
-        except FileNotFoundError:
+            status = path.stat()
+            if status.st_size != size:
+                return False
+            if self._vouched.get(digest) != _stamp(status):
+                self.view(digest, size, "")
+        except (FileNotFoundError, StepNotRestored):
             return False
-        if present:
-            _sync_folder(path.parent)  # whoever wrote it may not have come that far
-        return present
+        _sync_folder(path.parent)  # whoever wrote it may not have come that far
+        return True
+
+    def _damaged(self, path: Path) -> StepNotRestored:
+        with contextlib.suppress(OSError):
+            path.replace(f"{path}.damaged")
+        return _not_restored(path.name, f"damaged: {str(path)!r} is not what was written")
 
     @contextlib.contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
@@ -185,32 +263,43 @@ class MemoryBlobs:
         """Whether there are bytes under a digest."""
         return digest in self._kept
 
-    def path(self, digest: str) -> None:
-        """None: no file holds them."""
+    def view(self, digest: str, size: int, stamp: str) -> memoryview:  # noqa: ARG002 - nothing can change them
+        """A copy of the bytes under a digest."""
+        return memoryview(bytearray(self.get(digest)))
 
-
-async def spill(blobs: Blobs | None, payload: Payload) -> Payload:
-    """A payload as a row can hold it: bytes above the threshold are put into a blob first."""
-    if blobs is None or len(payload.data) <= settings.BLOB_THRESHOLD:
-        return payload
-    digest = await asyncio.to_thread(blobs.put, payload.data)
-    return replace(payload, data=b"", blob=digest)
-
-
-async def fetch(blobs: Blobs | None, payload: Payload) -> Payload:
-    """A payload with its bytes, read from the blob if they are in one."""
-    if blobs is None or payload.blob is None:
-        return payload
-    data = await asyncio.to_thread(blobs.get, payload.blob)
-    return replace(payload, data=data, blob=None)
+    def stamp(self, digest: str) -> str:  # noqa: ARG002 - they all look the same
+        """What says that nothing can have changed them."""
+        return "memory"
 
 
 def _copy(parts: Iterable[bytes | bytearray | memoryview], file: BinaryIO) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     for part in parts:
-        digest.update(part)
-        size += file.write(part)
+        view = memoryview(part).cast("B")
+        for start in range(0, len(view), _CHUNK):
+            chunk = view[start : start + _CHUNK]
+            digest.update(chunk)
+            size += file.write(chunk)
     return digest.hexdigest(), size
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file as long as it is open here; False if another process has it locked, or nobody can."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _is_abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        age = time.time() - os.fstat(file.fileno()).st_mtime
+        return age > settings.ABANDONED or (age > settings.NEWBORN and _lock(file.fileno()))
 
 
 def _make_folder(folder: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
-from durable_nb.blobs import fetch, spill
-from durable_nb.errors import InvalidOption, StepChanged, StepInDoubt, located
+from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
+from durable_nb.payloads import fetch, is_at_hand, keep
 from durable_nb.records import (
     KEY,
     Action,
@@ -29,8 +30,9 @@ from durable_nb.records import (
 from durable_nb.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from durable_nb.errors import RunHeld
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
@@ -39,6 +41,7 @@ __all__ = ["Begun", "OpenRun", "check_policy", "decide"]
 
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
+_GIVEN_UP = Decision(Action.REPLAY, "it was given up by hand")
 _POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
 
 
@@ -71,7 +74,7 @@ def decide(record: Step | None, call: Call) -> Decision:
     if record.status is StepStatus.RESET:
         return Decision(Action.RUN, "it was reset")
     if record.status is StepStatus.FAILED and record.delivered_by is not None:
-        return Decision(Action.REPLAY, "it was given up by hand")
+        return _decide_done(record, call, unchanged=_GIVEN_UP)
     if record.status is StepStatus.FAILED and call.moved_on and call.kind is not StepKind.CELL:
         return Decision(Action.REPLAY, "it failed, and the run went on from there")
     failed = record.status is StepStatus.FAILED
@@ -81,8 +84,8 @@ def decide(record: Step | None, call: Call) -> Decision:
     return Decision(Action.RUN, reason)
 
 
-def _decide_done(record: Step, call: Call) -> Decision:
-    found = _UNCHANGED
+def _decide_done(record: Step, call: Call, unchanged: Decision = _UNCHANGED) -> Decision:
+    found = unchanged
     if fingerprint.differ(record.code, call.code):
         found = _changed(call.on_edit, "its code changed", call)
     if fingerprint.differ(record.arguments, call.arguments):
@@ -130,6 +133,8 @@ class OpenRun:
     Attributes:
         claims: The steps whose calls are running, each with a mark of its own.
         stopped: Whether somebody asked for its synchronous pass to end.
+        held: Who has cancelled or taken over the run meanwhile, as the error that says so.
+        on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
@@ -140,6 +145,8 @@ class OpenRun:
         self._counter = itertools.count(latest + 1)
         self.claims: dict[str, object] = {}
         self.stopped = False
+        self.held: RunHeld | None = None
+        self.on_lost: Callable[[], None] | None = None
 
     @property
     def run_id(self) -> str:
@@ -147,9 +154,19 @@ class OpenRun:
         return self.run.run_id
 
     def check_stopped(self) -> None:
-        """Raise ``CancelledError`` if somebody asked for the pass to end."""
+        """Raise ``CancelledError`` if somebody asked for the pass to end, ``RunHeld`` if the run is lost."""
+        if self.held is not None:
+            raise self.held
         if self.stopped:
             raise asyncio.CancelledError
+
+    def lose(self, error: RunHeld) -> None:
+        """Note that somebody else has the run now. Called on the loop thread."""
+        self.held = error
+        if self.on_lost is not None:
+            self.on_lost()
+        else:
+            warnings.warn(str(error), DurableNotice, stacklevel=2)
 
     def tick(self) -> int:
         """The next number of the run's own counter."""
@@ -177,6 +194,8 @@ class OpenRun:
             StepInDoubt: A once step was started and never finished.
         """
         loop.check_process()
+        if loop.LEFT:
+            await loop.catch_up(colour)  # this very step may be about to be recorded
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._look_up(call.step_id, colour)
         decision = self.decide(call)
@@ -193,6 +212,10 @@ class OpenRun:
             await colour.store(self._commit(step))
             hit("step.started")
         return Begun(call, decision, step)
+
+    async def note_started(self, begun: Begun, colour: Colour) -> None:
+        """Commit that a step has begun, which need not be known, so that others can look it up."""
+        await colour.store(self._commit(begun.step))
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:
         step = await colour.store(self.journal.get_step(self.run_id, step_id))
@@ -211,28 +234,31 @@ class OpenRun:
         return await self._record(begun, StepStatus.FAILED, codec.encode_failure(failure), colour)
 
     async def load(self, step: Step, colour: Colour) -> Payload:
-        """The payload of a recorded step, its bytes fetched if they are a blob."""
+        """The payload of a recorded step, ready to be decoded.
+
+        Raises:
+            UntrustedCheckpoint: It would run code, and no known key has signed it.
+        """
         payload = step.payload or codec.encode(None)
-        if payload.blob is None:
+        if is_at_hand(payload):
             return payload
-        return await colour.store(fetch(self.journal.blobs, payload))
+        return await colour.store(fetch(self.journal, payload, self.run_id, step.step_id))
 
     async def reset(self, step_ids: list[str], colour: Colour) -> None:
         """Have steps run again at their next call; their old results stay until then."""
-        await colour.store(self.journal.reset_steps(self.run_id, step_ids))
+        await loop.catch_up(colour)
+        await colour.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = replace(self.history[step_id], status=StepStatus.RESET)
 
     async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
         """Commit where the run stands: how it ended, that it waits or was left."""
-        run = replace(self.run, status=status, updated_at=time.time())
-        # To the end: a process that ends right after an interrupt would leave the run as it was.
-        _, cancelled = await colour.settled(self._mark(run, result))
-        if cancelled:
-            raise asyncio.CancelledError
+        await colour.settled(self.marked(status, result))
 
-    async def _mark(self, run: Run, result: Payload | None) -> None:
-        stored = await spill(self.journal.blobs, result) if result else None
+    async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
+        """The same, on the loop thread."""
+        run = replace(self.run, status=status, updated_at=time.time())
+        stored = await keep(self.journal, result, self.run_id, "") if result else None
         self.run = replace(run, result=stored)
         await self.journal.finish_run(self.run)
         hit("run.marked")
@@ -245,11 +271,8 @@ class OpenRun:
             recorded=self.tick(),
             finished_at=time.time(),
         )
-        # To the end even if the caller is cancelled: until then nobody else can have the step's name.
-        step, cancelled = await colour.settled(self._commit(step))
+        step = await colour.settled(self._commit(step))
         hit("step.recorded")
-        if cancelled:
-            raise asyncio.CancelledError
         return step
 
     async def _commit(self, step: Step) -> Step:
@@ -257,7 +280,8 @@ class OpenRun:
         with located(run_id=self.run_id, step=step.step_id):
             if step.payload is not None:
                 hit("blob.before")
-                step = replace(step, payload=await spill(self.journal.blobs, step.payload))
+                payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
+                step = replace(step, payload=payload)
                 hit("blob.after")
             hit("commit.before")
             await self.journal.put_step(step)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, passes, scopes
+from durable_nb import codec, fingerprint, interrupts, passes, scopes
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.loop import AWAITING, BLOCKING, drive
-from durable_nb.opening import open_run
+from durable_nb.opening import open_run, status_after
 from durable_nb.records import Run, RunStatus
 from durable_nb.tasks import Arguments, check_function, name_of
 
@@ -156,7 +156,8 @@ class WorkflowFunction(Generic[P, R]):
         with passes.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
             if not is_new:
                 return await passes.join(current, colour)
-            current.value = await self._once_through(current, body, colour, **options)
+            with interrupts.guarded_pass():
+                current.value = await self._once_through(current, body, colour, **options)
             return current.value
 
     async def _once_through(
@@ -178,7 +179,10 @@ class WorkflowFunction(Generic[P, R]):
             raise
         except BaseException as error:
             current.over()
-            await _mark_ended(run, error, colour)
+            if run.held is None:
+                await _mark_ended(run, error, colour)
+            elif isinstance(error, asyncio.CancelledError):
+                raise run.held from None
             raise
         finally:
             self.workflow.passes.remove(run.run_id)
@@ -201,15 +205,13 @@ async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> Non
     """Record how a run ended; where that fails too, the error that ended it is still the one to see."""
     try:
         with suppress(asyncio.CancelledError):  # asked once more to end: it is on record, and ending
-            await run.mark(_status_after(error), colour, codec.encode_failure(error))
+            status, failure = status_after(error), codec.encode_failure(error)
+            if status is RunStatus.FAILED:
+                await run.mark(status, colour, failure)
+            else:
+                await colour.seen_off(run.marked(status, failure))
     except DurableError as second:
         error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")
-
-
-def _status_after(error: BaseException) -> RunStatus:
-    if isinstance(error, asyncio.CancelledError):
-        return RunStatus.CANCELLED
-    return RunStatus.FAILED if isinstance(error, Exception) else RunStatus.INTERRUPTED
 
 
 def check_run_id(run_id: str) -> str:

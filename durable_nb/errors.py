@@ -16,6 +16,7 @@
     │   ├── StepNested           a durable cell inside another durable cell
     │   ├── StepNotSaved         the body succeeded, its result could not be saved
     │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
+    │   │   └── UntrustedCheckpoint  it would run code, and nobody who is known here has signed it
     │   ├── ExecutorLost         whoever ran the body elsewhere is gone
     │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
     │   └── StepFailed           a recorded failure whose own class cannot be rebuilt
@@ -58,6 +59,7 @@ __all__ = [
     "StoreTooNew",
     "StoreUnavailable",
     "StoreUnreadable",
+    "UntrustedCheckpoint",
     "located",
 ]
 
@@ -197,6 +199,10 @@ class StepNotSaved(StepError):
 
 class StepNotRestored(StepError):
     """A checkpoint that cannot be turned back into its value."""
+
+
+class UntrustedCheckpoint(StepNotRestored):
+    """A checkpoint that would run code when it is loaded, and that no key known here has signed."""
 
 
 class StepFailed(StepError):

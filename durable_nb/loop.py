@@ -8,20 +8,29 @@ end in plain synchronous code.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from contextlib import nullcontext
-from typing import Any, Protocol, TypeVar
+from concurrent.futures import Future, wait
+from contextlib import nullcontext, suppress
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+from durable_nb import settings
 from durable_nb.deadline import deadline, timed_out
-from durable_nb.errors import ForkedProcess
+from durable_nb.errors import DurableNotice, ForkedProcess
 
-__all__ = ["AWAITING", "BLOCKING", "Colour", "check_process", "drive", "submit"]
+__all__ = ["AWAITING", "BLOCKING", "LEFT", "Colour", "catch_up", "check_process", "drive", "submit"]
 
 T = TypeVar("T")
+
+Undo: TypeAlias = "Callable[[Future[T], BaseException], Coroutine[Any, Any, None]]"
+"""What is to be done on the loop thread with the outcome, once the caller has gone by an exception."""
+
+LEFT: Final[set[Future[Any]]] = set()
+"""What goes on without its caller, who was interrupted or cancelled and could not wait for its end."""
 
 
 class _LoopThread:
@@ -47,6 +56,7 @@ class _LoopThread:
     def mark_forked(self) -> None:
         # Only a child of a process that already had the thread lost something.
         self.forked = self._loop is not None
+        LEFT.clear()
 
 
 _thread = _LoopThread()
@@ -71,14 +81,61 @@ def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(work, _thread.loop())
 
 
+async def catch_up(colour: Colour) -> None:
+    """Wait for what goes on without its caller: what is on record is not known before."""
+    if LEFT:
+        await colour.store(_ended(tuple(LEFT)))
+
+
+async def _ended(futures: tuple[Future[Any], ...]) -> None:
+    if futures:
+        await asyncio.wait([_end_of(future) for future in futures])
+
+
+async def _after(earlier: tuple[Future[Any], ...], work: Coroutine[Any, Any, T]) -> T:
+    await _ended(earlier)
+    return await work
+
+
+def _leave(future: Future[Any]) -> float:
+    """Note that something goes on without its caller; gives for how long to wait for it all the same."""
+    patience = 0.0 if LEFT else settings.INTERRUPT_GRACE
+    LEFT.add(future)
+    future.add_done_callback(LEFT.discard)
+    return patience
+
+
+def _raise_failure(future: Future[Any]) -> None:
+    """Raise what has failed; say it later of what still goes on."""
+    if future.done():
+        future.result()
+    else:
+        future.add_done_callback(_tell_failure)
+
+
+def _tell_failure(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        told = f"what was left to be committed after an interrupt has failed: {error}"
+        warnings.warn(told, DurableNotice, stacklevel=2)
+
+
+@atexit.register
+def _wait_for_what_is_left() -> None:
+    wait(tuple(LEFT), settings.EXIT_GRACE)
+
+
 class Colour(Protocol):
     """How a durable call waits: by suspending, or by blocking."""
 
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         """Have the loop thread do it; what was begun there is finished even if the caller is cancelled."""
 
-    async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
-        """The same, waiting for it to the end; with whether the caller was cancelled meanwhile."""
+    async def settled(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
+        """The same for what must not be left half-way; a caller who is to go waits a little for it."""
+
+    async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same for a caller who is going: after what it has left behind, and waiting a little at most."""
 
     async def sleep(self, seconds: float) -> None:
         """Let that many seconds pass."""
@@ -93,14 +150,26 @@ class Colour(Protocol):
 
 class _Awaiting:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.shield(asyncio.wrap_future(submit(work)))
+        return await self._result(submit(work))
 
-    async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
-        future = asyncio.wrap_future(submit(work))
+    async def settled(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
+        future = submit(work)
         try:
-            return await asyncio.shield(future), False
-        except asyncio.CancelledError:
-            return await asyncio.shield(future), True
+            return await self._result(future)
+        except asyncio.CancelledError as reason:
+            await self._wait_a_little(submit(undo(future, reason)) if undo else future)
+            raise
+
+    async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
+        await self._wait_a_little(submit(_after(tuple(LEFT), work)))
+
+    async def _result(self, future: Future[T]) -> T:
+        await _end_of(future)
+        return future.result()
+
+    async def _wait_a_little(self, future: Future[Any]) -> None:
+        await asyncio.wait([_end_of(future)], timeout=_leave(future))
+        _raise_failure(future)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -122,13 +191,20 @@ class _Blocking:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         return submit(work).result()
 
-    async def settled(self, work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+    async def settled(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
         future = submit(work)
         try:
-            return future.result(), False
-        except KeyboardInterrupt:
-            future.result()  # to the end, for one interrupt; a second one does not wait
+            return future.result()
+        except KeyboardInterrupt as reason:
+            self._wait_a_little(submit(undo(future, reason)) if undo else future)
             raise
+
+    async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
+        self._wait_a_little(submit(_after(tuple(LEFT), work)))
+
+    def _wait_a_little(self, future: Future[Any]) -> None:
+        wait([future], _leave(future))
+        _raise_failure(future)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - this colour never suspends: it is how sync code waits
@@ -136,6 +212,23 @@ class _Blocking:
     async def body(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
         with nullcontext() if timeout is None else deadline(timeout):
             return function()
+
+
+def _end_of(future: Future[Any]) -> asyncio.Future[None]:
+    """What the running loop can wait for; cancelling that leaves the work alone, so does closing the loop."""
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+
+    def ended() -> None:
+        if not end.done():
+            end.set_result(None)
+
+    def wake(_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(ended)
+
+    future.add_done_callback(wake)
+    return end
 
 
 AWAITING: Colour = _Awaiting()

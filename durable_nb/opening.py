@@ -8,20 +8,24 @@ import platform
 import time
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from durable_nb import fingerprint
+from durable_nb import fingerprint, interrupts
 from durable_nb.engine import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
 from durable_nb.failpoints import hit
-from durable_nb.records import Run, RunStatus
+from durable_nb.loop import catch_up
+from durable_nb.records import Run, RunStatus, set_aside_id
 from durable_nb.stores.machine import machine
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from concurrent.futures import Future
+
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["check_same", "open_run", "this_process"]
+__all__ = ["check_same", "open_run", "status_after", "this_process"]
 
 
 async def open_run(
@@ -42,30 +46,32 @@ async def open_run(
         StoreError: The store cannot be opened.
     """
     with located(run_id=opening.run_id):
-        (run, before), cancelled = await colour.settled(
-            _open_run(journal, opening, fresh=fresh, take_over=take_over)
-        )
-    if cancelled:
-        await run.mark(RunStatus.CANCELLED, colour)
-        raise asyncio.CancelledError
+        await catch_up(colour)  # with what a pass before this one has left to be committed
+        # Waiting for another host's sign of life can be given up; from the first write on nothing can.
+        known = await colour.store(_examined(journal, opening, fresh=fresh, take_over=take_over))
+        aside = known if fresh else None
+        run = await colour.settled(_open_run(journal, opening, aside, take_over=take_over), undo=_left)
+    before = None if known is None or fresh else known.python
     if before not in (None, run.run.python):
         told = f"run {run.run_id!r} was begun on Python {before}, and goes on on {run.run.python}"
         warnings.warn(told, DurableNotice, stacklevel=2)
     return run
 
 
-async def _open_run(
-    journal: Journal, opening: Run, *, fresh: bool, take_over: bool
-) -> tuple[OpenRun, str | None]:
-    """The open run, and the Python version of the pass before this one."""
+async def _examined(journal: Journal, opening: Run, *, fresh: bool, take_over: bool) -> Run | None:
+    """The run as it is on record, if it may be opened."""
     await journal.setup()
     known = await journal.get_run(opening.run_id)
-    if known is not None and fresh:
-        if not take_over:
-            await journal.check_owner(known.run_id)
-        await journal.rename_run(known.run_id, f"{known.run_id}~{known.epoch}")
-    elif known is not None:
+    if known is not None and not fresh:
         check_same(known, opening)
+    if known is not None and not take_over:
+        await journal.check_owner(known.run_id)
+    return known
+
+
+async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_over: bool) -> OpenRun:
+    if aside is not None:
+        await journal.rename_run(aside.run_id, set_aside_id(aside.run_id, aside.epoch))
     now = time.time()
     opening = replace(
         opening,
@@ -75,9 +81,27 @@ async def _open_run(
         updated_at=now,
     )
     snapshot = await journal.open_run(opening, take_over=take_over)
+    run = OpenRun(journal, snapshot.run, snapshot.steps)
+    journal.watch(run.run, run.lose)
     hit("run.opened")
-    before = known.python if known is not None and not fresh else None
-    return OpenRun(journal, snapshot.run, snapshot.steps), before
+    return run
+
+
+def _left(opened: Future[OpenRun], reason: BaseException) -> Coroutine[Any, Any, None]:
+    status = status_after(reason)  # asked now: whether it was an interrupt is forgotten with the pass
+
+    async def mark() -> None:
+        run = await asyncio.wrap_future(opened)
+        await run.marked(status)
+
+    return mark()
+
+
+def status_after(reason: BaseException) -> RunStatus:
+    """How a run stands whose pass was ended by an exception."""
+    if isinstance(reason, asyncio.CancelledError):
+        return RunStatus.INTERRUPTED if interrupts.noted() else RunStatus.CANCELLED
+    return RunStatus.FAILED if isinstance(reason, Exception) else RunStatus.INTERRUPTED
 
 
 def this_process() -> str:

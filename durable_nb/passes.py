@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Run
     from durable_nb.stores.base import Journal
 
-__all__ = ["Pass", "cancel", "entered", "join"]
+__all__ = ["Pass", "cancel", "entered", "join", "open_here"]
 
 _NOTHING = object()
 _guard = threading.Lock()
@@ -65,6 +65,7 @@ class Pass:
     def opened(self, run: OpenRun) -> None:
         """Note the open run; a synchronous pass looks there whether to stop."""
         self.run = run
+        run.on_lost = self.cancel
         run.stopped = self._asked and self._task is None
 
     def over(self) -> None:
@@ -178,6 +179,13 @@ async def join(known: Pass, colour: Colour) -> Any:
         return known.outcome.result()
     except _Stopped:
         raise asyncio.CancelledError(f"run {known.opening.run_id!r} was cancelled") from None
+
+
+def open_here(journal: Journal, run_id: str) -> OpenRun | None:
+    """The run of that id if a pass of it is under way in this process."""
+    with _guard:
+        known = _running.get((journal, run_id))
+    return None if known is None else known.run
 
 
 async def cancel(journal: Journal, run_id: str, colour: Colour) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -24,7 +25,10 @@ __all__ = [
     "StepKind",
     "StepStatus",
     "joining_scopes",
+    "original_id",
     "scope_of",
+    "set_aside_id",
+    "signal_step",
 ]
 
 KEY = "["
@@ -32,6 +36,8 @@ KEY = "["
 
 BRANCH = "~"
 """What the name of a concurrent branch begins with, in a step id: ``load/~0/fetch``."""
+
+_SET_ASIDE = re.compile(r"(~\d+)+$")
 
 
 def scope_of(step_id: str) -> str:
@@ -42,6 +48,26 @@ def scope_of(step_id: str) -> str:
         'load/'
     """
     return step_id[: step_id.rfind("/") + 1]
+
+
+def original_id(run_id: str) -> str:
+    """The id under which a run was executed, also after ``fresh=True`` has set it aside under another.
+
+    Example:
+        >>> original_id("etl~3")
+        'etl'
+    """
+    return _SET_ASIDE.sub("", run_id) or run_id
+
+
+def signal_step(name: str) -> str:
+    """What the step is called that records a signal."""
+    return f"signal:{name}"
+
+
+def set_aside_id(run_id: str, epoch: int) -> str:
+    """The id under which a run is set aside for one that starts over."""
+    return f"{run_id}~{epoch}"
 
 
 def joining_scopes(step_id: str) -> Iterator[str]:
@@ -95,13 +121,17 @@ class Payload:
         format: Which codec wrote it, such as ``json`` or ``pickle``.
         data: The bytes; empty when ``blob`` is set.
         blob: The content address of the bytes where they are too large for a row.
-        signature: An HMAC over format and bytes, for formats that execute code when loaded.
+        signature: An HMAC over run, step, format and bytes, for formats that execute code when loaded.
+        parts: What belongs to ``data`` and is kept apart from it, on the way to a store or back: ``bytes``,
+            which come back as such; views of memory, which come back as memory that may be written to; or
+            the error in place of a part that cannot be read. Empty in a store, where ``data`` speaks of them.
     """
 
     format: str
     data: bytes
     blob: str | None = None
     signature: bytes | None = None
+    parts: tuple[bytes | memoryview | DurableError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +217,23 @@ class Step:
     def seconds(self) -> float:
         """How long the recorded execution took, in seconds."""
         return max(0.0, self.finished_at - self.started_at) if self.finished_at else 0.0
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it records a signal that was asked for and has not come."""
+        return self.kind is StepKind.SIGNAL and self.status is StepStatus.STARTED
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        done: How many of its steps are done.
+        waits_for: The steps that record signals it has asked for and not got.
+    """
+
+    done: int = 0
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint
 from durable_nb.errors import DurableError, StepChanged, StepInDoubt
-from durable_nb.records import Action
+from durable_nb.records import Action, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,10 +41,11 @@ def refusal(
     if decision.action is Action.ASK:
         what += ", and nobody can be asked whether to run it again"
         again = _either(run_id, call.step_id, "rerun")
-    remedy = (
-        f"To run it again: {again}; to call it under another name: step_id='…'; "
-        "to start the run over: fresh=True."
-    )
+    elsewhere = "to call it under another name: step_id='…'; to start the run over: fresh=True."
+    if call.kind is StepKind.CELL:
+        over = f"%durable_workflow {shlex.quote(run_id)} --fresh"
+        elsewhere = f"to give it another name: %%durable_step OTHER; to start the run over: {over}"
+    remedy = f"To run it again: {again}; {elsewhere}"
     return kind(what, run_id=run_id, step=call.step_id, remedy=remedy)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
 from durable_nb.engine import Begun, OpenRun
-from durable_nb.errors import InvalidOption, StepError, StepFailed, StepNotFound, located
+from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, located
+from durable_nb.loop import catch_up
 from durable_nb.opening import this_process
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
 from durable_nb.stores.base import unknown_run
@@ -29,15 +30,22 @@ async def recorded_run(journal: Journal, run_id: str, colour: Colour) -> OpenRun
 
     Raises:
         RunNotFound: There is none of that id.
+        RunHeld: Another living process has it open.
     """
 
     async def read() -> OpenRun:
         await journal.setup()
+        try:
+            await journal.check_owner(run_id)
+        except RunHeld as held:
+            held.remedy = "Answer there (in a notebook: %durable_resolve STEP …), or end that process first."
+            raise
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
             raise unknown_run(run_id)
         return OpenRun(journal, snapshot.run, snapshot.steps)
 
+    await catch_up(colour)
     with located(run_id=run_id):
         return await colour.store(read())
 
@@ -56,12 +64,16 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
         InvalidOption: There is no such answer, or a value goes with another one.
         StepNotFound: The run has no such step.
         StepError: The step is done, or running.
+        RunHeld: Somebody else has opened the run meanwhile.
         StepNotSaved: The value cannot be saved.
     """
     _check(answer, value)
+    await catch_up(colour)
     step = await find_step(run, step_id, colour)
     if step_id in run.claims:
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
+    if step.is_awaited:
+        raise _not_in_doubt(step, "it waits for a signal", "Deliver that: wf.sync.complete(RUN_ID, NAME, …).")
     if answer == "rerun":
         # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
         again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]

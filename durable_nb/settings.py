@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ABANDONED",
     "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
     "DB",
     "EXECUTOR_LOOK",
+    "EXIT_GRACE",
     "HEARTBEAT",
+    "INTERRUPT_GRACE",
     "JOURNAL_SIZE_LIMIT",
     "LARGE_CALL",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "NEWBORN",
+    "OUTPUT_PATIENCE",
+    "OUTPUT_POLL",
+    "OUT_OF_BAND",
     "OWNER_SILENT",
     "REDIS_BATCH",
     "REDIS_CHUNK",
@@ -31,6 +38,7 @@ __all__ = [
     "SHOWN_ARGUMENT",
     "SIGNAL_BACKSTOP",
     "SIGNAL_POLL",
+    "SWEEP_BUDGET",
     "TASK_ON_CHANGE",
     "TASK_ON_EDIT",
     "WORKFLOW_NAME",
@@ -50,6 +58,15 @@ RETRIES: Final = 3
 
 BLOB_THRESHOLD: Final = 256 * 1024
 """Bytes above which a payload is a file: at this size a file and a row cost the same (measured)."""
+
+OUT_OF_BAND: Final = 4096
+"""Bytes from which a buffer leaves its pickle: below that, a part of its own costs more than the copy."""
+
+ABANDONED: Final = 3600.0
+"""Seconds after which a half-written blob is nobody's, where it cannot be seen whether its writer lives."""
+
+NEWBORN: Final = 60.0
+"""Seconds in which a half-written blob is left alone: its writer may not have come to lock it."""
 
 BUSY_TIMEOUT: Final = 60.0
 """Seconds to wait for SQLite's lock: 5 s failed with 32 processes, 60 s never did (measured)."""
@@ -107,6 +124,11 @@ EXECUTOR_LOOK: Final = 0.1
 
 LARGE_CALL: Final = 10 * 1024 * 1024
 """Bytes of a call to an executor above which a notice is given: a large global goes along with every call."""
+INTERRUPT_GRACE: Final = 0.8
+"""Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
+
+EXIT_GRACE: Final = 10.0
+"""Seconds that the end of the process waits for such commits: a terminal that is closed waits no longer."""
 
 LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""
@@ -114,6 +136,14 @@ LOCK_POLL: Final = 0.001
 SIGNAL_POLL: Final = 0.05
 """Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
 
+SWEEP_BUDGET: Final = 1.0
+"""Seconds, before a cell and after it, to look at names it cannot reach: more than that a person notices."""
+
+OUTPUT_PATIENCE: Final = 1.0
+"""Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
+
+OUTPUT_POLL: Final = 0.001
+"""Seconds between two looks whether that output has arrived: a kernel's thread needs less."""
 SIGNAL_BACKSTOP: Final = 5.0
 """Seconds between two looks for a signal where Redis tells of each delivery: that may get lost."""
 

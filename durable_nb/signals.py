@@ -7,21 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.blobs import spill
 from durable_nb.errors import located
-from durable_nb.records import Call, Payload, RunStatus, Signal, StepKind
+from durable_nb.payloads import fetch, keep
+from durable_nb.records import Call, Payload, RunStatus, Signal, StepKind, signal_step
 
 if TYPE_CHECKING:
     from durable_nb.engine import Begun, OpenRun
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["deliver", "pack", "signal_step", "wait"]
-
-
-def signal_step(name: str) -> str:
-    """What the step is called that records a signal."""
-    return f"signal:{name}"
+__all__ = ["deliver", "pack", "wait"]
 
 
 async def deliver(journal: Journal, signal: Signal) -> bool:
@@ -33,7 +28,7 @@ async def deliver(journal: Journal, signal: Signal) -> bool:
         True if this was the first.
     """
     await journal.setup()
-    payload = await spill(journal.blobs, signal.payload)
+    payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
     return await journal.put_signal(replace(signal, payload=payload))
 
 
@@ -57,13 +52,15 @@ async def wait(run: OpenRun, step_id: str, name: str, poll: float, colour: Colou
 async def _first_delivery(run: OpenRun, begun: Begun, name: str, poll: float, colour: Colour) -> Any:
     signal = await colour.store(run.journal.get_signal(run.run_id, name))
     if signal is None:
+        await run.note_started(begun, colour)
         await run.mark(RunStatus.WAITING, colour)
         while signal is None:
             await colour.sleep(poll)
             run.check_stopped()
             signal = await colour.store(run.journal.get_signal(run.run_id, name))
         await run.mark(RunStatus.RUNNING, colour)
-    step = await run.complete_step(begun, signal.payload, colour, delivered_by=signal.delivered_by)
+    payload = await colour.store(fetch(run.journal, signal.payload, run.run_id, signal_step(name)))
+    step = await run.complete_step(begun, payload, colour, delivered_by=signal.delivered_by)
     return codec.decode(await run.load(step, colour))
 
 

@@ -14,6 +14,7 @@ from durable_nb.entry import WorkflowFunction, check_run_id
 from durable_nb.errors import InvalidOption, NoOpenRun
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.opening import this_process
+from durable_nb.records import signal_step
 from durable_nb.stores import Place, hold, let_go
 from durable_nb.tasks import Task, check_function, name_of
 
@@ -228,6 +229,7 @@ class Workflow:
         Raises:
             StepNotFound: The run has no such step.
             StepError: The step is not in doubt.
+            RunHeld: Another living process has the run open.
 
         Example:
             >>> async def paid_after_all(wf: Workflow) -> None:
@@ -287,7 +289,7 @@ class Workflow:
                 f"signal({name!r}) was called outside a run",
                 remedy="Call it in a @wf.workflow, or open a run: %durable_workflow RUN_ID",
             )
-        step_id = scope.own_id(signals.signal_step(name))
+        step_id = scope.own_id(signal_step(name))
         return await signals.wait(scope.run, step_id, name, poll, colour)
 
     async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
@@ -297,6 +299,7 @@ class Workflow:
 
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
+        here = here or passes.open_here(self.journal, run_id)
         run = here or await resolving.recorded_run(self.journal, run_id, colour)
         await resolving.resolve(run, step_id, answer, value, colour)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from durable_nb import Workflow
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("DURABLE_NB_SECRET", "of the tests")  # no test writes a key into anybody's home
 pytest_plugins = ["force_replay", "redis_servers"]
 
 
@@ -42,3 +44,15 @@ def again(db):
             return opened.enter_context(Workflow(name, **{"db": db, **options}))
 
         yield make
+
+
+@pytest.fixture
+def small_disk(tmp_path, missing):
+    """A real file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        missing(f"mounting is not permitted here ({mounted.stderr.decode().strip()})", "run as root")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)

@@ -60,6 +60,13 @@ def test_nothing_is_a_value_too(blobs, data):
     assert blobs.get(digest) == b""
 
 
+def test_nothing_is_a_value_in_another_process_too(folder):
+    digest = folder.put(b"")
+    another = BlobFolder(folder.folder)
+    assert another.put(b"") == digest
+    assert bytes(another.view(digest, 0, another.stamp(digest))) == b""
+
+
 def test_wide_items_are_counted_in_bytes(folder):
     array = memoryview(DATA).cast("I")
     assert folder.put(array) == folder.put([array]) == DIGEST
@@ -135,11 +142,6 @@ def test_a_digest_names_no_file_outside_the_folder(folder, digest):
     for call in (folder.get, folder.exists, folder.path):
         with pytest.raises(StepNotRestored, match="no SHA-256"):
             call(digest)
-
-
-def test_memory_has_no_files():
-    blobs = MemoryBlobs()
-    assert blobs.path(blobs.put(DATA)) is None
 
 
 def test_nothing_is_created_by_looking(folder):

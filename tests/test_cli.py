@@ -1,14 +1,23 @@
 """The command `durable-nb`: its table of commands, its exit codes, its one-line errors."""
 
+import contextlib
+import re
+import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from durable_nb import Workflow
 from durable_nb.cli import COMMANDS, main
+from durable_nb.opening import this_process
+from durable_nb.records import Progress, Run
+from durable_nb.standing import Table, _run_row
 
 SCRIPT = Path(sys.executable).with_name("durable-nb")
 
@@ -72,3 +81,80 @@ def test_the_version_does_not_wait_for_what_commands_import():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert {"rich", "nbclient", "IPython"}.isdisjoint(done.stdout.split())
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A database with a finished run, one that waits here, and one whose owner is dead."""
+    path = tmp_path / "runs.db"
+    code = (
+        "import os\nfrom durable_nb import Workflow\nwf = Workflow('shop', db='runs.db')\n"
+        "@wf.workflow\ndef dead():\n    wf.task(lambda: 1, name='load')()\n    os._exit(0)\n"
+        "dead.run('r-dead')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    with Workflow("shop", db=path) as wf:
+        done = wf.workflow(lambda: wf.task(lambda: 1, name="load")())
+        done.run("r-done")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(wf.workflow(lambda: wf.sync.signal("approval")).run, "r-waits")
+            until_waiting(path)
+            yield path
+            wf.sync.complete("r-waits", "approval")
+
+
+def until_waiting(path):
+    deadline = time.monotonic() + 20
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        while time.monotonic() < deadline:
+            if reader.execute("SELECT 1 FROM runs WHERE status = 'waiting'").fetchone():
+                return
+            time.sleep(0.02)
+
+
+def columns(text):
+    return [re.split(r"  +", line) for line in text.splitlines()]
+
+
+def test_runs_lists_when_who_how_many_steps_and_what_they_wait_for(kept, capsys):
+    assert main(["runs", "--db", str(kept)]) == 0
+    heading, *rows = columns(capsys.readouterr().out)
+    assert heading == ["run", "workflow", "status", "steps", "waits for", "updated", "owner"]
+    shown = {row[0]: row for row in rows}
+    assert shown["r-done"][:4] == ["r-done", "shop.<lambda>", "done", "1 done"]
+    assert shown["r-waits"][2:5] == ["waiting", "0 done", "signal:approval"]
+    assert shown["r-dead"][:4] == ["r-dead", "shop.dead", "interrupted", "1 done"]
+    assert shown["r-done"][-1] == this_process()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown["r-done"][-2])
+
+
+def test_status_shows_a_run_step_by_step_and_takes_nothing_over(kept, capsys):
+    assert main(["status", "r-dead", "--db", str(kept)]) == 0
+    run, steps = capsys.readouterr().out.split("\n\n")
+    assert columns(run)[1][:3] == ["r-dead", "shop.dead", "interrupted"]
+    assert columns(steps)[0] == ["step", "kind", "status", "attempts", "took", "finished"]
+    assert columns(steps)[1][:4] == ["load", "task", "done", "1"]
+    assert main(["status", "r-waits", "--db", str(kept)]) == 0
+    assert columns(capsys.readouterr().out)[-1] == ["signal:approval", "signal", "started", "1"]
+
+
+@pytest.mark.parametrize("command", [["runs"], ["status", "r"]])
+def test_a_database_that_is_not_there_is_said_and_not_made(command, tmp_path, capsys):
+    path = tmp_path / "none.db"
+    assert main([*command, "--db", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"durable-nb: there is no database '{path}'. Name the one")
+    assert shown.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_not_there_and_a_file_that_is_no_database(kept, tmp_path, capsys):
+    assert main(["status", "none", "--db", str(kept)]) == 1
+    assert capsys.readouterr().err.startswith("durable-nb: run 'none': there is no such run. ")
+    (tmp_path / "text.db").write_text("no database at all, only text" * 100)
+    assert main(["runs", "--db", str(tmp_path / "text.db")]) == 1
+    assert "is not an SQLite database" in capsys.readouterr().err
+
+
+def test_what_could_steer_a_terminal_is_not_printed():
+    assert str(Table(("a",), [_run_row(Run("\x1b[2J\nx", "w"), Progress())[:1]])) == "a\n?[2J?x"

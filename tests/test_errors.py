@@ -94,6 +94,16 @@ def step_changed(wf):
     main.run("r")
 
 
+def untrusted(wf):
+    main = wf.workflow(wf.task(name="many")(lambda: bytearray))
+    main.run("r")
+    with contextlib.closing(sqlite3.connect(wf.db)) as connection, connection:
+        connection.execute("UPDATE steps SET payload_signature = x'00'")
+    wf.close()
+    with Workflow("test", db=wf.db) as again:
+        again.workflow(again.task(name="many")(lambda: bytearray)).run("r")
+
+
 def step_in_doubt(wf):
     def stop():
         raise KeyboardInterrupt
@@ -211,6 +221,10 @@ EXPECTED = {
     "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot stand .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
     "StepNotRestored": (step_not_restored, r"damaged.*reset"),
+    "UntrustedCheckpoint": (
+        untrusted,
+        r"run 'r', step 'many': .*runs\.db.* would run code.* durable-nb trust .*runs\.db",
+    ),
     "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
     "ExecutorLost": (executor_lost, r"run 'r', step 'fit': .*a process died.*executor=lambda: "),
     "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),

@@ -11,8 +11,11 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module may import lower floors, and on its own floor what is named before it; a face not even that.
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
-    ("codec", "fingerprint", "blobs", "remote_blobs", "deadline", "loop", "stores"),
-    ("refusals", "engine", "opening", "leases", "signals", "resolving"),
+    (
+        *("codec", "fingerprint", "blobs", "remote_blobs", "signing", "payloads", "deadline", "interrupts"),
+        *("loop", "stores"),
+    ),
+    ("refusals", "engine", "opening", "leases", "standing", "signals", "resolving"),
     ("scopes", "context", "attempts", "tasks", "executors", "passes", "entry", "workflow"),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import pytest
 
+from durable_nb import settings
 from durable_nb.errors import StepNotRestored
-from durable_nb.notebook import namespace
+from durable_nb.notebook import namespace, reach
 from durable_nb.notebook.placeholder import Placeholder, placeholder
 
 HELPER = """
@@ -877,6 +878,50 @@ def test_extension_arrays_of_pandas_come_back(ns):
         saved = namespace.save({}, namespace.take({}, ()).changes({"s": frame}))
         namespace.restore(ns, saved)
         pd.testing.assert_series_equal(ns["s"], frame)
+
+
+def test_what_is_nested_too_deeply_ends_no_later_commit(ns):
+    for deep in ("first", "second"):
+        _, saved = run(ns, f"{deep} = []\nfor _ in range(5000): {deep} = [{deep}]")
+        assert "nested too deeply" in saved.unsaved[deep]
+    changes, saved = run(ns, "n = 1")
+    assert (changes.names, saved.unsaved) == (("n",), {})
+
+
+def test_functions_whose_namespace_was_cleared_disturb_nobody(ns):
+    _, saved = run(
+        ns, "home = {'__name__': 'gone'}\nexec('def f(): return 1', home)\nf = home['f']; home.clear(); n = 1"
+    )
+    life = {"__name__": "__main__"}
+    assert not namespace.restore(life, saved).failed
+    assert (life["n"], life["f"]()) == (1, 1)
+
+
+def test_what_is_of_the_moment_is_named(ns):
+    cell = "import re\nm = re.match('a', 'a'); n = 1\nasync def co(): pass\nc = co(); c.close()"
+    _, saved = run(ns, cell)
+    assert set(saved.unsaved) == {"m", "c"}
+
+
+def test_names_not_reached_are_looked_at_within_a_budget(ns, monkeypatch):
+    run(ns, "big = [[1] for _ in range(9)]; near = [1]; box = {'near': near}")
+    monkeypatch.setattr(settings, "SWEEP_BUDGET", -1.0)
+    before = namespace.take(ns, (), first=("near",))
+    assert set(before.skipped) == {"big", "box"}
+    monkeypatch.setattr(settings, "SWEEP_BUDGET", 1.0)
+    ns["near"].append(2)
+    ns["big"].append(2)
+    changes = before.changes(ns)
+    assert changes.mutated == ("near",)
+    assert set(changes.names) == {"near", "box"}  # what shares with it comes along
+    assert changes.skipped == ("big", "box")
+
+
+def test_a_cell_reaches_what_its_functions_and_classes_name(ns):
+    code = "def f(): return [g for _ in (1,)]\ndef g(): return far\nclass C:\n    def m(self): return deep\no = C()"
+    _execute(code, ns)
+    reached = reach.reached(ns, {"f", "o"})
+    assert {"g", "far", "deep"} <= reached
 
 
 def test_a_placeholder_can_be_shown():

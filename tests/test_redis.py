@@ -181,7 +181,7 @@ async def test_what_is_sent_twice_counts_once(journal, redis_server):
         assert await journal.put_signal(Signal("r", f"go{passes}", Payload("raw", b""))) is True
         assert await journal.put_signal(Signal("r", f"go{passes}", Payload("raw", b""))) is False
         await journal.put_step(sample_step(run, f"s{passes}"))
-        assert await journal.reset_steps("r", [f"s{passes}"]) == 1
+        assert await journal.reset_steps(run, [f"s{passes}"]) == 1
         await journal.rename_run("r", f"other{passes}")
         await journal.rename_run(f"other{passes}", "r")
     stop.set()

@@ -665,3 +665,32 @@ def test_the_mutex_keeps_threads_apart(tmp_path):
     with lock.mutex(1.0), pytest.raises(StoreUnavailable, match=r"more than 0\.05 s"), lock.mutex(0.05):
         pytest.fail("held twice")
     lock.release()
+
+
+def test_without_locks_between_processes_a_database_is_refused(tmp_path):
+    script = """
+import sys
+sys.modules["fcntl"] = None
+from durable_nb import InMemoryStore, Workflow
+
+def main(db):
+    with Workflow("w", db=db) as wf:
+        work = wf.task(lambda: 7, name="work")
+        return wf.workflow(id="r")(lambda: work())()
+
+print(main(InMemoryStore()))
+try:
+    main("runs.db")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "7"
+    assert second == (
+        "StoreUnavailable run 'r': this platform has no locks that tell whether the owner of a run in "
+        "'runs.db' lives. Use WSL on Windows; to try things out, keep runs in memory: db=InMemoryStore()."
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -358,7 +358,7 @@ async def test_one_commit_a_step_one_select_a_run_no_thread_on_replay(again, mon
     monkeypatch.setattr(loop, "submit", lambda work: crossings.append(work) or submit(work))
     await main.run("r")
     assert wf.journal.selects - selects == 1
-    assert len(crossings) == 2  # to open and to finish the run: none for the 20 replayed steps
+    assert len(crossings) == 3  # to look at, open and finish the run: none for the 20 replayed steps
 
 
 async def wf_ready(wf):

@@ -14,15 +14,19 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Final
 
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, RunNotFound, StoreError
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
+    "runs": "list the runs of a database: where each stands, who has it, what it waits for",
+    "status": "show where one run stands, step by step",
+    "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",
 }
 """The sub-commands, each with its help; the module has the command's name."""
 
+NOT_THERE = 1
 REFUSED = 2
 INTERRUPTED = 130
 
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
     except DurableError as error:
         print(f"durable-nb: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
-        return REFUSED
+        return NOT_THERE if isinstance(error, RunNotFound | StoreError) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code

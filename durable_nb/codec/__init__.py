@@ -1,8 +1,9 @@
 """Values to bytes and back, exactly: what comes back equals what went in, in type too.
 
 The formats: ``json``, readable and harmless; ``objects``, the same, but it names classes; ``bytes``, long
-bytes as they are; ``pickle``, the rest; ``failure``, an exception. ``RUNS_CODE`` says which to load only when
-they are signed.
+bytes as they are; ``pickle``, the rest; ``buffers``, a pickle with large buffers as parts of its own;
+``cell``, what a durable cell did; ``failure``, an exception. ``RUNS_CODE`` says which to load only when they
+are signed.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from durable_nb.codec import exact
-from durable_nb.codec.bundle import pack, unpack
 from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.records import Payload
 
 __all__ = [
+    "PARTED",
     "RUNS_CODE",
     "decode",
     "decode_failure",
     "encode",
     "encode_failure",
     "failure_text",
-    "pack",
-    "unpack",
 ]
 
-RUNS_CODE: Final = frozenset({"objects", "pickle", "failure"})
+RUNS_CODE: Final = frozenset({"objects", "pickle", "failure", "buffers", "cell"})
 """Formats that import modules or run code when they are read."""
+
+PARTED: Final = frozenset({"buffers", "cell"})
+"""Formats whose bytes are in several parts."""
 
 _RAW_BYTES: Final = 4096
 """Bytes from which a result of type bytes is kept as it is, without base64 and without a copy."""
@@ -37,14 +39,14 @@ def encode(value: Any) -> Payload:
     """Turn a value into bytes.
 
     Args:
-        value: Any value.
+        value: Any value. Large buffers in it become parts that are views of it, until they are stored.
 
     Raises:
         StepNotSaved: It cannot be saved; the error names the culprit's type and place.
 
     Example:
-        >>> encode({"n": 3})
-        Payload(format='json', data=b'{"n":3}', blob=None, signature=None)
+        >>> encode({"n": 3}).data
+        b'{"n":3}'
     """
     if type(value) is bytes and len(value) >= _RAW_BYTES:
         return Payload("bytes", value)
@@ -54,14 +56,15 @@ def encode(value: Any) -> Payload:
         # Not exact in JSON, nested too deeply, or the user's own code raised: pickle decides, and reports.
         from durable_nb.codec import pickled
 
-        return Payload("pickle", pickled.dumps(value))
+        data, parts = pickled.dump_parts(value)
+        return Payload("buffers" if parts else "pickle", data, parts=parts)
 
 
 def decode(payload: Payload) -> Any:
     """Turn bytes back into the value.
 
     Args:
-        payload: What :func:`encode` gave, its blob's bytes in ``data``.
+        payload: What :func:`encode` gave, or what was fetched of it.
 
     Raises:
         StepNotRestored: A class or module is gone, the format is unknown, or the bytes are damaged.
@@ -73,7 +76,7 @@ def decode(payload: Payload) -> Any:
     try:
         if payload.format == "json" or payload.format == "objects":
             return exact.loads(payload.format, payload.data)
-        return _reader(payload.format)(payload.data)
+        return _reader(payload.format)(payload)
     except DurableError:
         raise
     except Exception as error:
@@ -134,13 +137,13 @@ def failure_text(payload: Payload) -> str:
     return failures.failure_text(payload)
 
 
-def _reader(format: str) -> Callable[[bytes], Any]:
+def _reader(format: str) -> Callable[[Payload], Any]:
     if format == "bytes":
-        return bytes
-    if format == "pickle":
+        return lambda payload: bytes(payload.data)
+    if format in ("pickle", "buffers"):
         from durable_nb.codec import pickled
 
-        return pickled.loads
+        return lambda payload: pickled.loads(payload.data, payload.parts)
     raise StepNotRestored(
         f"the saved result is in the format {format!r}, which this durable_nb does not read",
         remedy="Upgrade with: pip install -U durable_nb",

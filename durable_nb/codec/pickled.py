@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType
 from typing import Any, Final
 
 import cloudpickle
 
-from durable_nb.codec import objects
+from durable_nb import settings
+from durable_nb.codec import arrays, objects
 from durable_nb.codec.culprit import locate, type_name
-from durable_nb.errors import StepNotRestored, StepNotSaved
+from durable_nb.errors import DurableError, StepNotRestored, StepNotSaved
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dump_parts", "dumps", "loads", "take", "writable"]
 
 _PROTOCOL: Final = 5
 _REMEDY: Final = (
@@ -28,12 +29,18 @@ _REMEDY: Final = (
 )
 
 
-def dumps(value: Any, *, unlinked: BaseException | None = None) -> bytes:
+def dumps(
+    value: Any,
+    *,
+    unlinked: BaseException | None = None,
+    beside: Callable[[pickle.PickleBuffer], bool] | None = None,
+) -> bytes:
     """Pickle a value.
 
     Args:
         value: Any value.
         unlinked: An exception whose cause is to be left out, because the caller keeps it elsewhere.
+        beside: Takes a large buffer, or gives True for it to stay in the stream.
 
     Raises:
         StepNotSaved: The value, or something in it, cannot be pickled; it names what and where.
@@ -43,7 +50,7 @@ def dumps(value: Any, *, unlinked: BaseException | None = None) -> bytes:
         {1, 2}
     """
     buffer = io.BytesIO()
-    pickler = _Pickler(buffer, unlinked)
+    pickler = _Pickler(buffer, unlinked, beside)
     try:
         pickler.dump(value)
     except Exception as error:
@@ -51,11 +58,53 @@ def dumps(value: Any, *, unlinked: BaseException | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def loads(data: bytes) -> Any:
+def dump_parts(value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
+    """Pickle a value with its large buffers beside the stream: views of the value's own memory.
+
+    Args:
+        value: Any value.
+
+    Raises:
+        StepNotSaved: The value, or something in it, cannot be pickled; it names what and where.
+    """
+    buffers: list[memoryview] = []
+    data = dumps(value, beside=lambda buffer: take(buffers, buffer))
+    return data, tuple(buffers)
+
+
+def take(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Put a buffer beside the stream, if it is worth it; gives whether it stays in the stream.
+
+    Args:
+        buffers: Where to put it.
+        buffer: What the pickler came across.
+    """
+    view = buffer.raw()
+    small = view.nbytes < settings.OUT_OF_BAND
+    if not small:
+        buffers.append(view)
+    return small
+
+
+def writable(buffers: Iterable[bytes | memoryview | DurableError]) -> Iterator[bytearray | memoryview]:
+    """The buffers of a pickle as memory that may be written to; an error among them is raised.
+
+    Args:
+        buffers: Views, used in place if they may be written to, and errors of parts that could not be read.
+    """
+    for buffer in buffers:
+        if isinstance(buffer, DurableError):
+            raise buffer
+        view = memoryview(buffer)
+        yield bytearray(view) if view.readonly else view
+
+
+def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) -> Any:
     """Unpickle what :func:`dumps` gave. This runs code that the bytes name.
 
     Args:
         data: The bytes.
+        parts: The buffers beside them.
 
     Raises:
         StepNotRestored: A module or a class is gone; other exceptions come as pickle raises them.
@@ -65,7 +114,7 @@ def loads(data: bytes) -> Any:
         slice(1, 2, None)
     """
     try:
-        return pickle.loads(data)  # noqa: S301 (the engine has checked the signature)
+        return pickle.loads(data, buffers=writable(parts))  # noqa: S301 (the signature was checked)
     except ModuleNotFoundError as error:
         raise StepNotRestored(
             f"the saved result needs the module {error.name!r}, which is not installed here",
@@ -96,8 +145,13 @@ def _not_saved(value: Any, last: Any, error: Exception) -> StepNotSaved:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     """cloudpickle's, but exact: it refuses what would come back as something else."""
 
-    def __init__(self, file: io.BytesIO, unlinked: BaseException | None) -> None:
-        super().__init__(file, protocol=_PROTOCOL)
+    def __init__(
+        self,
+        file: io.BytesIO,
+        unlinked: BaseException | None,
+        beside: Callable[[pickle.PickleBuffer], bool] | None,
+    ) -> None:
+        super().__init__(file, protocol=_PROTOCOL, buffer_callback=beside)
         self.unlinked = unlinked
         self.last: Any = None  # what was being pickled when it failed
 
@@ -111,6 +165,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             _refuse_file(obj)
         if issubclass(kind, BaseException) and not _has_own_reduction(kind):
             return _reduce_exception(obj, linked=obj is not self.unlinked)
+        reduction = arrays.reduce(obj, kind)
+        if reduction is not NotImplemented:
+            return reduction
         reduction = super().reducer_override(obj)
         if kind is FunctionType or issubclass(kind, type):
             return _live_reduction(obj, reduction)

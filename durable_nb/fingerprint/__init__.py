@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from durable_nb.fingerprint.calls import arguments, differ, explain, show, unknown
 from durable_nb.fingerprint.code import function, source
-from durable_nb.fingerprint.display import difference, shown
+from durable_nb.fingerprint.display import difference, is_secret, shown
 from durable_nb.fingerprint.values import value
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "difference",
     "explain",
     "function",
+    "is_secret",
     "show",
     "shown",
     "source",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from durable_nb import settings
 
-__all__ = ["difference", "shown"]
+__all__ = ["difference", "is_secret", "shown"]
 
 _HIDDEN: Final = "\u2039hidden\u203a"
 _ITEMS: Final = 30
@@ -81,14 +81,15 @@ def _clipped_pair(old: str, new: str) -> tuple[str, str]:
 
 
 def _shown(name: Any, value: Any) -> str:
-    if _is_secret(name, value):
+    if is_secret(name, value):
         return _HIDDEN
     text = _ADDRESS.sub("", _URL_PASSWORD.sub(r"\1" + _HIDDEN, _SHORT.repr(value)))
     room = settings.SHOWN_ARGUMENT
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
-def _is_secret(name: Any, value: Any) -> bool:
+def is_secret(name: object, value: object = None) -> bool:
+    """Whether a value is a secret by its name, such as ``api_key``."""
     if type(name) is not str:
         return False
     plain = _WORD_START.sub("_", name).replace("-", "_").replace(" ", "_").lower()
@@ -148,7 +149,7 @@ class _Short(reprlib.Repr):
         return f"{type(x).__qualname__}({', '.join(texts)})"
 
     def _item(self, name: Any, value: Any, level: int) -> str:
-        return _HIDDEN if _is_secret(name, value) else self.repr1(value, level - 1)
+        return _HIDDEN if is_secret(name, value) else self.repr1(value, level - 1)
 
 
 _SHORT: Final = _Short()

@@ -6,6 +6,9 @@ import copyreg
 import sys
 from typing import Any, Final
 
+from durable_nb.codec import arrays
+from durable_nb.codec.arrays import is_array
+
 __all__ = ["Private", "is_array", "is_frozen", "owner", "reduce"]
 
 _FROZEN_MODULES: Final = ("pandas._libs.missing", "pandas._libs.tslibs", "pyarrow.")
@@ -22,12 +25,6 @@ class Private:
 
     def __init__(self, array: Any) -> None:
         self.array = array
-
-
-def is_array(kind: type) -> bool:
-    """Whether instances of a class are NumPy arrays; False where NumPy was never imported."""
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and issubclass(kind, numpy.ndarray)
 
 
 def is_frozen(kind: type) -> bool:
@@ -60,8 +57,9 @@ def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
     if is_array(kind):
         return _reduce_array(value, kind, shared)
     if _is_pandas(kind):
-        return _made_private(value.__reduce_ex__(5))
-    return NotImplemented
+        reduced = arrays.reduce(value, kind)
+        return _made_private(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
+    return arrays.reduce(value, kind)
 
 
 def _is_pandas(kind: type) -> bool:
@@ -70,9 +68,10 @@ def _is_pandas(kind: type) -> bool:
 
 
 def _reduce_private(array: Any) -> Any:
-    reduced = array.__reduce_ex__(5)
     if is_array(type(array)):
-        return reduced
+        reduced = arrays.reduce_array(array)
+        return array.__reduce_ex__(5) if reduced is NotImplemented else reduced
+    reduced = array.__reduce_ex__(5)
     create, *rest = _made_private(reduced)
     # pickle wants copyreg's own function to make an object of the very class that is being pickled.
     return _new if create is copyreg.__newobj__ else create, *rest  # type: ignore[attr-defined]
@@ -102,10 +101,10 @@ def _reduce_array(array: Any, kind: type, shared: frozenset[int]) -> Any:
         return _reduce_memmap(array)
     if (kind is numpy.ndarray and id(base) in shared) or mapped:
         if base is array or not (base.flags.c_contiguous or base.flags.f_contiguous):
-            return NotImplemented
+            return arrays.reduce_array(array)
         offset = _address(array) - _address(base)
         return _view, (base, kind, array.dtype, array.shape, offset, array.strides, array.flags.writeable)
-    return NotImplemented
+    return arrays.reduce_array(array)
 
 
 def _reduce_memmap(array: Any) -> Any:

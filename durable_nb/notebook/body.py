@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import dis
 import functools
 import inspect
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import CodeType, TracebackType
 from typing import Any, Protocol
+
+from durable_nb import interrupts
 
 __all__ = ["Shell", "awaited_magic", "execute", "guard_cells", "interruptible", "source_as_run"]
 
@@ -93,54 +91,15 @@ async def execute(shell: Shell, body: str) -> None:
         raise
 
 
-def assigned_names(shell: Shell, body: str) -> set[str]:
-    """The names that a cell's own code binds or deletes, by assignment, import, definition or ``global``."""
-    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        code = compile(source_as_run(shell, body), "<cell>", "exec", flags, dont_inherit=True)
-    return set(_stores(code, ("STORE_NAME", "STORE_GLOBAL", "DELETE_NAME", "DELETE_GLOBAL")))
-
-
-def _stores(code: CodeType, operations: tuple[str, ...]) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in operations:
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _stores(constant, operations[1::2])
-
-
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt at once in whatever the block does, awaiting or not.
-
-    Enter it in the task that runs the cell: a KeyboardInterrupt that leaves any other task stops the
-    loop, and with it the kernel. Outside the main thread, or without a loop, it does nothing, and so does
-    an inner one.
-
-    Raises:
-        KeyboardInterrupt: The user interrupted, in place of the CancelledError it caused.
-    """
-    task = _running_task()
-    outer = _guarded.get()
-    if task is None or (outer is not None and outer.active and not outer.whole_cell):
-        yield
-        return
-    guard = _Guard(task)
-    token = _guarded.set(guard)
-    previous = signal.signal(signal.SIGINT, guard.interrupt)
+    """Let SIGINT end a cell's body at once; IPython will show the user's frames alone."""
     try:
-        yield
-    except asyncio.CancelledError as cancelled:
-        if not guard.cancelled:
-            raise
-        task.uncancel()
-        raise _interrupt_at(cancelled) from None
-    finally:
-        guard.active = False
-        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
-        _guarded.reset(token)
+        with interrupts.guarded():
+            yield
+    except KeyboardInterrupt as interrupt:
+        _show_users_frames_only(interrupt)
+        raise
 
 
 def guard_cells(shell: Any) -> None:
@@ -150,46 +109,29 @@ def guard_cells(shell: Any) -> None:
 
 
 def _guard_cell(*_: object) -> None:
-    task = _running_task()
+    task = interrupts.running_task()
     previous = signal.getsignal(signal.SIGINT)
     # ipykernel sets a handler of its own for a cell that awaits, and runs that one as a task.
     if task is not None and inspect.isroutine(previous) and previous is not signal.default_int_handler:
-        guard = _Guard(task, previous)
-        _guarded.set(guard)
+        guard = _CellGuard(task, previous)
+        guard.enter()
         signal.signal(signal.SIGINT, guard.interrupt)
 
 
 def _unguard_cell(*_: object) -> None:
     guard = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
-    if isinstance(guard, _Guard) and guard.whole_cell:
+    if isinstance(guard, _CellGuard):
         guard.active = False
         signal.signal(signal.SIGINT, guard.previous)
 
 
-class _Guard:
-    """The SIGINT handler of one block, or of a whole cell, whose own handler is then given."""
+class _CellGuard(interrupts.Guard):
+    """The guard of a whole ordinary cell; a durable cell has one of its own."""
 
-    def __init__(self, task: asyncio.Task[Any], previous: Any = None) -> None:
-        self.active = True
-        self.cancelled = False
-        self.previous = previous
-        self.whole_cell = previous is not None
-        self._task = task
-        self._loop = task.get_loop()
+    gives_way = True
 
-    def interrupt(self, signum: int, frame: Any) -> None:
-        # Python runs handlers in the context of the code they interrupt: _guarded tells whose that is.
-        current = asyncio.current_task(self._loop)
-        if current is self._task and (not self.whole_cell or _in_users_code(frame)):
-            signal.default_int_handler(signum, frame)
-        self._loop.call_soon_threadsafe(self._cancel)
-        if _guarded.get() is self and current is not None and current is not self._task:
-            # A task of the block's, busy: a KeyboardInterrupt out of it would end the loop.
-            raise asyncio.CancelledError
-
-    def _cancel(self) -> None:
-        if self.active:
-            self.cancelled = self._task.cancel()
+    def _may_raise(self, frame: Any) -> bool:
+        return _in_users_code(frame)
 
 
 def _in_users_code(frame: Any) -> bool:
@@ -197,24 +139,6 @@ def _in_users_code(frame: Any) -> bool:
     while frame is not None and frame.f_code.co_name != "run_code":
         frame = frame.f_back
     return frame is not None
-
-
-_guarded: ContextVar[_Guard | None] = ContextVar("durable_nb_guarded", default=None)
-
-
-def _running_task() -> asyncio.Task[Any] | None:
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-def _interrupt_at(cancelled: asyncio.CancelledError) -> KeyboardInterrupt:
-    interrupt = KeyboardInterrupt().with_traceback(cancelled.__traceback__)
-    _show_users_frames_only(interrupt)
-    return interrupt
 
 
 def _ipython() -> Any:
@@ -326,7 +250,7 @@ def _users_frames(frames: TracebackType | None) -> TracebackType | None:
     while entry is not None:
         if entry.tb_frame.f_code is _run.__code__:
             first = entry.tb_next or first
-        if entry.tb_next is not None and entry.tb_next.tb_frame.f_code is _Guard.interrupt.__code__:
+        if entry.tb_next is not None and entry.tb_next.tb_frame.f_code is interrupts.Guard.interrupt.__code__:
             entry.tb_next = None
         entry = entry.tb_next
     return first

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from contextlib import nullcontext
+import json
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_nb import codec, fingerprint, scopes
 from durable_nb.attempts import attempts, is_ours
-from durable_nb.codec import bundle
 from durable_nb.deadline import deadline
-from durable_nb.errors import StepNested, located
-from durable_nb.loop import AWAITING
-from durable_nb.notebook import body, namespace, outputs, view
+from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
+from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 
 if TYPE_CHECKING:
     from durable_nb.attempts import Policy
     from durable_nb.engine import Begun, OpenRun
     from durable_nb.notebook.session import Session
+    from durable_nb.records import Step
 
-__all__ = ["CellOptions", "run_cell"]
+__all__ = ["CellOptions", "Restored", "restore", "restore_all", "run_cell"]
 
 FORMAT = "cell"
+"""The format of a checkpoint: a header in JSON, and the names' streams and buffers as its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,44 @@ async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
     if begun.step.delivered_by is not None:
         _replay_answer(session, begun, payload)
         return
-    header, parts = bundle.unpack(payload.data)
-    saved = namespace.Saved.from_parts(header["namespace"], parts)
-    restored = namespace.restore(session.shell.user_ns, saved, step=begun.step.step_id)
-    outputs.replay(session.shell, header["outputs"], result=restored.result)
-    _show(session, begun, begun.step.seconds, restored.names, {**saved.unsaved, **restored.failed})
+    restored = restore(session.shell.user_ns, begun.step, payload)
+    outputs.replay(session.shell, restored.outputs, result=restored.result)
+    session.on_record.update(restored.names)
+    _show(session, begun, begun.step.seconds, restored.names, restored.unsaved)
+
+
+class Restored(NamedTuple):
+    """What came back of a durable cell.
+
+    Attributes:
+        names: The names that are bound again.
+        result: The cell's last value; NO_RESULT if it has none or could not be saved.
+        outputs: What it displayed, to be displayed again.
+        unsaved: Why other names and state did not come back.
+    """
+
+    names: tuple[str, ...]
+    result: Any
+    outputs: list[dict[str, Any]]
+    unsaved: dict[str, str]
+
+
+def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> Restored:
+    """Put back the names and the ambient state of a finished cell; runs and shows nothing.
+
+    Args:
+        user_ns: The live namespace.
+        step: The cell's step.
+        payload: Its result.
+    """
+    header = json.loads(payload.data)
+    saved = namespace.Saved.from_parts(header["namespace"], payload.parts)
+    state = ambient.Saved.from_parts(header["ambient"], payload.parts)
+    failed = ambient.restore(user_ns, state, before_names=True)
+    restored = namespace.restore(user_ns, saved, step=step.step_id)
+    failed |= restored.failed | ambient.restore(user_ns, state, before_names=False)
+    unsaved = {**saved.unsaved, **state.unsaved, **failed}
+    return Restored(restored.names, restored.result, header["outputs"], unsaved)
 
 
 def _replay_answer(session: Session, begun: Begun, payload: Payload) -> None:
@@ -91,25 +126,95 @@ def _replay_answer(session: Session, begun: Begun, payload: Payload) -> None:
     value = codec.decode(payload)
     if value is not None:
         session.shell.displayhook(value)
-    _show(session, begun, 0.0, (), {}, notice=f"resolved by hand, by {begun.step.delivered_by}: no names")
+    _show(session, begun, 0.0, (), {}, f"resolved by hand, by {begun.step.delivered_by}: no names")
+
+
+def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
+    """Put back what every finished cell of the open run made, oldest first; runs and shows nothing.
+
+    Returns:
+        The names, and why other names and state did not come back.
+
+    Raises:
+        NoOpenRun: There is no open run.
+    """
+    run = session.require_run()
+    names, unsaved = set[str](), dict[str, str]()
+    cells = [one for one in session.finished() if one.kind is StepKind.CELL and one.delivered_by is None]
+    for step in sorted(cells, key=lambda one: one.recorded):
+        try:
+            restored = restore(session.shell.user_ns, step, drive(run.load(step, BLOCKING)))
+        except DurableError as error:  # one damaged step keeps nobody else's names back
+            unsaved[f"step {step.step_id}"] = str(error)
+            continue
+        earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
+        unsaved = earlier | restored.unsaved
+        names = names.union(restored.names) - restored.unsaved.keys()
+    session.on_record |= names
+    return names, unsaved
 
 
 async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions) -> None:
     user_ns = session.shell.user_ns
-    before = namespace.take(user_ns, session.shell.user_ns_hidden)
+    names = reach.names(session.shell, source)
+    before = namespace.take(user_ns, session.shell.user_ns_hidden, reach.reached(user_ns, names.named))
+    state = ambient.take()
     with outputs.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
             await attempts(run, begun, execute, options.policy, AWAITING)
-        except Exception as failure:
-            if not is_ours(failure):
+        except BaseException as failure:
+            if isinstance(failure, Exception) and not is_ours(failure):
                 await run.fail_step(begun, failure, AWAITING)
+            _show_stopped(session, begun, before)
             raise
-    changes = before.changes(user_ns, body.assigned_names(session.shell, source))
+    state_saved = state.changes(user_ns)
+    changes = before.changes(user_ns, names.bound)
     saved = namespace.save(user_ns, changes, result=recording.result)
-    header = {"namespace": saved.header(), "outputs": recording.outputs}
-    step = await run.complete_step(begun, Payload(FORMAT, bundle.pack(header, saved.parts)), AWAITING)
-    _show(session, begun, step.seconds, changes.names, saved.unsaved)
+    step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
+    unsaved = {**saved.unsaved, **state_saved.unsaved}
+    session.on_record.update(set(changes.names) - unsaved.keys())
+    notices = _unnoticed(session, before, changes, names)
+    _show(session, begun, step.seconds, changes.names, unsaved, *notices)
+
+
+def _payload(saved: namespace.Saved, state: ambient.Saved, shown: list[Any]) -> Payload:
+    described = {"namespace": saved.header(), "ambient": state.header(), "outputs": shown}
+    try:
+        header = json.dumps(described, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StepNotSaved(f"what the cell displayed is not JSON ({error})") from error
+    return Payload(FORMAT, header.encode(), parts=(*saved.parts, *state.parts))
+
+
+def _unnoticed(
+    session: Session, before: namespace.Snapshot, changes: namespace.Changes, names: reach.Names
+) -> list[str]:
+    """What a person must know of changes that the record may lack; of a name that cannot be seen, once."""
+    unseen = [name for name in changes.unseen if name in before.unseen and name in names.named]
+    told = [name for name in unseen if name not in session.told_unseen and name not in changes.names]
+    session.told_unseen.update(told)
+    lacking = "cannot be saved: if this cell changed it in place, that is not on record."
+    notices = [f"{name} {lacking}" for name in told]
+    if changes.skipped:
+        listed = ", ".join(changes.skipped)
+        notices.append(f"not looked at, for want of time: {listed}. What changed in them is not on record.")
+    return notices
+
+
+def _show_stopped(session: Session, begun: Begun, before: namespace.Snapshot) -> None:
+    """Say what a cell that failed or was interrupted had changed by then; nothing of it is on record."""
+    with suppress(Exception):  # the failure itself must be seen
+        changes = before.changes(session.shell.user_ns)
+        changed = (*changes.created, *changes.rebound, *changes.mutated, *changes.deleted)
+        on_record = tuple(name for name in changed if name in session.on_record)
+        view.show_stopped(
+            session.badge,
+            run=begun.step.run_id,
+            step=begun.step.step_id,
+            changed=changed,
+            on_record=on_record,
+        )
 
 
 async def _limited(shell: Any, source: str, seconds: float | None) -> None:
@@ -125,11 +230,11 @@ def _show(
     seconds: float,
     names: tuple[str, ...],
     unsaved: dict[str, str],
-    notice: str = "",
+    *notices: str,
 ) -> None:
     although = "replayed although" if begun.replayed else "run again, since"
     if begun.decision.notice:
-        notice = f"{although} {begun.decision.reason}"
+        notices = (*notices, f"{although} {begun.decision.reason}")
     view.show_cell(
         session.badge,
         run=begun.step.run_id,
@@ -138,7 +243,7 @@ def _show(
         seconds=seconds,
         names=tuple(name for name in names if name not in unsaved and not _is_module(session, name)),
         unsaved=unsaved,
-        notice=notice,
+        notices=notices,
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 import types
 import weakref
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from durable_nb.notebook.pickling import Fingerprinter, NamedRef, reason
+from durable_nb import settings
+from durable_nb.notebook.figures import open_figures
+from durable_nb.notebook.pickling import Fingerprinter, NamedRef, OverBudget, reason
 from durable_nb.notebook.reducers import LRU_CACHE, importable
 from durable_nb.notebook.sharing import ATOMS, Sharing, containers, is_flat
 
@@ -50,30 +53,43 @@ class Look:
     Args:
         user_ns: The namespace.
         hidden: Names that are never considered.
+        first: Names to look at whatever it takes; the others share a budget of time.
         before: The anchors of the look before; None for the first look, which asks nobody what is shared.
 
     Attributes:
         values: The names considered and what they are bound to, in the namespace's order.
         marks: What each was found to be.
         failed: Why the values of some names cannot be pickled.
+        skipped: Names that there was no time to look at.
         anchors: The anchors of this look and the one before, by id.
         sharing: What the names share.
         fingerprinter: What went through the values.
     """
 
     def __init__(
-        self, user_ns: dict[str, Any], hidden: Collection[str], before: Mapping[int, object] | None = None
+        self,
+        user_ns: dict[str, Any],
+        hidden: Collection[str],
+        first: Collection[str] = (),
+        before: Mapping[int, object] | None = None,
     ) -> None:
-        taken = list(user_ns.items())
+        taken = [*user_ns.items(), *open_figures().items()]
         self.values = {name: value for name, value in taken if not _is_hidden(name, hidden)}
         self.anchors = {**(before or {}), **{id(v): v for v in self.values.values() if _is_anchor(v)}}
         self.sharing = Sharing(self.anchors)
         self.marks: dict[str, Mark] = {}
         self.failed: dict[str, str] = {}
+        self.skipped: list[str] = []
         self.fingerprinter = Fingerprinter(user_ns, self.anchors)
         self._asks_sharing = before is not None
-        for name, value in self.values.items():
-            self._note(name, value)
+        for name in self.values:
+            if name in first:
+                self._note(name, self.values[name])
+        self.fingerprinter.until = time.monotonic() + settings.SWEEP_BUDGET
+        for name in self.values:
+            if name not in first:
+                self._note(name, self.values[name])
+        self.fingerprinter.until = None
         self._note_failed_again(user_ns)
         self.fingerprinter.forget()
 
@@ -140,6 +156,9 @@ class Look:
             self.marks[name] = Mark(id(value), fingerprinter.fingerprint(value, flat=flat))
             if self._asks_sharing:
                 self._note_sharing(fingerprinter, name, value, flat=flat)
+        except OverBudget:
+            self.skipped.append(name)
+            self.marks[name] = Mark(id(value), None, _hold(value))
         except Exception as error:
             self.failed[name] = reason(value, fingerprinter.culprit, error)
             self.marks[name] = Mark(id(value), None, _hold(value))

@@ -19,8 +19,9 @@ from IPython.core.magic import no_var_expand
 from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
-from durable_nb.notebook import body, outputs, view
-from durable_nb.notebook.cell import CellOptions, run_cell
+from durable_nb.notebook import body, outputs, tracebacks, view
+from durable_nb.notebook.carried import Carrier
+from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus
 from durable_nb.resolving import ANSWERS
@@ -81,6 +82,19 @@ def _step_parser() -> _Parser:
     parser.add_argument("--timeout", type=parse_seconds, metavar="SECONDS")
     parser.add_argument("--on-edit", choices=ON_EDIT, default="rerun")
     parser.add_argument("--once", action="store_true")
+    return parser
+
+
+def _runs_parser() -> _Parser:
+    parser = _Parser("%durable_runs")
+    parser.add_argument("--db", metavar="URL")
+    return parser
+
+
+def _status_parser() -> _Parser:
+    parser = _Parser("%durable_status")
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
+    parser.add_argument("--db", metavar="URL")
     return parser
 
 
@@ -170,6 +184,7 @@ class DurableMagics:
 
     def __init__(self, shell: Any) -> None:
         self.session = Session(shell)
+        self.carrier = Carrier()
         with one_line_errors():
             self.session.badge = view.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
 
@@ -201,8 +216,16 @@ class DurableMagics:
         wait = parsed.backoff or backoff.exponential()
         policy = Policy(parsed.retries, wait, timeout=parsed.timeout)
         options = CellOptions(parsed.name, policy, parsed.on_edit, parsed.once)
-        with one_line_errors():
+        with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
+
+    def durable_restore(self, line: str) -> None:
+        """Put back what all finished cells made, without running them: ``%durable_restore``."""
+        _Parser("%durable_restore").parse_line(line)
+        with one_line_errors():
+            names, unsaved = restore_all(self.session)
+        told = f"{len(names)} names are as the finished steps left them"
+        print("\n".join([told, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
 
     def durable_reset(self, line: str) -> None:
         """Have a step run again at its next call: ``%durable_reset STEP``."""
@@ -222,6 +245,18 @@ class DurableMagics:
             self.session.resolve(options.step, options.answer, value)
         became = {"rerun": "will run again", "value": f"is done, and gave {value!r}", "fail": "is given up"}
         print(f"step {options.step!r} {became[options.answer]}")  # noqa: T201 - a magic's answer
+
+    def durable_runs(self, line: str) -> None:
+        """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
+        options = _runs_parser().parse_line(line)
+        with one_line_errors():
+            view.show_tables(self.session.badge, [self.session.runs(options.db)])
+
+    def durable_status(self, line: str) -> None:
+        """Show where a run stands, by default the open one: ``%durable_status [RUN_ID] [--db URL]``."""
+        options = _status_parser().parse_line(line)
+        with one_line_errors():
+            view.show_tables(self.session.badge, self.session.status(options.run_id, options.db))
 
     def _say_where_it_stands(self) -> None:
         run = self.session.require_run()
@@ -255,7 +290,10 @@ def load(shell: Any) -> None:
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_reset,
+        magics.durable_restore,
         magics.durable_resolve,
+        magics.durable_runs,
+        magics.durable_status,
     )
     for magic in line_magics:
         shell.register_magic_function(magic, "line")
@@ -263,13 +301,18 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(body.awaited_magic("durable_step"))
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
+    shell.events.register("post_run_cell", magics.carrier.hand_over)
+    tracebacks.hide_our_frames(shell)
     body.guard_cells(shell)
 
 
 def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
     # no_var_expand sets an attribute, which a bound method does not take.
     async def durable_step(line: str, cell: str) -> None:
-        await method(line, cell)
+        try:
+            await method(line, cell)
+        except BaseExceptionGroup as group:  # IPython leaves groups to Python, which shows every frame
+            raise tracebacks.strip(group)  # noqa: B904 - the same
 
     durable_step.__doc__ = method.__doc__
     return durable_step

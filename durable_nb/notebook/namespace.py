@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from durable_nb.errors import DurableError
+from durable_nb.notebook.figures import FIGURES, reopen
 from durable_nb.notebook.look import RESULT, Look, Mark
 from durable_nb.notebook.pickling import Saver, load, reason
 from durable_nb.notebook.placeholder import placeholder
@@ -39,10 +41,13 @@ class Snapshot:
     Attributes:
         hidden: Names that are never considered.
         unseen: Names that changes in place cannot be seen of, as they cannot be pickled.
+        skipped: Names that there was no time to look at.
     """
 
     hidden: Collection[str]
     unseen: tuple[str, ...]
+    skipped: tuple[str, ...]
+    _first: Collection[str] = field(repr=False)
     _marks: dict[str, Mark] = field(repr=False)
     _anchors: dict[int, object] = field(repr=False)
     _kept: object = field(repr=False)
@@ -54,15 +59,17 @@ class Snapshot:
             user_ns: The same namespace, after the cell.
             assigned: Names that the cell is known to bind: rebound, even if to the very same object.
         """
-        look = Look(user_ns, self.hidden, self._anchors)
+        other = {name for name, value in list(user_ns.items()) if not self._is_bound(name, value)}
+        look = Look(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
+        skipped = {*self.skipped, *look.skipped}
         created, rebound, mutated = [], [], []
-        for name, mark in look.marks.items():
+        for name in look.values:
             before = self._marks.get(name)
             if before is None:
                 created.append(name)
-            elif name in assigned or not before.is_same(look.values[name]):
+            elif name in assigned or name in other:
                 rebound.append(name)
-            elif before.digest != mark.digest:
+            elif name not in skipped and before.digest != look.marks[name].digest:
                 mutated.append(name)
         groups = look.closure({*created, *rebound, *mutated})
         return Changes(
@@ -72,8 +79,13 @@ class Snapshot:
             deleted=tuple(name for name in self._marks if name not in look.marks),
             groups=tuple(map(tuple, groups)),
             unseen=tuple(look.failed),
+            skipped=tuple(sorted(skipped.difference(created, rebound))),
             _look=look,
         )
+
+    def _is_bound(self, name: str, value: object) -> bool:
+        mark = self._marks.get(name)
+        return mark is not None and mark.is_same(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,7 @@ class Changes:
         groups: The names to save, with those that share mutable objects with them, parted into groups
             that share nothing with each other.
         unseen: Names that changes in place cannot be seen of, as they cannot be pickled.
+        skipped: Names that there was no time to look at, before the cell or after it.
     """
 
     created: tuple[str, ...]
@@ -96,6 +109,7 @@ class Changes:
     deleted: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     unseen: tuple[str, ...]
+    skipped: tuple[str, ...]
     _look: Look = field(repr=False, compare=False)
 
     @property
@@ -112,12 +126,13 @@ class Group:
     Attributes:
         names: The names, `RESULT` among them if it is in this group.
         data: The stream.
-        buffers: The large buffers beside it: when just saved, views of the living arrays.
+        buffers: The large buffers beside it: when just saved, views of the living arrays; when fetched,
+            an error in place of one that is lost.
     """
 
     names: tuple[str, ...]
-    data: bytes | memoryview
-    buffers: tuple[bytes | memoryview, ...] = ()
+    data: bytes | memoryview | DurableError
+    buffers: tuple[bytes | memoryview | DurableError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +155,12 @@ class Saved:
         return {"groups": groups, "deleted": list(self.deleted), "unsaved": dict(self.unsaved)}
 
     @property
-    def parts(self) -> list[bytes | memoryview]:
+    def parts(self) -> list[bytes | memoryview | DurableError]:
         """The bytes, in the order the header gives; store them before the user's code goes on."""
         return [part for group in self.groups for part in (group.data, *group.buffers)]
 
     @classmethod
-    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview]) -> Self:
+    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
         """Put together what `header` and `parts` took apart.
 
         Args:
@@ -175,15 +190,17 @@ class Restored:
     failed: dict[str, str]
 
 
-def take(user_ns: dict[str, Any], hidden: Collection[str]) -> Snapshot:
+def take(user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()) -> Snapshot:
     """Note how the namespace is before a cell; runs nothing of the user's but what pickling runs.
 
     Args:
         user_ns: The namespace that cells run in.
         hidden: Names that are never considered, besides those that are IPython's by their form.
+        first: Names that are looked at whatever it takes; the others have a budget of time.
     """
-    look = Look(user_ns, hidden)
-    return Snapshot(hidden, tuple(look.failed), look.marks, look.anchors, look.fingerprinter.kept)
+    look = Look(user_ns, hidden, first)
+    failed, skipped = tuple(look.failed), tuple(look.skipped)
+    return Snapshot(hidden, failed, skipped, first, look.marks, look.anchors, look.fingerprinter.kept)
 
 
 def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> Saved:
@@ -219,7 +236,7 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
         user_ns.pop(name, None)
     _bind_placeholders(user_ns, saved.unsaved, step)
     names: list[str] = []
-    failed: dict[str, str] = {}
+    failed = _reopen([]) if FIGURES in saved.deleted else {}
     result = NO_RESULT
     for group in saved.groups:
         try:
@@ -228,8 +245,10 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
             failed |= dict.fromkeys(group.names, f"{type(error).__name__}: {error}")
             continue
         result = values.pop(RESULT, result)
-        user_ns.update(values)
         names += values
+        if FIGURES in values:
+            failed |= _reopen(values.pop(FIGURES))
+        user_ns.update(values)
     _bind_placeholders(user_ns, failed, step)
     return Restored(tuple(names), result, failed)
 
@@ -265,5 +284,14 @@ def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, st
     return found
 
 
+def _reopen(figures: list[tuple[Any, Any]]) -> dict[str, str]:
+    try:
+        reopen(figures)
+    except Exception as error:
+        return {FIGURES: f"{type(error).__name__}: {error}"}
+    return {}
+
+
 def _bind_placeholders(user_ns: dict[str, Any], reasons: dict[str, str], step: str) -> None:
-    user_ns.update({name: placeholder(name, step, why) for name, why in reasons.items() if name != RESULT})
+    names = (name for name in reasons if name not in (RESULT, FIGURES))
+    user_ns.update({name: placeholder(name, step, reasons[name]) for name in names})

@@ -8,28 +8,26 @@ and superseded displays are gone from it. Widgets come back as their text: their
 from __future__ import annotations
 
 import functools
-import itertools
-import re
 import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
+from durable_nb import settings
 from durable_nb.notebook.namespace import NO_RESULT
+from durable_nb.notebook.screen import DISPLAYS, coalesced
 
-__all__ = ["MARK", "Recorder", "Recording", "coalesced", "replay"]
+__all__ = ["MARK", "Recorder", "Recording", "replay"]
 
 MARK: Final = "durable_nb"
 """The metadata key of a display that is ours and not the cell's; such displays are not recorded."""
 
-DISPLAYS: Final = frozenset({"display_data", "update_display_data"})
 KEPT: Final = DISPLAYS | {"stream", "execute_result", "clear_output"}
-COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
-PIPE_PAUSE: Final = 0.001
-PIPE_PATIENCE: Final = 1.0
-"""Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
+WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+"""What points to a widget's state in the kernel that made it; elsewhere it shows an error."""
 
 
 class Recording:
@@ -152,6 +150,8 @@ class Recorder:
             return
         if message["msg_type"] != "stream":  # a display may hold objects that the cell changes later
             content = session.unpack(session.pack(content))
+            if "data" in content and len(content["data"]) > 1:
+                content["data"].pop(WIDGET, None)
         self._keep(message["parent_header"].get("msg_id"), message["msg_type"], content)
 
     def _listen_to_terminal(self, hook: Any) -> None:
@@ -191,88 +191,6 @@ class Recorder:
             yield
         finally:
             stream.write = write
-
-
-def coalesced(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    r"""The fewest messages that leave a front end showing the same.
-
-    Example:
-        >>> chunks = [{"type": "stream", "content": {"name": "stdout", "text": t}} for t in ("1%", "\r99%")]
-        >>> coalesced(chunks)
-        [{'type': 'stream', 'content': {'name': 'stdout', 'text': '99%'}}]
-    """
-    screen = _Screen()
-    for message in messages:
-        screen.show(message)
-    groups = [(name, list(group)) for name, group in itertools.groupby(screen.outputs, _stream_name)]
-    joined = (group if name is None else [_joined(name, group)] for name, group in groups)
-    return list(itertools.chain.from_iterable(joined))
-
-
-class _Screen:
-    """A cell's output area, as front ends keep it."""
-
-    def __init__(self) -> None:
-        self.outputs: list[dict[str, Any]] = []
-        self._clear_at_next = False
-
-    def show(self, message: dict[str, Any]) -> None:
-        match message:
-            case {"type": "clear_output", "content": {"wait": True}}:
-                self._clear_at_next = True
-            case {"type": "clear_output"}:
-                self._clear()
-            case {"type": "update_display_data"}:
-                self._update(message)
-            case _:
-                if self._clear_at_next:
-                    self._clear()
-                self.outputs.append(message)
-
-    def _clear(self) -> None:
-        # Updates stay: what they update stands in another cell.
-        self.outputs = [one for one in self.outputs if one["type"] == "update_display_data"]
-        self._clear_at_next = False
-
-    def _update(self, message: dict[str, Any]) -> None:
-        new = message["content"]
-        same = [i for i, one in enumerate(self.outputs) if _display_id(one) == _display_id(message)]
-        for i in same:
-            self.outputs[i] = {"type": self.outputs[i]["type"], "content": new}
-        if not same:
-            self.outputs.append(message)
-
-
-def _display_id(message: dict[str, Any]) -> str | None:
-    if message["type"] not in DISPLAYS:
-        return None
-    display_id: str | None = (message["content"].get("transient") or {}).get("display_id")
-    return display_id
-
-
-def _stream_name(message: dict[str, Any]) -> str | None:
-    return message["content"]["name"] if message["type"] == "stream" else None
-
-
-def _joined(name: str, chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    text = "".join(chunk["content"]["text"] for chunk in chunks)
-    lines = [_visible(line) if "\r" in line else line for line in text.split("\n")]
-    return {"type": "stream", "content": {"name": name, "text": "\n".join(lines)}}
-
-
-def _visible(line: str) -> str:
-    """A line without what a later part of it, behind a carriage return, covers wholly."""
-    plain = COLOURS.sub("", line)
-    if "\x1b" in plain or "\b" in plain:  # the cursor moves: only the front end knows what is covered
-        return line
-    kept: list[str] = []
-    covered = -1
-    for part in reversed(line.split("\r")):
-        width = len(COLOURS.sub("", part))
-        if width > covered:
-            kept.append(part)
-            covered = width
-    return "\r".join(reversed(kept))
 
 
 def replay(shell: Any, outputs: Iterable[dict[str, Any]], *, result: Any = NO_RESULT) -> None:
@@ -333,9 +251,20 @@ def _flush_streams() -> None:
 
 def _drain_pipes() -> None:
     """Let a kernel's threads read what subprocesses and C code wrote to the file descriptors."""
-    fds = (getattr(stream, "_fid", None) for stream in (sys.stdout, sys.stderr))
-    pipes = [fd for fd in fds if fd is not None]
-    deadline = time.monotonic() + PIPE_PATIENCE
-    while select.select(pipes, [], [], 0)[0] and time.monotonic() < deadline:
-        time.sleep(PIPE_PAUSE)
-    time.sleep(PIPE_PAUSE if pipes else 0)  # the last that was read is on its way to the buffer
+    piped = [stream for stream in (sys.stdout, sys.stderr) if getattr(stream, "_fid", None) is not None]
+    deadline = time.monotonic() + settings.OUTPUT_PATIENCE
+    while any(map(_is_on_its_way, piped)) and time.monotonic() < deadline:
+        time.sleep(settings.OUTPUT_POLL)
+
+
+def _is_on_its_way(stream: Any) -> bool:
+    """Whether something written to a descriptor has not come out at the stream yet."""
+    if select.select([stream._fid], [], [], 0)[0]:  # noqa: SLF001 - ipykernel's end of the pipe
+        return True
+    # It may have left the pipe, and its reader be waiting for the interpreter. Linux says where a thread is.
+    try:
+        call = Path(f"/proc/self/task/{stream.watch_fd_thread.native_id}/syscall").read_text("ascii")
+    except (OSError, AttributeError):
+        time.sleep(settings.OUTPUT_POLL)
+        return False
+    return call.split()[1:2] != [hex(stream._fid)]  # noqa: SLF001

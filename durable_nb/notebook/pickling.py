@@ -11,20 +11,23 @@ import functools
 import io
 import pickle
 import sys
+import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cloudpickle
 import xxhash
 
+from durable_nb.codec.pickled import take, writable
+from durable_nb.errors import DurableError
 from durable_nb.notebook import arrays
 from durable_nb.notebook.reducers import REDUCERS, importable, make_class, set_attributes
 
-__all__ = ["Fingerprinter", "NamedRef", "Saver", "load", "reason"]
+__all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 
-_INLINE_BUFFER: Final = 4096
-"""Bytes up to which a buffer stays in the stream: below that, a part of its own costs more than the copy."""
+Part: TypeAlias = bytes | memoryview | DurableError
+"""A stream or a buffer, or why it is lost."""
 
 _REASON_LENGTH: Final = 200
 """Characters kept of an exception's message in the reason for which a name was not saved."""
@@ -39,6 +42,10 @@ _FUNCTION_SLOTS: Final = (
     "__type_params__",
     "__dict__",
 )
+
+
+class OverBudget(Exception):
+    """The time for fingerprints is used up."""
 
 
 class NamedRef:
@@ -133,15 +140,21 @@ class Fingerprinter(_NamespacePickler):
         user_ns: The namespace, which is never gone into.
         live: Ids of objects that have a name of their own: inside others they count by identity.
         kept: Where to keep what must outlive the digests, for an id in them to go on naming it.
+
+    Attributes:
+        until: When, on the monotonic clock, to stop with OverBudget; None for never.
     """
+
+    until: float | None = None
 
     def __init__(
         self, user_ns: dict[str, Any], live: Iterable[int], kept: list[object] | None = None
     ) -> None:
         self._hash = xxhash.xxh3_128()
         self.kept: list[object] = [] if kept is None else kept
-        update = self._hash.update
-        super().__init__(update, lambda buffer: update(buffer.raw()), user_ns, {key: key for key in live})
+        super().__init__(
+            self._update, lambda buffer: self._update(buffer.raw()), user_ns, {key: key for key in live}
+        )
 
     def fingerprint(self, value: object, *, flat: bool = False) -> bytes:
         """Give the digest of a value; whatever its pickling raises passes.
@@ -157,6 +170,11 @@ class Fingerprinter(_NamespacePickler):
         self.top = value
         self.dump(value)
         return self._hash.digest()
+
+    def _update(self, data: bytes | memoryview) -> None:
+        if self.until is not None and time.monotonic() > self.until:
+            raise OverBudget
+        self._hash.update(data)
 
     def forget(self) -> None:
         """Let go of the last value."""
@@ -193,7 +211,7 @@ class Saver(_NamespacePickler):
     ) -> None:
         self._stream = io.BytesIO()
         self._buffers: list[memoryview] = []
-        super().__init__(self._stream.write, functools.partial(_take, self._buffers), user_ns, live)
+        super().__init__(self._stream.write, functools.partial(take, self._buffers), user_ns, live)
         self.shared = shared
 
     def save(self, values: dict[str, Any]) -> tuple[bytes, tuple[memoryview, ...]]:
@@ -212,24 +230,27 @@ class Saver(_NamespacePickler):
         self.memo = {**memo, id(self.user_ns): (index, self.user_ns)}
 
 
-def load(data: bytes | memoryview, buffers: Sequence[bytes | memoryview], user_ns: dict[str, Any]) -> Any:
+def load(data: Part, buffers: Sequence[Part], user_ns: dict[str, Any]) -> Any:
     """Load what a Saver wrote, on the live namespace.
 
     Args:
         data: The stream.
         buffers: The buffers beside it; read-only ones are copied, so that arrays come back writable.
         user_ns: Where functions are rebuilt and names are looked up.
+
+    Raises:
+        StepNotRestored: The stream or one of its buffers is lost.
     """
+    if isinstance(data, DurableError):
+        raise data
     unpickler = _Unpickler(data, buffers, user_ns)
     unpickler.load()
     return unpickler.load()
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(
-        self, data: bytes | memoryview, buffers: Sequence[bytes | memoryview], user_ns: dict[str, Any]
-    ) -> None:
-        super().__init__(io.BytesIO(data), buffers=map(_writable, buffers))
+    def __init__(self, data: bytes | memoryview, buffers: Sequence[Part], user_ns: dict[str, Any]) -> None:
+        super().__init__(io.BytesIO(data), buffers=writable(buffers))
         self._user_ns = user_ns
         self._ours = {"_live": self._live, "_globals": lambda: user_ns, "_function": self._function}
 
@@ -294,19 +315,6 @@ class _Sink:
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
-
-
-def _take(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
-    view = buffer.raw()
-    small = view.nbytes <= _INLINE_BUFFER
-    if not small:
-        buffers.append(view)
-    return small
-
-
-def _writable(buffer: bytes | memoryview) -> bytearray | memoryview:
-    view = memoryview(buffer)
-    return bytearray(view) if view.readonly else view
 
 
 # What streams name. The first three are replaced at loading by what knows the namespace.

@@ -45,6 +45,12 @@ def set_attributes(obj: Any, state: dict[str, Any]) -> None:
         setattr(obj, name, value)
 
 
+def _code(version: tuple[int, int], *arguments: Any) -> types.CodeType:
+    if version != sys.version_info[:2]:  # it would be accepted, and do something else
+        raise TypeError("code that was compiled by Python {}.{}".format(*version))
+    return types.CodeType(*arguments)
+
+
 def _cell() -> types.CellType:
     return types.CellType()
 
@@ -104,6 +110,10 @@ def _do_nothing(*_: object, **__: object) -> None:
 # How to reduce objects of exactly these types.
 
 
+def _reduce_code(code: types.CodeType) -> Any:
+    return _code, (sys.version_info[:2], *internals._code_reduce(code)[1])  # noqa: SLF001
+
+
 def _reduce_cell(cell: types.CellType) -> Any:
     # Created empty and filled once memoized: a closure may be what its own cell holds.
     try:
@@ -151,6 +161,7 @@ def _reduce_weak_dict(weak: Any) -> Any:
 
 
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
+    types.CodeType: _reduce_code,
     types.CellType: _reduce_cell,
     _thread.LockType: _reduce_lock,
     type(threading.RLock()): _reduce_lock,

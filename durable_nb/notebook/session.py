@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import resolving, settings
+from durable_nb import resolving, settings, standing
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
 from durable_nb.loop import BLOCKING, drive
@@ -19,7 +19,8 @@ from durable_nb.workflow import NOTEBOOK
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
     from durable_nb.records import Step
-    from durable_nb.stores import Place
+    from durable_nb.standing import Table
+    from durable_nb.stores import Journal, Place
 
 __all__ = ["Session"]
 
@@ -29,6 +30,10 @@ class Session:
 
     Args:
         shell: The IPython shell.
+
+    Attributes:
+        on_record: The names that finished cells wrote, in this pass.
+        told_unseen: The names of which a person was told that changes in them cannot be seen.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -36,6 +41,8 @@ class Session:
         self.workflow = NOTEBOOK
         self.run: OpenRun | None = None
         self.badge = settings.BADGE
+        self.on_record: set[str] = set()
+        self.told_unseen: set[str] = set()
         self._cells: dict[str, tuple[str | None, str]] = {}
 
     def open(
@@ -60,7 +67,7 @@ class Session:
             RunHeld: Another living kernel owns it.
             RunChanged: The id belongs to another workflow.
         """
-        place = open_journal(self.workflow.db if db is None else db)
+        place = self._place(db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
         run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
@@ -69,6 +76,7 @@ class Session:
         self.workflow.move_to(name=name, db=db)
         self.run = run
         self._cells.clear()
+        self.on_record.clear()
         self.new_cell()
         return run
 
@@ -139,6 +147,29 @@ class Session:
         """
         drive(resolving.resolve(self.require_run(), name, answer, value, BLOCKING))
         self._cells.pop(name, None)
+
+    def runs(self, db: Place | None) -> Table:
+        """All runs of a database, by default the notebook's own.
+
+        Raises:
+            StoreUnavailable: There is none.
+        """
+        return drive(BLOCKING.store(standing.all_runs(self._place(db))))
+
+    def status(self, run_id: str | None, db: Place | None) -> tuple[Table, Table]:
+        """A run and its steps, by default the open one.
+
+        Raises:
+            NoOpenRun: There is none open.
+            RunNotFound: There is none of that id.
+        """
+        if run_id is None:
+            run = self.require_run()
+            return drive(BLOCKING.store(standing.one_run(run.journal, run.run_id)))
+        return drive(BLOCKING.store(standing.one_run(self._place(db), run_id)))
+
+    def _place(self, db: Place | None) -> Journal:
+        return open_journal(self.workflow.db if db is None else db)
 
     def finished(self) -> list[Step]:
         """The finished steps of the open run, in the order in which they were recorded."""

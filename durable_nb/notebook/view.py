@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from IPython.display import display
 
 from durable_nb.errors import InvalidOption
+from durable_nb.standing import Table
 
-__all__ = ["BADGES", "show_cell", "show_run", "spell"]
+__all__ = ["BADGES", "show_cell", "show_run", "show_stopped", "show_tables", "spell"]
 
 BADGES = ("full", "plain", "off")
 # JupyterLab's own variables make the line follow its theme; elsewhere the second value counts.
@@ -47,7 +48,7 @@ def show_cell(
     seconds: float,
     names: tuple[str, ...] = (),
     unsaved: Mapping[str, str] | None = None,
-    notice: str = "",
+    notices: tuple[str, ...] = (),
 ) -> None:
     """Show the line of a durable cell.
 
@@ -59,7 +60,7 @@ def show_cell(
         seconds: How long its execution took, this time or when it was recorded.
         names: The names that were saved or brought back.
         unsaved: Names that could not be saved, with the reason.
-        notice: What a person must know besides.
+        notices: What a person must know besides.
     """
     facts = {"run": run, "step": step, "action": "replayed" if replayed else "executed", "seconds": seconds}
     facts["saved"] = seconds if replayed else 0.0
@@ -70,14 +71,50 @@ def show_cell(
         f"{name} is not saved: {reason}. Make it in an ordinary cell."
         for name, reason in (unsaved or {}).items()
     ]
-    if notice:
-        warnings.append(notice)
+    warnings += notices
     _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
+
+
+def show_stopped(
+    badge: str, *, run: str, step: str, changed: tuple[str, ...], on_record: tuple[str, ...]
+) -> None:
+    """Show the line of a durable cell that failed or was interrupted; none if it had changed nothing.
+
+    Args:
+        badge: full, plain or off.
+        run: The run id.
+        step: The step's id.
+        changed: The names that it had changed by then.
+        on_record: Those of them that finished steps wrote.
+    """
+    if not changed:
+        return
+    text = f"changed before it stopped: {_listed(changed)}"
+    if on_record:
+        text += f" · %durable_restore puts back {_listed(on_record)}"
+    facts = {"run": run, "step": step, "action": "stopped"}
+    _show(badge, "✗", step, text, f"durable step {step} stopped · {text}", [], facts)
 
 
 def show_run(badge: str, *, run: str, text: str) -> None:
     """Show the line of a run that was opened, or where it stands."""
     _show(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
+
+
+def show_tables(badge: str, tables: Sequence[Table]) -> None:
+    """Show what somebody asked for, whatever the badge; a plain one leaves out what is another every time."""
+    bundle = {"text/plain": "\n\n".join(map(str, tables))}
+    if badge == "full":
+        bundle["text/html"] = "".join(map(_html_table, tables))
+    else:
+        bundle["text/plain"] = "\n\n".join(str(table.lasting()) for table in tables)
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in table.headings)
+    rows = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in table.rows)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def check_badge(badge: str) -> str:

@@ -7,13 +7,25 @@ import base64
 import dataclasses
 import warnings
 import weakref
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
-from durable_nb.records import Payload, Run, RunSnapshot, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.payloads import keep
+from durable_nb.records import (
+    Payload,
+    Progress,
+    Run,
+    RunSnapshot,
+    RunStatus,
+    Signal,
+    Step,
+    StepKind,
+    StepStatus,
+    signal_step,
+)
 from durable_nb.stores.base import Journal, Store, reopened
 
 __all__ = ["StoreJournal"]
@@ -104,6 +116,10 @@ class StoreJournal(Journal):
         """Refused: such a store cannot list."""
         raise self._cannot("list its runs")
 
+    async def progress(self) -> Mapping[str, Progress]:
+        """Refused: such a store cannot list."""
+        raise self._cannot("list its runs")
+
     async def rename_run(self, run_id: str, new_id: str) -> None:  # noqa: ARG002 - the contract's signature
         """Refused: such a store cannot rename."""
         raise self._cannot("set a run aside").at(run_id=run_id)
@@ -114,7 +130,8 @@ class StoreJournal(Journal):
         if not found:
             return None
         if not (isinstance(record, dict) and _MARK in record):
-            return Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=codec.encode(record))
+            payload = await keep(self, codec.encode(record), run_id, step_id)
+            return Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=payload)
         fields = _fields(record)
         fields.update(kind=StepKind(fields["kind"]), status=StepStatus(fields["status"]))
         return Step(**fields)
@@ -134,9 +151,9 @@ class StoreJournal(Journal):
             error = str(codec.decode_failure(run.result))
             await self._asked(self._store.mark_run_failed(run.run_id, error))
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps ``reset``."""
-        steps = [step for step_id in step_ids if (step := await self.get_step(run_id, step_id))]
+        steps = [step for step_id in step_ids if (step := await self.get_step(run.run_id, step_id))]
         for step in steps:
             await self.put_step(replace(step, status=StepStatus.RESET))
         return len(steps)
@@ -151,7 +168,8 @@ class StoreJournal(Journal):
         if not found:
             return None
         if not (isinstance(record, dict) and _MARK in record):
-            return Signal(run_id, name, codec.encode(record))
+            payload = await keep(self, codec.encode(record), run_id, signal_step(name))
+            return Signal(run_id, name, payload)
         return Signal(**_fields(record))
 
     async def _put_run(self, run: Run) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
-from durable_nb.records import Run, RunSnapshot, Signal, Step
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step
 
 __all__ = ["Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
 
@@ -35,6 +35,11 @@ class Journal(ABC):
     @abstractmethod
     def location(self) -> str:
         """Where the data is, for people: a resolved path or a URL without its password."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to look at before ``setup`` creates it."""
+        return True
 
     @property
     @abstractmethod
@@ -66,6 +71,16 @@ class Journal(ABC):
     async def check_owner(self, run_id: str) -> None:  # noqa: B027 - without leases every run is free
         """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
 
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:  # noqa: B027 - the same
+        """Have an owner told, on the loop thread and once, that somebody else has opened its run meanwhile.
+
+        Where ``has_leases``: with the next sign of life, at the latest. Until the run is marked as ended.
+
+        Args:
+            run: The run, as ``open_run`` gave it.
+            lost: What to call with the error that its next write would raise.
+        """
+
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
         return frozenset()
@@ -81,6 +96,10 @@ class Journal(ABC):
     @abstractmethod
     async def list_runs(self) -> Sequence[Run]:
         """All runs, the one with the latest ``updated_at`` first."""
+
+    @abstractmethod
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come; runs without steps may be left out."""
 
     @abstractmethod
     async def rename_run(self, run_id: str, new_id: str) -> None:
@@ -105,8 +124,8 @@ class Journal(ABC):
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
 
     @abstractmethod
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``, all else as recorded; gives how many of them there were."""
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``, all else as recorded; gives how many there were; fenced by ``run.epoch``."""
 
     @abstractmethod
     async def put_signal(self, signal: Signal) -> bool:
@@ -177,10 +196,9 @@ def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> Ru
     if present is None:
         what = "this kernel no longer owns the run: nothing is recorded under its id any more"
     else:
-        what = (
-            "this kernel no longer owns the run: it was opened again elsewhere "
-            f"(by {present.owner or 'somebody unnamed'})"
-        )
+        became = "cancelled" if present.status is RunStatus.CANCELLED else "opened again elsewhere"
+        by = present.owner or "somebody unnamed"
+        what = f"this kernel no longer owns the run: it was {became} (by {by})"
     remedy = f"Nothing was written; go on there, or {_taking_over(run_id)}"
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
 

@@ -131,13 +131,14 @@ class Database:
 
     def _open(self, uri: str, options: dict[str, Any]) -> Connection:
         _check_place(self.path)
+        self.lock = LockFile.shared(Path(f"{self.path}.lock"))
         self._check_untouched()
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = Connection(uri, **options)
         try:
             connection.database = self
-            connection.lock = self.lock = LockFile.shared(Path(f"{self.path}.lock"))
+            connection.lock = self.lock
             self._prepare(connection)
             self._inode = self._found()
         except BaseException:

@@ -50,7 +50,7 @@ class Heart(ABC, Generic[Who]):
 
     def __init__(self) -> None:
         self._owned: dict[str, int] = {}
-        self._listeners: dict[tuple[str, int], Callable[[RunHeld], None]] = {}
+        self._listeners: dict[str, Callable[[RunHeld], None]] = {}
         self._silent: dict[str, tuple[object, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -103,13 +103,14 @@ class Heart(ABC, Generic[Who]):
 
     def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
         """Note whom to tell when a run is somebody else's."""
-        self._listeners[run.run_id, run.epoch] = lost
+        if self._owned.get(run.run_id) == run.epoch:
+            self._listeners[run.run_id] = lost
 
     def let_go(self, run: Run) -> None:
         """Note that a run has ended, or is somebody else's now."""
-        self._listeners.pop((run.run_id, run.epoch), None)
         if self._owned.get(run.run_id) == run.epoch:  # a later pass of ours may have it
             del self._owned[run.run_id]
+            self._listeners.pop(run.run_id, None)
 
     def stop(self) -> None:
         """Beat no more."""
@@ -149,9 +150,9 @@ class Heart(ABC, Generic[Who]):
     def _tell_losers(self, owned: Mapping[str, int], standing: Mapping[str, Run]) -> None:
         for run_id, epoch in owned.items():
             present = standing.get(run_id)
-            if present is not None and present.epoch == epoch:
-                continue
-            lost = self._listeners.get((run_id, epoch))
+            if (present is not None and present.epoch == epoch) or self._owned.get(run_id) != epoch:
+                continue  # still ours, or opened by us again while we looked
+            lost = self._listeners.get(run_id)
             self.let_go(Run(run_id, "", epoch=epoch))
             if lost is not None:
                 lost(lost_run(run_id, present))

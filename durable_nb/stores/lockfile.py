@@ -16,7 +16,7 @@ from durable_nb.errors import StoreUnavailable
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows: SQLite's own locks have to do
+except ImportError:  # Windows: a database is refused there
     fcntl = None
 
 __all__ = ["LockFile"]
@@ -51,7 +51,16 @@ class LockFile:
 
     @classmethod
     def shared(cls, path: Path) -> LockFile:
-        """The process's one object for ``path``; to be given back with ``release``."""
+        """The process's one object for ``path``; to be given back with ``release``.
+
+        Raises:
+            StoreUnavailable: The platform has no locks that end with their process.
+        """
+        if fcntl is None:
+            raise StoreUnavailable(
+                f"this platform has no locks that tell whether the owner of a run in {path.stem!r} lives",
+                remedy="Use WSL on Windows; to try things out, keep runs in memory: db=InMemoryStore().",
+            )
         with cls._guard:
             lock = cls._known.get(path)
             if lock is None or lock.is_deleted():
@@ -78,12 +87,12 @@ class LockFile:
             byte: Which; byte 0 is the mutex round write transactions.
 
         Returns:
-            False if another process holds it. True where the platform has no such locks.
+            False if another process holds it.
 
         Raises:
             OSError: The file cannot be created or locked.
         """
-        return fcntl is None or self._try(fcntl.LOCK_EX, byte)
+        return self._try(fcntl.LOCK_EX, byte)
 
     def drop(self, byte: int) -> None:
         """Unlock one byte.
@@ -91,13 +100,7 @@ class LockFile:
         Args:
             byte: Which.
         """
-        if fcntl is not None:
-            fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
-
-    @property
-    def works(self) -> bool:
-        """Whether the platform has such locks."""
-        return fcntl is not None
+        fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
 
     def claim(self, byte: int) -> bool:
         """Lock a byte that this process has not locked yet, to keep it.
@@ -131,7 +134,7 @@ class LockFile:
         if byte in self.claimed:
             return True
         # Shared, so that two who look at once do not take each other for the owner.
-        if fcntl is None or not self._try(fcntl.LOCK_SH, byte):
+        if not self._try(fcntl.LOCK_SH, byte):
             return True
         self.drop(byte)
         return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from durable_nb.blobs import Blobs, MemoryBlobs
 from durable_nb.errors import StoreUnavailable
-from durable_nb.records import Run, RunSnapshot, Signal, Step, StepStatus
+from durable_nb.records import Progress, Run, RunSnapshot, Signal, Step, StepStatus
 from durable_nb.stores.base import Journal, id_taken, lost_run, reopened, unknown_run
 
 __all__ = ["MemoryJournal"]
@@ -82,6 +82,11 @@ class MemoryJournal(Journal):
         self._check_open()
         return sorted(self._runs.values(), key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
 
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come."""
+        self._check_open()
+        return {run_id: self._progress(steps.values()) for run_id, steps in self._steps.items()}
+
     async def rename_run(self, run_id: str, new_id: str) -> None:
         """Set a run, its steps and its signals aside under another id."""
         self._check_open()
@@ -117,10 +122,11 @@ class MemoryJournal(Journal):
             known, status=run.status, result=run.result, updated_at=run.updated_at
         )
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were."""
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
         self._check_open()
-        steps = self._steps.get(run_id, {})
+        self._check_epoch(run.run_id, run.epoch)
+        steps = self._steps.get(run.run_id, {})
         found = set(step_ids) & steps.keys()
         for step_id in found:
             steps[step_id] = replace(steps[step_id], status=StepStatus.RESET)
@@ -135,6 +141,10 @@ class MemoryJournal(Journal):
         """What was delivered under that name, or None."""
         self._check_open()
         return self._signals.get(run_id, {}).get(name)
+
+    def _progress(self, steps: Collection[Step]) -> Progress:
+        done = sum(step.status is StepStatus.DONE for step in steps)
+        return Progress(done, tuple(sorted(step.step_id for step in steps if step.is_awaited)))
 
     def _snapshot(self, run: Run) -> RunSnapshot:
         steps = self._steps.get(run.run_id, {}).values()

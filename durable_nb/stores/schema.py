@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from durable_nb.errors import StoreTooNew, StoreUnreadable
-from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.records import Payload, Progress, Run, RunStatus, Signal, Step, StepKind, StepStatus
 
 __all__ = [
     "APPLICATION_ID",
     "MIGRATIONS",
+    "PROGRESS",
     "RUN",
     "SIGNAL",
     "STEP",
@@ -19,6 +20,7 @@ __all__ = [
     "check",
     "migrate",
     "payload_row",
+    "read_progress",
     "read_run",
     "read_signal",
     "read_step",
@@ -46,6 +48,12 @@ SIGNAL: Final = (
     "run_id, name, payload_format, payload_data, payload_blob, payload_signature, delivered_by, delivered_at"
 )
 """The columns of ``signals``, in the order of the record's fields."""
+
+PROGRESS: Final = (
+    "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
+    "SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started' ORDER BY run_id, step_id",
+)
+"""How many steps of each run are done, and the signals that were asked for."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -218,6 +226,14 @@ def read_signal(row: Sequence[Any]) -> Signal:
     """The signal in a row of ``signals``."""
     values = *row[:2], Payload(*row[2:6]), *row[6:]
     return Signal(*values)
+
+
+def read_progress(done: Sequence[Any], awaited: Sequence[Any]) -> dict[str, Progress]:
+    """How far each run has come, from the rows of ``PROGRESS``."""
+    waits: dict[str, list[str]] = {}
+    for run_id, step_id in awaited:
+        waits.setdefault(run_id, []).append(step_id)
+    return {run_id: Progress(count, tuple(waits.get(run_id, ()))) for run_id, count in done}
 
 
 def payload_row(payload: Payload | None) -> tuple[Any, ...]:

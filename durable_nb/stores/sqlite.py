@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,8 @@ import aiosqlite
 
 from durable_nb import settings
 from durable_nb.blobs import BlobFolder, Blobs
-from durable_nb.errors import InvalidOption, StoreUnavailable
-from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step
+from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step
 from durable_nb.stores import schema
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
 from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
@@ -46,8 +46,7 @@ _OPEN_RUN = f"""
     INSERT INTO runs ({RUN}, sid) VALUES ({_marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
     SET {_excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
     WHERE ? OR runs.epoch = ?"""
-_NEW_EPOCH = """
-    UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"""
+_NEW_EPOCH = "UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"
 _PUT_STEP = f"""
     INSERT INTO steps ({STEP}) SELECT {_marks(STEP)}
     WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
@@ -55,7 +54,8 @@ _PUT_STEP = f"""
 _FINISH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
-_RESET_STEP = "UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ?"
+_IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
+_RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
 _PUT_SIGNAL = f"""
     INSERT INTO signals ({SIGNAL}) VALUES ({_marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
@@ -64,7 +64,6 @@ _RENAME_RUN = (
     "UPDATE signals SET run_id = ? WHERE run_id = ? AND changes() > 0",
     "UPDATE steps SET run_id = ? WHERE run_id = ?",
 )
-
 
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
@@ -120,6 +119,11 @@ class SqliteJournal(Journal):
         return str(self._database.path)
 
     @property
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        return self._database.path.exists()
+
+    @property
     def blobs(self) -> Blobs:
         """Where large payloads are kept: ``<path>.blobs``."""
         return self._blobs
@@ -141,6 +145,7 @@ class SqliteJournal(Journal):
                 raise self._shut()
             if self._connection is None:
                 self._connection = await self._connect()
+                await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
         """Commit what is waiting, then close the file. Whatever is called from now on is refused."""
@@ -173,13 +178,18 @@ class SqliteJournal(Journal):
                 (_GET_RUN, (run_id,)),
                 (_GET_STEPS, (run_id,)),
             )
-        self._sessions.hold(run_id)
+        opened = schema.read_run(run.rows[0])
+        self._sessions.hold(opened)
         self.selects += 1
-        return RunSnapshot(schema.read_run(run.rows[0]), tuple(map(schema.read_step, steps.rows)))
+        return RunSnapshot(opened, tuple(map(schema.read_step, steps.rows)))
 
     async def check_owner(self, run_id: str) -> None:
         """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
         await self._sessions.free_epoch(run_id)
+
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
+        """Have the owner of a run told with the next sign of life if somebody else has opened it."""
+        self._sessions.watch(run, lost)
 
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
@@ -202,6 +212,11 @@ class SqliteJournal(Journal):
         """All runs, the one with the latest ``updated_at`` first."""
         (runs,) = await self._read((_LIST_RUNS, ()))
         return [schema.read_run(row) for row in runs.rows]
+
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come."""
+        done, awaited = await self._read(*((sql, ()) for sql in schema.PROGRESS))
+        return schema.read_progress(done.rows, awaited.rows)
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
         """Set a run, its steps and its signals aside under another id."""
@@ -230,13 +245,17 @@ class SqliteJournal(Journal):
         values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
         (finished,) = await self._write((_FINISH_RUN, values))
         if run.status not in _OWNED or not finished.changed:
-            self._sessions.let_go(run.run_id)
+            self._sessions.let_go(run)
         if not finished.changed:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were."""
-        reset = await self._write(*((_RESET_STEP, (run_id, step_id)) for step_id in set(step_ids)))
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
+        ours = run.run_id, run.epoch
+        steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
+        held, *reset = await self._write((_IS_OURS, ours), *steps)
+        if not held.rows:
+            raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
 
     async def put_signal(self, signal: Signal) -> bool:

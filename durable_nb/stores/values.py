@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from durable_nb import codec, settings
-from durable_nb.blobs import fetch, spill
 from durable_nb.loop import AWAITING
-from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.payloads import fetch, keep
+from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus, signal_step
 from durable_nb.remote_blobs import BlobPlace
 from durable_nb.stores.base import Journal, Store
 from durable_nb.stores.memory import MemoryJournal
@@ -76,11 +76,13 @@ class JournalStore(Store):
         step = await self.journal.get_step(run_id, step_id)
         if step is None or step.status is not StepStatus.DONE or step.payload is None:
             return None
-        return await fetch(self.journal.blobs, step.payload)
+        return await fetch(self.journal, step.payload, run_id, step_id)
 
     async def _set_step(self, step: Step) -> None:
         run = await self._run(step.run_id)
-        payload = await spill(self.journal.blobs, step.payload) if step.payload else None
+        payload = step.payload
+        if payload is not None:
+            payload = await keep(self.journal, payload, step.run_id, step.step_id)
         now = time.time()
         await self.journal.put_step(
             replace(step, payload=payload, epoch=run.epoch, started_at=now, finished_at=now)
@@ -102,13 +104,14 @@ class JournalStore(Store):
     async def _get_signal(self, run_id: str, name: str) -> Payload | None:
         await self.journal.setup()
         signal = await self.journal.get_signal(run_id, name)
-        return None if signal is None else await fetch(self.journal.blobs, signal.payload)
+        if signal is None:
+            return None
+        return await fetch(self.journal, signal.payload, run_id, signal_step(name))
 
     async def _set_signal(self, signal: Signal) -> bool:
         await self.journal.setup()
-        return await self.journal.put_signal(
-            replace(signal, payload=await spill(self.journal.blobs, signal.payload))
-        )
+        payload = await keep(self.journal, signal.payload, signal.run_id, signal_step(signal.name))
+        return await self.journal.put_signal(replace(signal, payload=payload))
 
 
 def _value(payload: Payload | None) -> tuple[bool, Any]:

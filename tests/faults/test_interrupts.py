@@ -88,8 +88,18 @@ PROGRAM = """
     async def a_child():
         await a_asleep()
 
+    async def a_plain():
+        begun()
+        await asyncio.sleep(60)
+
     async def a_blocked():
         asleep()
+
+    async def a_blocked_child():
+        await asyncio.gather(asyncio.sleep(60), a_blocked())
+
+    async def a_sync_child():
+        child()
 
     @wf.workflow
     def main():
@@ -108,11 +118,14 @@ PROGRAM = """
 """
 
 SYNC = ["asleep", "spinning", "flaky", "nested", "asking", "child", "committed"]
-ASYNC = ["a_asleep", "a_flaky", "a_nested", "a_asking", "a_gathered", "a_task", "a_child", "a_committed"]
+ASYNC = [
+    *("a_asleep", "a_plain", "a_flaky", "a_nested", "a_asking", "a_gathered", "a_task", "a_child"),
+    *("a_blocked", "a_blocked_child", "a_sync_child", "a_committed"),
+]
 
 
 def start(cwd, place, how=""):
-    failpoints = "commit.before=delay:1@2" if "committed" in place else ""
+    failpoints = "commit.before=delay:3@2" if "committed" in place else ""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), place, how], cwd=cwd, text=True,
         env={**os.environ, "DURABLE_NB_FAILPOINTS": failpoints},
@@ -120,18 +133,20 @@ def start(cwd, place, how=""):
     )  # fmt: skip
 
 
-def interrupted(cwd, place, times=1):
+def interrupted(cwd, place):
+    """Interrupt it where it has begun; gives how long its process still took to end."""
     process = start(cwd, place)
     assert [process.stdout.readline(), process.stdout.readline()] == ["first\n", "begun\n"]
     time.sleep(0.2)
     at = time.monotonic()
-    for _ in range(times):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - at < (2.5 if "committed" in place else 1.5)
-    assert process.returncode == -signal.SIGINT
+    took = time.monotonic() - at
+    assert took < (4.5 if "committed" in place else 1.5)
+    assert process.returncode == -signal.SIGINT, errors
     assert errors.endswith("KeyboardInterrupt\n")
+    assert "never retrieved" not in errors
+    return took
 
 
 def rows(cwd, query):
@@ -145,27 +160,208 @@ def goes_on(cwd, place):
     assert rows(cwd, "SELECT run_id, status FROM runs")["r"] == "done"
 
 
-@pytest.mark.parametrize("place", SYNC)
-def test_sync(tmp_path, place):
+@pytest.mark.parametrize("place", [*SYNC, *ASYNC])
+def test_one_interrupt_is_enough_wherever_it_comes(tmp_path, place):
     interrupted(tmp_path, place)
-    expected = {"r": "interrupted"} | ({"child": "interrupted"} if place == "child" else {})
+    expected = {"r": "interrupted"} | ({"child": "interrupted"} if "child" in place else {})
+    expected.pop("child" if place == "a_blocked_child" else "", None)
     assert rows(tmp_path, "SELECT run_id, status FROM runs") == expected
-    steps = rows(tmp_path, "SELECT step_id, status FROM steps")
-    assert steps == {"first": "done"} | ({"committed": "done"} if place == "committed" else {})
+    steps = rows(tmp_path, "SELECT step_id, status FROM steps WHERE kind = 'task'")
+    assert steps == {"first": "done"} | ({place: "done"} if "committed" in place else {})
     goes_on(tmp_path, place)
 
 
-@pytest.mark.parametrize("place", ASYNC)
-def test_asyncio_run_makes_a_cancellation_of_it(tmp_path, place):
-    interrupted(tmp_path, place)
-    expected = {"r": "cancelled"} | ({"child": "cancelled"} if place == "a_child" else {})
-    assert rows(tmp_path, "SELECT run_id, status FROM runs") == expected
-    steps = rows(tmp_path, "SELECT step_id, status FROM steps")
-    assert steps == {"first": "done"} | ({"a_committed": "done"} if place == "a_committed" else {})
-    goes_on(tmp_path, place)
+def script(cwd, code, *arguments, **env):
+    prelude = """
+import asyncio, contextlib, signal, sys, time
+from durable_nb import Workflow
+wf = Workflow("interrupted", db="runs.db")
+
+def say(*words):
+    print(*words, flush=True)
+
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + textwrap.dedent(code), *arguments], cwd=cwd, text=True,
+        env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
-def test_asyncio_run_needs_a_second_one_where_its_code_blocks(tmp_path):
-    interrupted(tmp_path, "a_blocked", times=2)
+def sent(process, until="begun\n"):
+    """Interrupt a process once it has said so; gives what it said from then on."""
+    while (line := process.stdout.readline()) != until:
+        assert line, process.communicate()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=30)
+
+
+COMMITTING = """
+ran = []
+
+@wf.task
+def work():
+    ran.append(1)
+    say("begun")
+    return "kept"
+
+@wf.task
+async def a_work():
+    return work.function()
+
+@wf.workflow(id="r")
+def main():
+    return work()
+
+@wf.workflow(id="r")
+async def a_main():
+    return await a_work()
+
+async def both():
+    at = time.monotonic()
+    try:
+        await a_main()
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        say(type(error).__name__, time.monotonic() - at < 2.0)
+    asyncio.current_task().uncancel()
+    say(await a_main(), len(ran))
+
+if sys.argv[1] == "async":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(both())
+else:
+    at = time.monotonic()
+    try:
+        main()
+    except KeyboardInterrupt as error:
+        say(type(error).__name__, time.monotonic() - at < 2.0)
+    say(main(), len(ran))
+"""
+
+
+@pytest.mark.parametrize(("colour", "error"), [("sync", "KeyboardInterrupt"), ("async", "CancelledError")])
+def test_the_caller_is_free_while_a_step_commits_and_it_never_runs_twice(tmp_path, colour, error):
+    """The commit takes 4 s: who calls again at once waits for it, and finds the step done."""
+    process = script(tmp_path, COMMITTING, colour, DURABLE_NB_FAILPOINTS="commit.before=delay:4@1")
+    output, errors = sent(process)
+    assert (output.splitlines(), errors) == ([f"{error} True", "kept 1"], "")
+    assert rows(tmp_path, "SELECT run_id, status FROM runs") == {"r": "done"}
+
+
+def test_a_step_that_commits_is_no_longer_to_be_resolved_or_run_again(tmp_path):
+    """The same within one pass, which survives the interrupt of its step."""
+    code = """
+    ran = []
+
+    @wf.task
+    def work():
+        ran.append(1)
+        say("begun")
+
+    @wf.workflow(id="r")
+    def main():
+        with contextlib.suppress(KeyboardInterrupt):
+            work(step_id="one")
+        work(step_id="one")
+        return len(ran)
+
+    say(main())
+    """
+    process = script(tmp_path, code, DURABLE_NB_FAILPOINTS="commit.before=delay:3@1")
+    assert sent(process) == ("1\n", "")
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_run_that_is_being_opened_is_left_interrupted(tmp_path, colour):
+    code = """
+    @wf.workflow(id="r")
+    def main():
+        say("entered")
+
+    @wf.workflow(id="r")
+    async def a_main():
+        say("entered")
+
+    say("begun")
+    asyncio.run(a_main()) if sys.argv[1] == "async" else main()
+    """
+    process = script(tmp_path, code, colour, DURABLE_NB_FAILPOINTS="run.opened=delay:2")
+    output, errors = sent(process)
+    assert output == ""
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert process.returncode == -signal.SIGINT
     assert rows(tmp_path, "SELECT run_id, status FROM runs") == {"r": "interrupted"}
-    goes_on(tmp_path, "a_blocked")
+
+
+def test_a_users_own_handler_keeps_working(tmp_path):
+    code = """
+    signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+    heard = []
+
+    @wf.workflow(id="r")
+    async def main():
+        say("begun")
+        while not heard:
+            await asyncio.sleep(0.01)
+        return "heard"
+
+    say(asyncio.run(main()), heard)
+    """
+    assert sent(script(tmp_path, code)) == ("heard [1]\n", "")
+    assert rows(tmp_path, "SELECT run_id, status FROM runs") == {"r": "done"}
+
+
+def test_afterwards_the_handlers_are_pythons_own_again(tmp_path):
+    code = """
+    @wf.workflow(id="{n}")
+    async def main(n):
+        inside.add(signal.getsignal(signal.SIGINT))
+        await asyncio.sleep(n / 100)
+
+    async def several():
+        before = signal.getsignal(signal.SIGINT)
+        await asyncio.gather(main(3), main(1), main(2))
+        assert signal.getsignal(signal.SIGINT) is before
+        assert before not in inside
+
+    inside = set()
+    asyncio.run(several())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main(4))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    say(len(inside))
+    """
+    process = script(tmp_path, code)
+    assert process.communicate(timeout=30) == ("2\n", "")
+
+
+@pytest.mark.parametrize("how", ["asyncio.run", "loop"])
+def test_several_runs_at_once_are_all_interrupted(tmp_path, how):
+    code = """
+    @wf.task
+    def asleep():
+        say("begun")
+        time.sleep(60)
+
+    @wf.workflow(id="{n}")
+    async def main(n):
+        await asyncio.sleep(n)
+        asleep()
+
+    async def several():
+        async with asyncio.TaskGroup() as group:
+            for n in (0.1, 60, 61):
+                group.create_task(main(n))
+
+    if sys.argv[1] == "loop":
+        asyncio.new_event_loop().run_until_complete(main(0.1))
+    else:
+        asyncio.run(several())
+    """
+    process = script(tmp_path, code, how)
+    _, errors = sent(process)
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert process.returncode == -signal.SIGINT
+    expected = ["0.1"] if how == "loop" else ["0.1", "60", "61"]
+    assert rows(tmp_path, "SELECT run_id, status FROM runs") == dict.fromkeys(expected, "interrupted")

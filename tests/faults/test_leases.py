@@ -13,7 +13,7 @@ import pytest
 
 from durable_nb import Workflow, leases, settings
 from durable_nb.errors import RunHeld
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.loop import BLOCKING, drive, submit
 from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
@@ -373,3 +373,166 @@ def test_6_processes_take_a_run_from_each_other_and_lose_nothing(tmp_path, here,
     assert sum(tries) > 360  # somebody was refused: they did take it from each other
     ((epoch,),) = rows(here.location, "SELECT epoch FROM runs")
     assert epoch >= 6 * 9
+
+
+# An owner hears that it has lost its run: by its next sign of life, also while it only waits.
+
+LOSER = (
+    FAST
+    + """
+import asyncio
+from durable_nb import Workflow
+wf = Workflow("shop", db="runs.db")
+
+@wf.workflow(id="r")
+async def signalled():
+    await wf.signal("approval")
+
+@wf.workflow(id="r")
+async def sleeping():
+    say("waits")
+    await asyncio.sleep(60)
+
+@wf.workflow(id="r")
+def sync_signalled():
+    wf.sync.signal("approval")
+
+async def joined():
+    first = asyncio.create_task(sleeping())
+    await asyncio.sleep(0.3)
+    outcomes = await asyncio.gather(first, sleeping(), return_exceptions=True)
+    say(len({str(outcome) for outcome in outcomes}), "outcome")
+    raise outcomes[0]
+
+how = sys.argv[1]
+try:
+    sync_signalled() if how == "sync_signalled" else asyncio.run(globals()[how]())
+except RunHeld as error:
+    say("lost", error)
+"""
+)
+
+
+def is_waiting(path):
+    with contextlib.suppress(sqlite3.OperationalError):
+        return rows(path, "SELECT status FROM runs") == [("waiting",)]
+    return False
+
+
+def until_it_waits(process, path, how):
+    if "signalled" not in how:
+        assert process.stdout.readline() == "waits\n"
+        return time.sleep(0.5)
+    deadline = time.monotonic() + 20
+    while not is_waiting(path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert is_waiting(path)
+    return None
+
+
+def last_line(process):
+    return process.communicate(timeout=20)[0].splitlines()[-1]
+
+
+@pytest.mark.parametrize("how", ["signalled", "sleeping", "sync_signalled", "joined"])
+def test_an_owner_that_waits_hears_that_it_was_cancelled(here, start, how):
+    process = start(LOSER, how)
+    until_it_waits(process, here.location, how)
+    with Workflow("shop", db=here) as wf:
+        assert wf.sync.cancel("r")
+    said = last_line(process)
+    assert said.startswith("lost run 'r'")
+    assert f"it was cancelled (by process {os.getpid()} on " in said
+    assert rows(here.location, "SELECT status FROM runs") == [("cancelled",)]
+
+
+def test_an_owner_that_waits_hears_who_has_taken_its_run_over(here, start):
+    process = start(LOSER, "sleeping")
+    until_it_waits(process, here.location, "sleeping")
+    os.kill(process.pid, signal.SIGSTOP)
+    drive(open_run(here, Run("r", "shop.sleeping"), BLOCKING, take_over=True))
+    os.kill(process.pid, signal.SIGCONT)
+    assert f"it was opened again elsewhere (by process {os.getpid()} on " in last_line(process)
+    assert rows(here.location, "SELECT status, epoch FROM runs") == [("running", 2)]
+
+
+def test_a_later_pass_of_the_same_process_is_no_loss(here, impatient, recwarn):
+    first, _ = take(here)
+    second, _ = take(here)
+    time.sleep(0.6)
+    assert (first.held, second.held) == (None, None)
+    drive(second.mark(RunStatus.DONE, BLOCKING))
+    with pytest.raises(RunHeld):
+        drive(first.mark(RunStatus.DONE, BLOCKING))
+    assert not [warning for warning in recwarn if "no longer owns" in str(warning.message)]
+
+
+def test_the_heart_goes_on_after_a_beat_that_failed(here, start, impatient, recwarn):
+    run, _ = take(here)
+    with contextlib.closing(sqlite3.connect(here.location)) as spoiler:
+        spoiler.execute("ALTER TABLE sessions RENAME TO hidden")
+        time.sleep(0.6)
+        spoiler.execute("ALTER TABLE hidden RENAME TO sessions")
+    process = start('opened(take_over=True); say("opened"); time.sleep(60)')
+    assert process.stdout.readline() == "opened\n"
+    deadline = time.monotonic() + 20
+    while run.held is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert f"by process {process.pid} on " in str(run.held)
+    assert len([warning for warning in recwarn if "no longer owns" in str(warning.message)]) == 1
+
+
+def test_what_another_living_process_executes_is_resolved_there(here, owner):
+    with Workflow("shop", db=here) as wf:
+        ask(owner, "before")
+        for answer in "rerun", "fail":
+            with pytest.raises(RunHeld, match=rf"process {owner.pid} on .* owns it since .*Answer there"):
+                wf.sync.resolve("r", "before", answer)
+        assert ask(owner, "still") == "written"
+        owner.kill()
+        owner.wait()
+        wf.sync.resolve("r", "before", "rerun")
+        run, _ = take(here)
+    assert {step.step_id: step.status.value for step in run.history.values()} == {
+        "before": "reset",
+        "still": "done",
+    }
+
+
+WAITER = """
+import asyncio
+say("waits")
+at = time.monotonic()
+try:
+    if sys.argv[1] == "sync":
+        opened()
+    else:
+        from durable_nb.loop import AWAITING
+        asyncio.run(open_run(open_journal("runs.db"), Run("r", "shop.main"), AWAITING))
+except KeyboardInterrupt:
+    say("free after", time.monotonic() - at)
+"""
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_waiting_for_a_sign_of_life_can_be_given_up(here, start, colour):
+    process = start("opened(); say('opened')", DURABLE_NB_HOST="far-away")
+    process.wait()
+    waiter = start(WAITER, colour, PYTHONWARNINGS="ignore")
+    assert waiter.stdout.readline() == "waits\n"
+    time.sleep(1.0)
+    waiter.send_signal(signal.SIGINT)
+    assert float(last_line(waiter).removeprefix("free after ")) < 2.5
+    assert waiter.wait() == 0
+    assert rows(here.location, "SELECT epoch FROM runs") == [(1,)]
+
+
+@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+def test_who_has_waited_before_goes_on_waiting(here, start, impatient):
+    process = start("opened(); say('opened')", DURABLE_NB_HOST="far-away")
+    process.wait()
+    looking = submit(here.check_owner("r"))
+    time.sleep(2.0)
+    looking.cancel()
+    _, seconds = take(here)
+    assert seconds < 3.5

@@ -76,8 +76,42 @@ class Cell:
         data = [one["data"] for one in self.outputs if one["output_type"] == "execute_result"]
         return data[-1] if data else None
 
+    @property
+    def visible(self):
+        """The outputs as they look: no counts, nothing overwritten, and not the durable line."""
+        outputs = [one | {"execution_count": 0} for one in self.outputs if not _is_ours(one)]
+        for one in outputs:
+            if one["output_type"] == "stream":
+                one["text"] = overwritten(ANSI.sub("", one["text"]))
+        return outputs
+
+    @property
+    def told(self):
+        """The text of the durable line."""
+        return "\n".join(one["data"]["text/plain"] for one in self.outputs if _is_ours(one))
+
+    @property
+    def facts(self):
+        """What the durable line says, for machines."""
+        return next(one["metadata"]["durable_nb"] for one in self.outputs if _is_ours(one))
+
     def _stream(self, name):
         return "".join(one["text"] for one in self.outputs if one.get("name") == name)
+
+
+def overwritten(text):
+    """What JupyterLab makes of carriage returns, one character at a time."""
+    lines = []
+    for line in text.split("\n"):
+        shown = ""
+        for part in line.split("\r"):
+            shown = part + shown[len(part) :]
+        lines.append(shown)
+    return "\n".join(lines)
+
+
+def _is_ours(output):
+    return "durable_nb" in output.get("metadata", {})
 
 
 def _update(outputs, content):
@@ -99,6 +133,7 @@ class Kernel:
 
     Args:
         cwd: Where it works.
+        python: Another interpreter.
         env: Further environment variables.
     """
 
@@ -106,9 +141,10 @@ class Kernel:
         {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
     )
 
-    def __init__(self, cwd, home, **env):
+    def __init__(self, cwd, home, *, python=sys.executable, **env):
         self.cwd = Path(cwd)
         self._home = Path(home)
+        self._python = python
         self._env = {**os.environ, **self._isolation(), **env}
         self._env.pop("PYTEST_CURRENT_TEST", None)  # with it ipykernel captures no file descriptors
         self._start()
@@ -142,6 +178,11 @@ class Kernel:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
 
+    def setenv(self, name, value):
+        """Set an environment variable for kernels from the next on; None takes it away."""
+        self._env.pop(name, None)
+        self._env |= {} if value is None else {name: value}
+
     def restart(self):
         """A new kernel in the same directory."""
         self.shutdown()
@@ -169,7 +210,7 @@ class Kernel:
         self._messages = {}
         self._replies = {}
         self.manager = KernelManager(connection_file=str(self._home / f"kernel-{time.monotonic_ns()}.json"))
-        self.manager.kernel_spec.argv[0] = sys.executable
+        self.manager.kernel_spec.argv[0] = str(self._python)
         self.manager.start_kernel(
             cwd=str(self.cwd), env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -38,6 +38,7 @@ def refused(kernel):
     said = re.sub(r"20\d\d-\d\d-\d\d [\d:]{8}", "WHEN", cell.reply["evalue"])
     assert said.startswith(IN_DOUBT), said
     assert "\n" not in said
+    assert "step_id=" not in said
 
 
 @pytest.fixture
@@ -85,6 +86,10 @@ def test_given_up_it_fails(killed):
         assert cell.reply["evalue"].startswith("StepFailed: run 'shop', step 'charge': given up by hand on ")
         restarted(killed)
     assert charged(killed) == 1
+    edited = killed.run(f"{CHARGE} + 1")
+    assert "StepChanged: run 'shop', step 'charge': its code changed" in edited.reply["evalue"]
+    assert "step_id=" not in edited.reply["evalue"]
+    assert "%durable_workflow shop --fresh" in edited.reply["evalue"]
     assert killed.run("%durable_reset charge").status == "ok"
     assert killed.run(CHARGE).status == "ok"
     assert charged(killed) == 2

@@ -25,6 +25,21 @@ def test_the_notebook_blocks_run_in_a_kernel_and_again_after_a_kill(kernel):
     assert [output["data"]["text/plain"].split(" · ")[1] for output in again[1].outputs[-1:]] == ["replayed"]
 
 
+def test_what_shares_an_object_and_what_cannot_be_saved(kernel):
+    section = README.read_text(encoding="utf-8").split("\n## In a notebook\n")[1].split("\n## ")[0]
+    first, second = re.search(r"again: `(.*?)` in one cell and `(.*?)` in the next", section).groups()
+    cells = [blocks("In a notebook")[0], first, second, "import sqlite3; c = sqlite3.connect(':memory:')"]
+    cells[1:] = [f"%%durable_step s{n}\n{cell}" for n, cell in enumerate(cells[1:])]
+    assert "c is not saved" in [kernel.run(cell) for cell in cells][-1].told
+    kernel.sigkill()
+    kernel.restart()
+    assert [kernel.run(cell).error for cell in cells] == [None] * 4
+    assert kernel.run("print(a, a is b)").text == "[1, 2] True\n"
+    error = kernel.run("c.cursor()").error
+    assert all(word in error for word in ("StepNotRestored", "step 's2'", "ordinary cell"))
+    assert "`StepNotRestored`" in section
+
+
 def test_the_script_runs_once_and_replays(tmp_path):
     (script,) = blocks("In a script")
     (tmp_path / "script.py").write_text(script)
@@ -114,3 +129,17 @@ def test_the_options_it_names_are_those_that_there_are():
     named = set(re.findall(r"\| `(--[a-z-]+)", README.read_text(encoding="utf-8")))
     there = {option for action in _step_parser()._actions for option in action.option_strings}
     assert named == there
+
+
+def test_the_commands_that_show_runs_are_taken(tmp_path):
+    from durable_nb import Workflow
+
+    with Workflow("w", db=tmp_path / "runs.db") as wf:
+        wf.workflow(lambda: 1).run("RUN_ID")
+    text = README.read_text(encoding="utf-8").split("\n## One owner a run\n")[1].split("\n## ")[0]
+    (commands,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for command in commands.splitlines():
+        words = command.split()
+        words[0] = str(Path(sys.executable).with_name(words[0]))
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[1].startswith("RUN_ID  w.<lambda>  done")

@@ -69,3 +69,24 @@ def test_a_stopped_kernel_wakes_up_fenced_off(kernels):
     assert second.run(STEP.format("late")).text == "body of late\n"
     assert first.run("%durable_workflow another").error is None
     assert first.run(STEP.format("late")).text == "body of late\n"
+
+
+def test_a_kernel_hears_that_its_run_was_taken_over(kernel_factory):
+    """Within a heartbeat, without a durable call; the next one is refused before it has run anything."""
+    first, second = kernel_factory(), kernel_factory()
+    opening = first.start(f"from durable_nb import settings; settings.HEARTBEAT = 0.2\n{OPEN}")
+    assert first.wait(opening).status == "ok"
+    request = first.start("print('begun', flush=True)\nawait wf.signal('approval')")
+    assert first.wait(request, until="begun") is None
+    second.run("%load_ext durable_nb")
+    assert second.run(TAKE).status == "ok"
+    cell = first.wait(request)
+    assert "RunHeld: run 'shared'" in cell.error
+    assert f"it was opened again elsewhere (by process {pid(second)} on " in cell.error
+    first.run("import time; time.sleep(0.3)")
+    said = first.wait(opening).stderr  # below the cell that opened the run, where its thread began
+    assert said.count("DurableNotice: run 'shared': this kernel no longer owns the run") == 1
+    refused = first.run(STEP.format("late"))
+    assert "no longer owns the run" in refused.stderr + (refused.error or "")
+    assert "body of late" not in refused.text
+    assert second.run("await wf.cancel('shared')").status == "ok"

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from durable_nb.errors import (
     StoreError,
     StoreUnavailable,
 )
-from durable_nb.records import Run, RunSnapshot, RunStatus, Signal, Step, StepStatus
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step, StepStatus
 from durable_nb.remote_blobs import BlobPlace, blobs_at
 from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import rows, scripts
@@ -174,6 +174,15 @@ class RedisJournal(Journal):
         await self._forget([run_id for run_id, run in zip(run_ids, known, strict=True) if run is None])
         return sorted(runs, key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
 
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far each run has come."""
+        run_ids = await self._run_ids()
+        counted = await asyncio.gather(*(self._script(scripts.PROGRESS, run_id) for run_id in run_ids))
+        return {
+            run_id: Progress(done, tuple(sorted(rows.text(field[2:]) for field in awaited)))
+            for run_id, (done, *awaited) in zip(run_ids, counted, strict=True)
+        }
+
     async def rename_run(self, run_id: str, new_id: str) -> None:
         """Set a run and all that belongs to it aside under another id."""
         if new_id == run_id:
@@ -217,10 +226,13 @@ class RedisJournal(Journal):
             await self._chunks.drop(run.run_id, payload)
             raise lost_run(run.run_id, await self.get_run(run.run_id))
 
-    async def reset_steps(self, run_id: str, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were."""
+    async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
+        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
         fields = {rows.step_field(step_id) for step_id in step_ids}
-        found: int = await self._script(scripts.RESET, run_id, "", StepStatus.RESET.value, *fields)
+        words = (run.epoch, StepStatus.RESET.value, *fields)
+        found: int = await self._script(scripts.RESET, run.run_id, *words)
+        if found < 0:
+            raise lost_run(run.run_id, await self.get_run(run.run_id))
         return found
 
     async def put_signal(self, signal: Signal) -> bool:

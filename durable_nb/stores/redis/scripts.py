@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["FINISH", "OPEN", "PUT_SIGNAL", "PUT_STEP", "RENAME", "RESET", "Script"]
+__all__ = ["FINISH", "OPEN", "PROGRESS", "PUT_SIGNAL", "PUT_STEP", "RENAME", "RESET", "Script"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ return 1
 """Says how a run stands. ARGV: epoch, standing, result or nothing, seconds until it is forgotten or 0."""
 
 RESET: Final = Script("""
-if ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+if redis.call('HEXISTS', KEYS[1], 'made') == 0 or redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
     return -1
 end
 local found = 0
@@ -102,6 +102,19 @@ return found
 """)
 """Gives steps another first line. ARGV: epoch, line, fields. Gives how many there were, -1 under a wrong
 epoch."""
+
+PROGRESS: Final = Script("""
+local found, all = {0}, redis.call('HGETALL', KEYS[1])
+for number = 1, #all, 2 do
+    if string.sub(all[number], 1, 2) == 's:' then
+        local status, kind = string.match(all[number + 1], '^(%l+)\\n%["(%l+)"')
+        if status == 'done' then found[1] = found[1] + 1 end
+        if status == 'started' and kind == 'signal' then table.insert(found, all[number]) end
+    end
+end
+return found
+""")
+"""Gives how many steps of a run are done, and the fields of the signals that were asked for."""
 
 PUT_SIGNAL: Final = Script("""
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 1 then

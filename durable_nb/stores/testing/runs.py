@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from durable_nb.errors import RunHeld, RunNotFound, StoreError, StoreUnavailable
-from durable_nb.records import Payload, Run, RunStatus, Signal, Step
+from durable_nb.records import Payload, Progress, Run, RunStatus, Signal, Step, StepKind, StepStatus
 from durable_nb.stores.base import Journal
 from durable_nb.stores.testing.samples import BLOB, JSON, PICKLE, RUN, Reopen, opened, read_steps, sample_step
 
@@ -36,11 +36,12 @@ class RunContract:
             lambda: journal.get_run("r/1"),
             lambda: journal.read_run("r/1"),
             lambda: journal.list_runs(),
+            lambda: journal.progress(),
             lambda: journal.rename_run("r/1", "r/2"),
             lambda: journal.put_step(sample_step(run)),
             lambda: journal.get_step("r/1", "load"),
             lambda: journal.finish_run(run),
-            lambda: journal.reset_steps("r/1", ["load"]),
+            lambda: journal.reset_steps(RUN, ["load"]),
             lambda: journal.put_signal(Signal("r/1", "go", JSON)),
             lambda: journal.get_signal("r/1", "go"),
         ]
@@ -145,6 +146,20 @@ class RunContract:
             await journal.put_step(sample_step(old))
         assert new.passes == 1
         assert await read_steps(journal) == await read_steps(journal, "r/1~old") == {}
+
+    async def test_how_far_each_run_has_come(self, journal: Journal) -> None:
+        """Finished steps are counted, and signals named that were asked for."""
+        assert await journal.progress() == {}
+        first, second = await opened(journal, "r/1"), await opened(journal, "r/2")
+        await opened(journal, "r/3")
+        for name, status in (("a", StepStatus.DONE), ("b", StepStatus.FAILED), ("c", StepStatus.DONE)):
+            await journal.put_step(sample_step(first, name, status=status))
+        for name, status in (("y", StepStatus.STARTED), ("x", StepStatus.STARTED), ("z", StepStatus.DONE)):
+            await journal.put_step(sample_step(second, name, status=status, kind=StepKind.SIGNAL))
+        progress = await journal.progress()
+        assert progress.get("r/1") == Progress(2, ())
+        assert progress.get("r/2") == Progress(1, ("x", "y"))
+        assert progress.get("r/3", Progress()) == Progress()
 
     async def test_renaming_what_is_not_there(self, journal: Journal) -> None:
         """``RunNotFound``, and a signal that waits for such a run stays where it is."""

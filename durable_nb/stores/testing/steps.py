@@ -102,10 +102,13 @@ class StepContract:
         steps = {name: sample_step(run, name) for name in ("a", "b", "c")}
         for step in steps.values():
             await journal.put_step(step)
-        assert await journal.reset_steps("r/1", ["a", "c", "a", "none"]) == 2
-        assert await journal.reset_steps("r/1", ["a"]) == 1
-        assert await journal.reset_steps("r/1", []) == 0
-        assert await journal.reset_steps("none", ["a"]) == 0
+        assert await journal.reset_steps(run, ["a", "c", "a", "none"]) == 2
+        assert await journal.reset_steps(run, ["a"]) == 1
+        assert await journal.reset_steps(run, []) == 0
+        with pytest.raises(RunHeld):
+            await journal.reset_steps(replace(run, epoch=run.epoch + 1), ["a"])
+        with pytest.raises(RunHeld):
+            await journal.reset_steps(replace(run, run_id="none"), ["a"])
         reset = {name: replace(steps[name], status=StepStatus.RESET) for name in ("a", "c")}
         assert await read_steps(journal) == steps | reset
 
@@ -117,7 +120,7 @@ class StepContract:
         snapshot = await journal.read_run("r/1")
         assert snapshot is not None
         assert list(snapshot.steps) == steps
-        assert await journal.reset_steps("r/1", [step.step_id for step in steps]) == 1500
+        assert await journal.reset_steps(run, [step.step_id for step in steps]) == 1500
 
     async def test_one_refused_write_leaves_its_neighbours_alone(self, journal: Journal) -> None:
         """Of writes that are made together only the fenced one fails."""
@@ -152,4 +155,4 @@ class StepContract:
         assert await read_steps(journal, run.run_id) == {name: sample_step(run, name, shown=name)}
         assert await read_steps(journal, f"r{name}x") == {}
         assert await journal.get_signal(run.run_id, name) == signal
-        assert await journal.reset_steps(run.run_id, [name]) == 1
+        assert await journal.reset_steps(run, [name]) == 1

@@ -1,0 +1,147 @@
+"""What durable cells and large values cost, each beside the bar it is held to.
+
+Run it with ``make bench``; ``--scale 0.01`` makes everything a hundredth as large, to see that it works. Each
+line is a ratio or a time of this run: the disk's own speed is measured beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.core.interactiveshell import InteractiveShell
+
+from durable_nb.codec import decode, encode
+from durable_nb.payloads import fetch, keep
+from durable_nb.stores.sqlite import SqliteJournal
+
+MB = 1_000_000
+REPEATS = 3
+
+
+def took(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def line(what: str, measured: float, bar: float, unit: str, note: str = "") -> bool:
+    held = measured <= bar
+    print(f"{'ok  ' if held else 'OVER'} {what:<46} {measured:9.2f} {unit:<3} bar {bar:g} {note}")
+    return held
+
+
+def raw_write(folder: Path, data: memoryview) -> float:
+    def write() -> None:
+        with (folder / "raw").open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    seconds = took(write)
+    (folder / "raw").unlink()
+    return seconds
+
+
+def values(size: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    random = np.random.default_rng()
+    yield "bytes", lambda: random.bytes(size)
+    yield "array", lambda: random.random(size // 8)
+    yield "frame", lambda: pd.DataFrame({f"c{n}": random.random(size // 80) for n in range(10)})
+
+
+def saving(folder: Path, scale: float) -> Iterator[bool]:
+    size = int(100 * MB * scale)
+    asyncio.run(keep(SqliteJournal(folder / "first.db"), encode(np.ones(MB)), "r", "s"))  # imports, folders
+    for name, make in values(size):
+        ratios = []
+        for n in range(REPEATS):
+            home, value = SqliteJournal(folder / f"{name}{n}.db"), make()
+            raw = raw_write(folder, memoryview(np.random.default_rng().bytes(size)))
+            ours = took(lambda: asyncio.run(keep(home, encode(value), "r", "s")))  # noqa: B023 - called at once
+            ratios.append(ours / raw)
+        yield line(f"{name} of {size // MB} MB ÷ file write + fsync", statistics.median(ratios), 2.0, "x")
+
+
+def restoring(folder: Path, scale: float) -> Iterator[bool]:
+    home, size = SqliteJournal(folder / "array.db"), int(500 * MB * scale)
+    payload = asyncio.run(keep(home, encode(np.random.default_rng().random(size // 8)), "r", "s"))
+    home = SqliteJournal(folder / "array.db")  # as in another process: it has vouched for nothing
+    seconds = took(lambda: decode(asyncio.run(fetch(home, payload, "r", "s"))))
+    yield line(f"array of {size // MB} MB restored", seconds * 1000, 10, "ms")
+
+
+class Notebook:
+    """A shell with a run open, and cells timed in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shell = InteractiveShell.instance()
+        self.count = 0
+        self.run(f"%load_ext durable_nb\n%durable_workflow bench --db {folder}/cells.db --badge off")
+
+    def run(self, source: str) -> float:
+        with contextlib.redirect_stdout(io.StringIO()):
+            begin = time.perf_counter()
+            result = self.shell.run_cell(source)
+            seconds = time.perf_counter() - begin
+        result.raise_error()
+        return seconds
+
+    def step(self, source: str) -> float:
+        self.count += 1
+        return self.run(f"%%durable_step s{self.count}\n{source}")
+
+    def written(self) -> int:
+        blobs = self.folder / "cells.db.blobs"
+        return sum(path.stat().st_size for path in blobs.rglob("*") if path.is_file())
+
+
+def cells(folder: Path, scale: float) -> Iterator[bool]:
+    notebook = Notebook(folder)
+    notebook.step("x = [1]")
+    plain = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
+    notebook.run("\n".join(f"n{n} = [{n}, 'name {n}']" for n in range(1000)))
+    many = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
+    yield line("cell beside 1,000 small names, over one beside none", (many - plain) * 1000, 10, "ms")
+    notebook.run("for _n in range(1000): del globals()[f'n{_n}']")
+
+    size = int(500 * MB * scale)
+    notebook.step(f"import numpy as np, pandas as pd\nbig = np.random.default_rng().random({size // 8})")
+    before = notebook.written()
+    beside = statistics.median(notebook.step(f"x = [{n}]") for n in range(5))
+    yield line(f"cell beside an unchanged array of {size // MB} MB", beside, 0.1, "s")
+    yield line("bytes that it wrote to blobs", notebook.written() - before, 0, "B")
+    notebook.run("del big")
+
+    rows = int(490 * MB * scale) // 8 // 13
+    notebook.step(f"frame = pd.DataFrame(dict((f'c{{n}}', np.random.random({rows})) for n in range(13)))")
+    before = notebook.written()
+    notebook.step("frame['c7'] = frame['c7'] + 1")
+    ratio = (notebook.written() - before) / (8 * rows)
+    yield line("one changed column of a frame ÷ that column, bytes", ratio, 1.2, "x")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0, help="how large, 1 being the sizes of the bars")
+    scale = parser.parse_args().scale
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        place = Path(folder)
+        held = [*saving(place, scale), *restoring(place, scale), *cells(place, scale)]
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""``durable-nb status RUN_ID``: one run and its steps."""
+
+from __future__ import annotations
+
+import argparse
+
+from durable_nb.cli import runs
+from durable_nb.loop import BLOCKING, drive
+from durable_nb.standing import one_run
+from durable_nb.stores import open_journal
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``durable-nb status``."""
+    parser.add_argument("run_id", metavar="RUN_ID")
+    runs.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show it.
+
+    Raises:
+        RunNotFound: There is no such run.
+        StoreError: There is no such database, or it cannot be read.
+    """
+    tables = drive(BLOCKING.store(one_run(open_journal(options.db), options.run_id)))
+    print(*tables, sep="\n\n")  # noqa: T201 - a command's answer
+    return 0

@@ -1,0 +1,60 @@
+"""``durable-nb trust DB``: sign what somebody else has made, so that it may be loaded here."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from durable_nb.stores.trusting import Untrusted, find_untrusted, trust
+
+__all__ = ["add_arguments", "run"]
+
+NOT_TRUSTED = 1
+SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("db", type=Path, help="the database")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show what no key of the user's has signed, ask, and sign it.
+
+    Raises:
+        StoreError: It is no database of ours, or cannot be written.
+    """
+    untrusted = find_untrusted(options.db)
+    if not untrusted:
+        print(f"{options.db}: every checkpoint that runs code is signed by a key of yours")  # noqa: T201
+        return 0
+    _show(options.db, untrusted)
+    if not options.yes and not _agreed():
+        print("nothing was signed")  # noqa: T201
+        return NOT_TRUSTED
+    signed = trust(options.db, untrusted)
+    print(f"signed {signed} of {len(untrusted)}")  # noqa: T201
+    return 0 if signed == len(untrusted) else NOT_TRUSTED
+
+
+def _show(db: Path, untrusted: list[Untrusted]) -> None:
+    lines = [f"  run {one.run_id!r}, {_what(one)} ({one.payload.format})" for one in untrusted[:SHOWN]]
+    if len(untrusted) > SHOWN:
+        runs = Counter(one.run_id for one in untrusted)
+        lines.append(f"  … {len(untrusted)} in all, in {len(runs)} runs")
+    told = "These checkpoints run code when they are loaded, and none of your keys has signed them:"
+    print("\n".join((f"{db}: {told}", *lines)))  # noqa: T201
+
+
+def _what(one: Untrusted) -> str:
+    return f"step {one.step!r}" if one.name else "what it returned"
+
+
+def _agreed() -> bool:
+    try:
+        answer = input("Whoever made them can do on this machine what you can. Sign them? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")

@@ -1,0 +1,121 @@
+"""State outside the namespace that a cell changed: random streams, the environment, options of libraries.
+
+`take` notes how it is before a cell, `Snapshot.changes` pickles what the cell changed, and `restore` puts it
+back: what importing depends on before the names, the rest after them. Only modules that are loaded are
+looked at. What cannot be saved or put back is named, and takes nothing else along.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from durable_nb.errors import DurableError
+from durable_nb.notebook.kinds import KINDS, NotKeptError, secrets
+from durable_nb.notebook.pickling import Saver, load, reason
+
+__all__ = ["Saved", "Snapshot", "restore", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a cell changed, as bytes.
+
+    Attributes:
+        pickled: By the name of its kind.
+        unsaved: Why other state that the cell changed is not saved.
+    """
+
+    pickled: dict[str, bytes]
+    unsaved: dict[str, str] = field(default_factory=dict)
+
+    def header(self) -> dict[str, Any]:
+        """Describe the parts in what JSON can hold."""
+        return {"kinds": list(self.pickled), "unsaved": self.unsaved}
+
+    @property
+    def parts(self) -> list[bytes]:
+        """The bytes, in the order the header gives."""
+        return list(self.pickled.values())
+
+    @classmethod
+    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
+        """Put together what `header` and `parts` took apart; its parts are the last ones."""
+        kinds, pickled, unsaved = header["kinds"], {}, dict(header["unsaved"])
+        for kind, part in zip(kinds, parts[len(parts) - len(kinds) :], strict=True):
+            if isinstance(part, DurableError):
+                unsaved[kind] = str(part)
+            else:
+                pickled[kind] = bytes(part)
+        return cls(pickled, unsaved)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How the state was before a cell, by the name of its kind."""
+
+    _before: dict[str, Any] = field(repr=False)
+
+    def changes(self, user_ns: dict[str, Any]) -> Saved:
+        """Pickle what is not as it was; what cannot be is named.
+
+        Args:
+            user_ns: The namespace, which functions among the state refer to.
+        """
+        after, unsaved = _look()
+        pickled = {}
+        for kind in KINDS:
+            if kind.name not in after:
+                continue
+            before = self._before.get(kind.name)
+            before = kind.fresh(sys.modules[kind.module]) if before is None else before
+            if before != after[kind.name]:
+                saver = Saver(user_ns, {})
+                try:
+                    pickled[kind.name], _ = saver.save(kind.change(before, after[kind.name]))
+                except Exception as error:
+                    unsaved[kind.name] = _why(saver.culprit, error)
+        return Saved(pickled, unsaved | secrets(self._before, after))
+
+
+def take() -> Snapshot:
+    """Note how the state is before a cell; draws from no random stream."""
+    return Snapshot(_look()[0])
+
+
+def restore(user_ns: dict[str, Any], saved: Saved, *, before_names: bool) -> dict[str, str]:
+    """Put saved state back; gives why some of it could not be, by kind.
+
+    Args:
+        user_ns: The live namespace.
+        saved: What `Snapshot.changes` gave.
+        before_names: Whether to put back what importing depends on, or the rest.
+    """
+    failed = {}
+    for kind in KINDS:
+        if kind.name in saved.pickled and kind.before_names == before_names:
+            try:
+                kind.put(importlib.import_module(kind.module), load(saved.pickled[kind.name], (), user_ns))
+            except Exception as error:
+                failed[kind.name] = _why(None, error)
+    return failed
+
+
+def _look() -> tuple[dict[str, Any], dict[str, str]]:
+    found, failed = {}, {}
+    for kind in KINDS:
+        if kind.module in sys.modules:
+            try:
+                found[kind.name] = kind.look(sys.modules[kind.module])
+            except Exception as error:
+                failed[kind.name] = _why(None, error)
+    return found, failed
+
+
+def _why(culprit: object, error: Exception) -> str:
+    if isinstance(error, NotKeptError) or culprit is None:
+        return str(error) if isinstance(error, NotKeptError) else f"{type(error).__name__}: {error}"
+    return reason(None, culprit, error)

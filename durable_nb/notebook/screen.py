@@ -1,0 +1,97 @@
+"""What a front end shows in the end of the messages that a cell sends."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+__all__ = ["DISPLAYS", "coalesced"]
+
+DISPLAYS: Final = frozenset({"display_data", "update_display_data"})
+"""The messages that may name a display for later updates."""
+
+_COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
+
+
+def coalesced(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    r"""The fewest messages that leave a front end showing the same.
+
+    Example:
+        >>> chunks = [{"type": "stream", "content": {"name": "stdout", "text": t}} for t in ("1%", "\r99%")]
+        >>> coalesced(chunks)
+        [{'type': 'stream', 'content': {'name': 'stdout', 'text': '99%'}}]
+    """
+    screen = _Screen()
+    for message in messages:
+        screen.show(message)
+    groups = [(name, list(group)) for name, group in itertools.groupby(screen.outputs, _stream_name)]
+    joined = (group if name is None else [_joined(name, group)] for name, group in groups)
+    return list(itertools.chain.from_iterable(joined))
+
+
+class _Screen:
+    """A cell's output area, as front ends keep it."""
+
+    def __init__(self) -> None:
+        self.outputs: list[dict[str, Any]] = []
+        self._clear_at_next = False
+
+    def show(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"type": "clear_output", "content": {"wait": True}}:
+                self._clear_at_next = True
+            case {"type": "clear_output"}:
+                self._clear()
+            case {"type": "update_display_data"}:
+                self._update(message)
+            case _:
+                if self._clear_at_next:
+                    self._clear()
+                self.outputs.append(message)
+
+    def _clear(self) -> None:
+        # Updates stay: what they update stands in another cell.
+        self.outputs = [one for one in self.outputs if one["type"] == "update_display_data"]
+        self._clear_at_next = False
+
+    def _update(self, message: dict[str, Any]) -> None:
+        new = message["content"]
+        same = [i for i, one in enumerate(self.outputs) if _display_id(one) == _display_id(message)]
+        for i in same:
+            self.outputs[i] = {"type": self.outputs[i]["type"], "content": new}
+        if not same:
+            self.outputs.append(message)
+
+
+def _display_id(message: dict[str, Any]) -> str | None:
+    if message["type"] not in DISPLAYS:
+        return None
+    display_id: str | None = (message["content"].get("transient") or {}).get("display_id")
+    return display_id
+
+
+def _stream_name(message: dict[str, Any]) -> str | None:
+    return message["content"]["name"] if message["type"] == "stream" else None
+
+
+def _joined(name: str, chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    text = "".join(chunk["content"]["text"] for chunk in chunks)
+    lines = [_visible(line) if "\r" in line else line for line in text.split("\n")]
+    return {"type": "stream", "content": {"name": name, "text": "\n".join(lines)}}
+
+
+def _visible(line: str) -> str:
+    """A line without what a later part of it, behind a carriage return, covers wholly."""
+    plain = _COLOURS.sub("", line)
+    if "\x1b" in plain or "\b" in plain:  # the cursor moves: only the front end knows what is covered
+        return line
+    kept: list[str] = []
+    covered = -1
+    for part in reversed(line.split("\r")):
+        width = len(_COLOURS.sub("", part))
+        if width > covered:
+            kept.append(part)
+            covered = width
+    return "\r".join(reversed(kept))

@@ -1,0 +1,17 @@
+"""The benchmarks work: each prints its lines, and what does not depend on the machine's speed holds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_cells_measures_every_bar(tmp_path):
+    program = [sys.executable, ROOT / "benchmarks" / "cells.py", "--scale", "0.02"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8, done.stderr
+    assert done.returncode == any(line.startswith("OVER") for line in lines)
+    counted = [line for line in lines if "bytes" in line and "fsync" not in line]
+    assert [line[:4] for line in counted] == ["ok  ", "ok  "]
