@@ -27,20 +27,25 @@ from durable_nb.workflow import NOTEBOOK, Workflow
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from durable_nb.pydantic_ai import DurableAgent, TaskConfig, durable_pipeline, durable_tool
     from durable_nb.stores.values import InMemoryStore, RedisStore, SQLiteStore
 
 __all__ = [
     "BackoffStrategy",
+    "DurableAgent",
     "DurableError",
     "InMemoryStore",
     "RedisStore",
     "RunContext",
     "SQLiteStore",
     "Store",
+    "TaskConfig",
     "Workflow",
     "__version__",
     "constant",
+    "durable_pipeline",
     "durable_step",
+    "durable_tool",
     "durable_workflow",
     "exponential",
     "linear",
@@ -66,4 +71,8 @@ def __getattr__(name: str) -> Any:
         from durable_nb.stores import values
 
         return getattr(values, name)
+    if name in ("DurableAgent", "TaskConfig", "durable_pipeline", "durable_tool"):
+        from durable_nb import pydantic_ai
+
+        return getattr(pydantic_ai, name)
     raise AttributeError(f"module 'durable_nb' has no attribute {name!r}")

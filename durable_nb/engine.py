@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import codec, fingerprint, loop
 from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
-from durable_nb.payloads import fetch, is_at_hand, keep
+from durable_nb.history import History
+from durable_nb.payloads import fetch, is_at_hand, keep, moved
 from durable_nb.records import (
-    KEY,
     Action,
     Call,
     Decision,
@@ -24,20 +24,17 @@ from durable_nb.records import (
     Step,
     StepKind,
     StepStatus,
-    joining_scopes,
-    scope_of,
 )
 from durable_nb.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from durable_nb.errors import RunHeld
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["Begun", "OpenRun", "check_policy", "decide"]
-
 
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
@@ -86,13 +83,25 @@ def decide(record: Step | None, call: Call) -> Decision:
 
 def _decide_done(record: Step, call: Call, unchanged: Decision = _UNCHANGED) -> Decision:
     found = unchanged
-    if fingerprint.differ(record.code, call.code):
-        found = _changed(call.on_edit, "its code changed", call)
-    if fingerprint.differ(record.arguments, call.arguments):
-        changed = _changed(call.on_change, "its arguments changed", call)
+    for policy, reason in _changes(record, call):
+        changed = _changed(policy, reason, call)
         # Keeping a result in spite of one change says nothing about another.
         found = found if changed.action is Action.REPLAY and found.notice else changed
     return found
+
+
+def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
+    """What changed, with the policy for it; drift is the same code with another value."""
+    if fingerprint.differ(record.code, call.code):
+        yield call.on_edit, "its code changed"
+    elif call.edit:
+        yield call.on_edit, call.edit
+    elif call.drift:
+        yield call.on_drift, f"drifted: {call.drift}"
+    if fingerprint.differ(record.arguments, call.arguments):
+        yield call.on_change, "its arguments changed"
+    if record.step_id != call.step_id:
+        yield "keep", f"it was called `{record.step_id}`"
 
 
 def _changed(policy: str, reason: str, call: Call) -> Decision:
@@ -133,6 +142,7 @@ class OpenRun:
     Attributes:
         claims: The steps whose calls are running, each with a mark of its own.
         stopped: Whether somebody asked for its synchronous pass to end.
+        waits: How many of its calls wait for a signal or for time to pass.
         held: Who has cancelled or taken over the run meanwhile, as the error that says so.
         on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
     """
@@ -140,11 +150,11 @@ class OpenRun:
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
         self.journal = journal
         self.run = run
-        self.history = {step.step_id: step for step in steps}
-        latest = max((max(step.began, step.recorded) for step in steps), default=0)
-        self._counter = itertools.count(latest + 1)
+        self.history = History(steps)
+        self._counter = itertools.count(self.history.latest + 1)
         self.claims: dict[str, object] = {}
         self.stopped = False
+        self.waits = 0
         self.held: RunHeld | None = None
         self.on_lost: Callable[[], None] | None = None
 
@@ -174,9 +184,9 @@ class OpenRun:
 
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
-        record = self.history.get(call.step_id)
+        record = self.history.record_of(call)
         if record is not None and record.status is StepStatus.FAILED and call.called:
-            call = call._replace(moved_on=self._moved_past(record))
+            call = call._replace(moved_on=self.history.moved_past(record))
         return decide(record, call)
 
     async def begin_step(
@@ -202,9 +212,9 @@ class OpenRun:
         if decision.action is Action.ASK:  # somebody may have answered elsewhere
             await self._look_up(call.step_id, colour)
             decision = self.decide(call)
-        record = self.history.get(call.step_id)
+        record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
-            return Begun(call, decision, record)
+            return Begun(call, decision, await self._under_its_name(record, call, colour))
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
         step = self._started(call, record, arguments)
@@ -216,6 +226,19 @@ class OpenRun:
     async def note_started(self, begun: Begun, colour: Colour) -> None:
         """Commit that a step has begun, which need not be known, so that others can look it up."""
         await colour.store(self._commit(begun.step))
+
+    async def _under_its_name(self, record: Step, call: Call, colour: Colour) -> Step:
+        """The record of a call; that of a renamed step is first committed under the new name."""
+        old = record.step_id
+        if old != call.step_id:
+            for step in (*self.history.inside(old), record):
+                name = call.step_id + step.step_id.removeprefix(old)
+                await colour.store(self._rename(step, name))
+        return self.history.get(call.step_id, record)
+
+    async def _rename(self, step: Step, name: str) -> None:
+        payload = step.payload and moved(self.journal, step.payload, self.run_id, step.step_id, name)
+        await self._put(replace(step, step_id=name, epoch=self.run.epoch, payload=payload))
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:
         step = await colour.store(self.journal.get_step(self.run_id, step_id))
@@ -283,9 +306,12 @@ class OpenRun:
                 payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
                 step = replace(step, payload=payload)
                 hit("blob.after")
-            hit("commit.before")
-            await self.journal.put_step(step)
-            hit("commit.after")
+            return await self._put(step)
+
+    async def _put(self, step: Step) -> Step:
+        hit("commit.before")
+        await self.journal.put_step(step)
+        hit("commit.after")
         self.history[step.step_id] = step
         return step
 
@@ -301,21 +327,7 @@ class OpenRun:
             code=call.code,
             arguments=call.arguments,
             shown=fingerprint.show(arguments),
+            reads=record.reads if record else None,
             once=call.once,
             started_at=time.time(),
         )
-
-    def _moved_past(self, failed: Step) -> bool:
-        """Whether a later step was called in the scope of a failed one, or in one that joined its branch.
-
-        A call that its arguments name, in some thread, proves nothing: it may not have known of the failure.
-        """
-        scopes = set(joining_scopes(failed.step_id))
-        return any(
-            step.began > failed.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
-            for step in list(self.history.values())  # a copy: the loop thread adds to it meanwhile
-        )
-
-
-def _is_keyed(step: Step) -> bool:
-    return KEY in step.step_id.rpartition("/")[2]

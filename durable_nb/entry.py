@@ -7,8 +7,8 @@ import functools
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import codec, fingerprint, interrupts, passes, scopes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
 
-__all__ = ["WorkflowFunction", "check_run_id"]
+__all__ = ["WorkflowFunction", "check_run_id", "finish", "one_pass"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,32 +163,54 @@ class WorkflowFunction(Generic[P, R]):
     async def _once_through(
         self, current: passes.Pass, body: Callable[[], Any], colour: Colour, **options: bool
     ) -> Any:
-        try:
-            run = await open_run(self.workflow.journal, current.opening, colour, **options)
-        except BaseException:
-            current.over()
-            raise
-        current.opened(run)
-        if self.is_async:
-            scopes.install_task_factory(asyncio.get_running_loop())
-        self.workflow.passes.append(run.run_id)
-        try:
+        async with one_pass(self.workflow, current, colour, **options) as run:
+            if self.is_async:
+                scopes.install_task_factory(asyncio.get_running_loop())
             with scopes.entered(scopes.Scope(run)):
                 value = await colour.body(body)
-        except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
-            raise
-        except BaseException as error:
-            current.over()
-            if run.held is None:
-                await _mark_ended(run, error, colour)
-            elif isinstance(error, asyncio.CancelledError):
-                raise run.held from None
-            raise
-        finally:
-            self.workflow.passes.remove(run.run_id)
-        current.over()
-        await run.mark(RunStatus.DONE, colour, _result(run, value))
+        await finish(run, value, colour)
         return value
+
+
+@asynccontextmanager
+async def one_pass(
+    workflow: Home, current: passes.Pass, colour: Colour, *, fresh: bool = False, take_over: bool = False
+) -> AsyncIterator[OpenRun]:
+    """Open a run for one time through its code, the block; a block that fails is recorded as the run's end.
+
+    Args:
+        workflow: The workflow it belongs to.
+        current: The pass.
+        colour: How the caller waits.
+        fresh: Set an old history aside, and start over.
+        take_over: Open it even if another living process owns it.
+    """
+    try:
+        run = await open_run(workflow.journal, current.opening, colour, fresh=fresh, take_over=take_over)
+    except BaseException:
+        current.over()
+        raise
+    current.opened(run)
+    workflow.passes.append(run.run_id)
+    try:
+        yield run
+    except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
+        raise
+    except BaseException as error:
+        current.over()
+        if run.held is None:
+            await _mark_ended(run, error, colour)
+        elif isinstance(error, asyncio.CancelledError):
+            raise run.held from None
+        raise
+    finally:
+        workflow.passes.remove(run.run_id)
+    current.over()
+
+
+async def finish(run: OpenRun, value: Any, colour: Colour) -> None:
+    """Record that a run is done, and what it returned."""
+    await run.mark(RunStatus.DONE, colour, _result(run, value))
 
 
 def _result(run: OpenRun, value: Any) -> Payload | None:

@@ -19,11 +19,15 @@
     │   │   └── UntrustedCheckpoint  it would run code, and nobody who is known here has signed it
     │   ├── ExecutorLost         whoever ran the body elsewhere is gone
     │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
+    │   │   └── SignalTimeout    nobody answered in time
+    │   ├── SignalInvalid        a value that the waiting call does not accept (also a ValueError)
     │   └── StepFailed           a recorded failure whose own class cannot be rebuilt
     └── StoreError
         ├── StoreUnavailable     locked, read-only, full, unreachable
         ├── StoreUnreadable      not a database of ours, or damaged
         └── StoreTooNew          written by a newer durable_nb
+
+    SignalPending                nobody is there to answer: no Exception, so that none takes it for an answer
 
 Each says what happened, to which run and step, and what to type next.
 """
@@ -46,6 +50,9 @@ __all__ = [
     "RunError",
     "RunHeld",
     "RunNotFound",
+    "SignalInvalid",
+    "SignalPending",
+    "SignalTimeout",
     "StepChanged",
     "StepError",
     "StepFailed",
@@ -64,18 +71,14 @@ __all__ = [
 ]
 
 
-class DurableError(Exception):
-    """The base of all our errors.
+class _Told(BaseException):
+    """Says what happened, where, and what to do next.
 
     Args:
         what: What happened, one sentence without its full stop.
         run_id: The run it happened to, if any.
         step: The id of the step it happened to, if any.
         remedy: What to type or do next, a sentence of its own.
-
-    Example:
-        >>> str(DurableError("it broke", run_id="r1", step="load", remedy="Try again."))
-        "run 'r1', step 'load': it broke. Try again."
     """
 
     def __init__(
@@ -113,6 +116,15 @@ class DurableError(Exception):
         return f"{where}{self.what.rstrip('.')}.{remedy}"
 
 
+class DurableError(_Told, Exception):
+    """The base of all our errors.
+
+    Example:
+        >>> str(DurableError("it broke", run_id="r1", step="load", remedy="Try again."))
+        "run 'r1', step 'load': it broke. Try again."
+    """
+
+
 @contextmanager
 def located(*, run_id: str | None = None, step: str | None = None) -> Iterator[None]:
     """Fill in run and step of our errors raised inside."""
@@ -124,12 +136,12 @@ def located(*, run_id: str | None = None, step: str | None = None) -> Iterator[N
 
 
 def _rebuild(
-    kind: type[DurableError],
+    kind: type[_Told],
     what: str,
     run_id: str | None,
     step: str | None,
     remedy: str | None,
-) -> DurableError:
+) -> _Told:
     return kind(what, run_id=run_id, step=step, remedy=remedy)
 
 
@@ -215,6 +227,21 @@ class ExecutorLost(StepError):
 
 class StepTimeout(StepError, TimeoutError):
     """An attempt took longer than its timeout, and was ended."""
+
+
+class SignalTimeout(StepTimeout):
+    """Nobody answered in time."""
+
+
+class SignalInvalid(StepError, ValueError):
+    """A value that the call which waits for it does not accept."""
+
+
+class SignalPending(_Told):
+    """A run waits for a signal, and nobody is there to be asked: deliver it, and run this again.
+
+    No ``Exception``: code that goes on after ``except Exception`` would take silence for an answer.
+    """
 
 
 class StoreError(DurableError):

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import nullcontext, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -137,6 +137,9 @@ class Colour(Protocol):
     async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
         """The same for a caller who is going: after what it has left behind, and waiting a little at most."""
 
+    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have the loop thread wait for something, which ends with its caller."""
+
     async def sleep(self, seconds: float) -> None:
         """Let that many seconds pass."""
 
@@ -171,6 +174,9 @@ class _Awaiting:
         await asyncio.wait([_end_of(future)], timeout=_leave(future))
         _raise_failure(future)
 
+    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(submit(work))
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -198,6 +204,15 @@ class _Blocking:
         except KeyboardInterrupt as reason:
             self._wait_a_little(submit(undo(future, reason)) if undo else future)
             raise
+
+    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+        future = submit(work)
+        try:
+            return future.result()
+        except CancelledError:  # not asyncio's, which is what ends a pass
+            raise asyncio.CancelledError from None
+        finally:
+            future.cancel()
 
     async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
         self._wait_a_little(submit(_after(tuple(LEFT), work)))

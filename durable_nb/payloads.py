@@ -13,7 +13,7 @@ from durable_nb.codec import bundle
 from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.records import Payload
 
-__all__ = ["Home", "fetch", "is_at_hand", "keep"]
+__all__ = ["Home", "fetch", "is_at_hand", "keep", "moved"]
 
 
 class Home(Protocol):
@@ -78,6 +78,23 @@ async def fetch(home: Home, payload: Payload, run_id: str, step: str) -> Payload
     head, stored = bundle.unpack(payload.data)
     parts = await asyncio.to_thread(_read_parts, blobs, stored)
     return replace(payload, data=bytes(head), parts=parts)
+
+
+def moved(home: Home, payload: Payload, run_id: str, step: str, new: str) -> Payload:
+    """A payload as it is stored, for a step that has another name now: checked, and signed for that.
+
+    Args:
+        home: Where it is kept.
+        payload: What ``keep`` gave.
+        run_id: The run it belongs to.
+        step: The step it was the result of.
+        new: The step's name now.
+
+    Raises:
+        UntrustedCheckpoint: It would run code, and no known key has signed it.
+    """
+    signing.check(payload, run_id, step, home.location)
+    return signing.signed(payload, run_id, new)
 
 
 def _put_parts(

@@ -21,6 +21,7 @@ __all__ = [
     "RunSnapshot",
     "RunStatus",
     "Signal",
+    "SignalRequest",
     "Step",
     "StepKind",
     "StepStatus",
@@ -263,6 +264,31 @@ class Signal:
     delivered_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class SignalRequest:
+    """What a run waits for, for whoever can answer.
+
+    Attributes:
+        run_id: The run that waits.
+        name: The signal's name.
+        prompt: What to tell whoever is asked.
+        schema: The JSON schema of the values that are accepted, as JSON.
+        choices: The list of the values that are accepted, as JSON.
+        refused: Why the last value that was delivered was set aside.
+        asked_by: Who waits, for people to read.
+        asked_at: Since when, in seconds since the epoch, UTC.
+    """
+
+    run_id: str
+    name: str
+    prompt: str | None = None
+    schema: str | None = None
+    choices: str | None = None
+    refused: str | None = None
+    asked_by: str = ""
+    asked_at: float = 0.0
+
+
 class Action(Enum):
     """What becomes of a call."""
 
@@ -279,8 +305,12 @@ class Call(NamedTuple):
         step_id: What names it in its run.
         kind: What sort of call it is.
         code: Fingerprint of its function or cell; None where there is no source.
+        edit: How what it reads comes from elsewhere than on record, for people; empty where it does not.
+        drift: Which values that it reads differ although their code is the same, for people.
+        renamed: The id of a step that is gone and has its code and reads; empty where there is none.
         arguments: Fingerprints of its arguments, ``name=fingerprint``, ``name=?`` for one that has none.
         on_edit: What to do when its own code changed: keep, rerun, ask or error.
+        on_drift: What to do when what it reads has drifted: keep, rerun, ask or error.
         on_change: What to do when its arguments changed: error, rerun, keep or ask.
         once: Whether its body must never be started twice unasked.
         moved_on: Whether a later step was called after its recorded failure.
@@ -291,7 +321,11 @@ class Call(NamedTuple):
     kind: StepKind = StepKind.TASK
     code: str | None = None
     arguments: str | None = None
+    edit: str = ""
+    drift: str = ""
+    renamed: str = ""
     on_edit: str = "keep"
+    on_drift: str = "keep"
     on_change: str = "error"
     once: bool = False
     moved_on: bool = False

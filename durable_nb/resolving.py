@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["ANSWERS", "find_step", "inside", "recorded_run", "resolve"]
+__all__ = ["ANSWERS", "find_step", "inside", "record_answer", "recorded_run", "resolve"]
 
 ANSWERS = ("rerun", "value", "fail")
 
@@ -74,6 +74,12 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
     if step.is_awaited:
         raise _not_in_doubt(step, "it waits for a signal", "Deliver that: wf.sync.complete(RUN_ID, NAME, …).")
+    await record_answer(run, step, answer, value, colour)
+
+
+async def record_answer(run: OpenRun, step: Step, answer: str, value: Any, colour: Colour) -> None:
+    """The same for a step whose call is waiting for the answer."""
+    step_id = step.step_id
     if answer == "rerun":
         # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
         again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]
@@ -118,7 +124,8 @@ async def find_step(run: OpenRun, step_id: str, colour: Colour) -> Step:
 
 def inside(run: OpenRun, step_id: str) -> list[str]:
     """The ids of a step and of all inside it."""
-    return [known for known in run.history if known == step_id or known.startswith(f"{step_id}/")]
+    own = [step_id] if step_id in run.history else []
+    return own + [step.step_id for step in run.history.inside(step_id)]
 
 
 def _check(answer: str, value: Any) -> None:

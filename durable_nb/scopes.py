@@ -13,7 +13,7 @@ import contextvars
 import itertools
 import threading
 import unicodedata
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "entered",
     "install_task_factory",
     "open_here",
+    "outside",
 ]
 
 COUNTED = ""
@@ -226,6 +227,13 @@ def entered(scope: Scope) -> Iterator[Scope]:
         yield scope
     finally:
         _current.reset(token)
+
+
+def outside(work: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Start something of ours beside the user's code: a task that is no branch of any scope."""
+    context = contextvars.copy_context()
+    context.run(_current.set, None)
+    return context.run(asyncio.ensure_future, work)
 
 
 class _BranchNamer:

@@ -6,9 +6,12 @@ from typing import Final
 
 __all__ = [
     "ABANDONED",
+    "ANSWER_POLL",
     "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
+    "CELL_ON_DRIFT",
+    "CELL_ON_EDIT",
     "DB",
     "EXECUTOR_LOOK",
     "EXIT_GRACE",
@@ -18,6 +21,7 @@ __all__ = [
     "LARGE_CALL",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "LONG_SLEEP",
     "NEWBORN",
     "OUTPUT_PATIENCE",
     "OUTPUT_POLL",
@@ -37,10 +41,15 @@ __all__ = [
     "SESSION_KEPT",
     "SHOWN_ARGUMENT",
     "SIGNAL_BACKSTOP",
+    "SIGNAL_GRACE",
     "SIGNAL_POLL",
+    "SLEEP_SLICE",
     "SWEEP_BUDGET",
     "TASK_ON_CHANGE",
     "TASK_ON_EDIT",
+    "WATCH",
+    "WATCH_ALERT",
+    "WATCH_IDLE",
     "WORKFLOW_NAME",
 ]
 
@@ -124,7 +133,8 @@ EXECUTOR_LOOK: Final = 0.1
 
 LARGE_CALL: Final = 10 * 1024 * 1024
 """Bytes of a call to an executor above which a notice is given: a large global goes along with every call."""
-INTERRUPT_GRACE: Final = 0.8
+
+INTERRUPT_GRACE: Final = 0.5
 """Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
 
 EXIT_GRACE: Final = 10.0
@@ -134,7 +144,34 @@ LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""
 
 SIGNAL_POLL: Final = 0.05
-"""Seconds between two looks for a signal: a person does not notice, and a look costs 0.1 ms."""
+"""Seconds between two looks for a signal in a store that cannot tell when one came: no person notices."""
+
+SIGNAL_GRACE: Final = 10.0
+"""Seconds that a notebook without a person waits for a signal: a program's answer comes in less."""
+
+WATCH: Final = 0.005
+"""Seconds between two questions whether a store has changed: 4 % of a core while it lasts (measured)."""
+
+WATCH_IDLE: Final = 0.032
+"""The same once all have waited for a while: a wait of days costs under 1 % of a core (measured)."""
+
+WATCH_ALERT: Final = 10.0
+"""Seconds after which a wait counts as a long one: programs answer in less, people seldom do."""
+
+SLEEP_SLICE: Final = 1.0
+"""Seconds of a durable sleep between two looks at the clock, which may be set, and at cancellations."""
+
+LONG_SLEEP: Final = 5.0
+"""Seconds above which a run that sleeps says that it waits: less is not worth two commits."""
+
+ANSWER_POLL: Final = 0.05
+"""Seconds between two looks whether a front end has sent what was typed."""
+
+CELL_ON_EDIT: Final = "rerun"
+"""An edited cell is meant to give what it says now, and so is one that reads what an edit gave."""
+
+CELL_ON_DRIFT: Final = "keep"
+"""A clock or a random draw that gave another value is no reason to lose hours of finished work."""
 
 SWEEP_BUDGET: Final = 1.0
 """Seconds, before a cell and after it, to look at names it cannot reach: more than that a person notices."""
@@ -144,6 +181,7 @@ OUTPUT_PATIENCE: Final = 1.0
 
 OUTPUT_POLL: Final = 0.001
 """Seconds between two looks whether that output has arrived: a kernel's thread needs less."""
+
 SIGNAL_BACKSTOP: Final = 5.0
 """Seconds between two looks for a signal where Redis tells of each delivery: that may get lost."""
 

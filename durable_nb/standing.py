@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Run, Step
     from durable_nb.stores.base import Journal
 
-__all__ = ["Table", "all_runs", "one_run"]
+__all__ = ["Table", "all_runs", "one_run", "set_up"]
 
 _RUN = ("run", "workflow", "status", "steps", "waits for", "updated", "owner")
 _STEP = ("step", "kind", "status", "attempts", "took", "finished")
@@ -56,7 +56,7 @@ async def all_runs(journal: Journal) -> Table:
     Raises:
         StoreUnavailable: There is no such database.
     """
-    await _set_up(journal)
+    await set_up(journal)
     runs = await leases.list_runs(journal)
     progress = await journal.progress()
     return Table(_RUN, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs])
@@ -73,7 +73,7 @@ async def one_run(journal: Journal, run_id: str) -> tuple[Table, Table]:
         RunNotFound: There is no such run.
         StoreUnavailable: There is no such database.
     """
-    await _set_up(journal)
+    await set_up(journal)
     snapshot = await leases.read_run(journal, run_id)
     if snapshot is None:
         raise unknown_run(run_id)
@@ -83,7 +83,12 @@ async def one_run(journal: Journal, run_id: str) -> tuple[Table, Table]:
     return run, Table(_STEP, [_step_row(step) for step in snapshot.steps])
 
 
-async def _set_up(journal: Journal) -> None:
+async def set_up(journal: Journal) -> None:
+    """Set a journal up, but create nothing: a mistyped path is no empty database. Runs on the loop thread.
+
+    Raises:
+        StoreUnavailable: There is none.
+    """
     if not journal.is_there:
         raise StoreUnavailable(
             f"there is no database {journal.location!r}",

@@ -34,6 +34,9 @@ PORT_TAKEN = "Address already in use"
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 """The debugger, imported by every kernel, otherwise warns about frozen modules."""
 
+NAMES_NOTEBOOK = "JPY_SESSION_NAME"
+"""Where Jupyter's server tells a kernel its notebook, and so do we: a renamed step can then be known."""
+
 
 class CellState(StrEnum):
     """Where a cell stands. ``ran`` is an ordinary cell, ``executed`` and ``replayed`` are durable ones."""
@@ -146,7 +149,7 @@ async def run_notebook(
     notebook = _read(path)
     started = time.monotonic()
     client = _client(notebook, timeout)
-    async with _kernel(client, kernel_name, cwd, env):
+    async with _kernel(client, kernel_name, cwd, _environment(path, env)):
         pid = getattr(client.km.provisioner, "pid", None)
         if on_kernel is not None:
             on_kernel(pid)
@@ -276,16 +279,19 @@ def _check_kernel(name: str) -> None:
         raise InvalidOption(f"no kernel is called {name!r}", remedy=f"There are: {there}.")
 
 
+def _environment(path: str | os.PathLike[str], env: Mapping[str, str] | None) -> dict[str, str]:
+    return {**QUIET, **(os.environ if env is None else env), NAMES_NOTEBOOK: str(Path(path).absolute())}
+
+
 @asynccontextmanager
 async def _kernel(
-    client: Any, kernel_name: str | None, cwd: str | os.PathLike[str], env: Mapping[str, str] | None
+    client: Any, kernel_name: str | None, cwd: str | os.PathLike[str], env: dict[str, str]
 ) -> AsyncIterator[None]:
     """A kernel that is ready inside, and gone afterwards."""
-    environment = {**QUIET, **(os.environ if env is None else env)}
     try:
         for start in range(1, STARTS + 1):
             client.km = _manager(kernel_name)
-            if await _started(client, cwd=os.fspath(cwd), env=environment, last=start == STARTS):
+            if await _started(client, cwd=os.fspath(cwd), env=env, last=start == STARTS):
                 break
         yield
     finally:

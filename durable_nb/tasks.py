@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, scopes
+from durable_nb import codec, doubts, fingerprint, scopes
 from durable_nb.attempts import Policy, attempts, is_ours
 from durable_nb.errors import DurableNotice, StepError, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from durable_nb.loop import Colour
     from durable_nb.scopes import Scope
 
-__all__ = ["Arguments", "Task", "check_function", "name_of", "perform"]
+__all__ = ["Arguments", "Task", "check_function", "name_of", "notice", "perform", "replay"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,6 +72,9 @@ class Task(Generic[P, R]):
         on_change: What becomes of a checkpoint when the arguments changed.
         once: Whether its body must never be started twice unasked.
         executed: What is executed in a run, if that is not the function itself.
+
+    Attributes:
+        arguments: Names the arguments of a call, for its fingerprint.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Task(Generic[P, R]):
         self.policy = policy
         self.workflow = workflow
         self.on_edit, self.on_change, self.once = on_edit, on_change, once
-        self._arguments = Arguments(function)
+        self.arguments = Arguments(function)
         self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
 
@@ -104,7 +107,7 @@ class Task(Generic[P, R]):
         if scope is None:
             self._tell_if_lost()
             return self.function(*args, **kwargs)
-        arguments = self._arguments.bound(args, kwargs)
+        arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
         work = perform(scope.run, call, body, arguments, self.policy, AWAITING if self.is_async else BLOCKING)
@@ -160,9 +163,9 @@ async def perform(
     """
     _claim(run, call.step_id)
     try:
-        begun = await run.begin_step(call, colour, arguments)
+        begun = await doubts.begin_step(run, call, colour, arguments)
         if begun.decision.notice:
-            warnings.warn(_notice(run, begun), DurableNotice, stacklevel=2)
+            warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
         if begun.replayed:
             return await replay(run, begun, colour)
         return await _execute(run, begun, body, policy, colour)
@@ -206,7 +209,8 @@ async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
         return codec.decode(payload)
 
 
-def _notice(run: OpenRun, begun: Begun) -> str:
+def notice(run: OpenRun, begun: Begun) -> str:
+    """What a person should know of a decision that refuses nothing."""
     step, reason = begun.call.step_id, begun.decision.reason
     where = f"run {run.run_id!r}, step {step!r}"
     if begun.replayed:

@@ -1,4 +1,4 @@
-"""The public face for functions: ``Workflow``, its decorators, its signals."""
+"""The public face for functions: ``Workflow`` and its decorators."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import executors, passes, resolving, scopes, settings, signals
+from durable_nb import executors, passes, resolving, scopes, settings
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
 from durable_nb.entry import WorkflowFunction, check_run_id
-from durable_nb.errors import InvalidOption, NoOpenRun
 from durable_nb.loop import AWAITING, BLOCKING, drive
-from durable_nb.opening import this_process
-from durable_nb.records import signal_step
 from durable_nb.stores import Place, hold, let_go
 from durable_nb.tasks import Task, check_function, name_of
+from durable_nb.waits import SyncWaits, Waits
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Workflow:
+class Workflow(Waits):
     """Tasks and workflows whose results are kept in one store.
 
     Args:
@@ -56,7 +54,7 @@ class Workflow:
     ) -> None:
         self.name = name
         self.db = db
-        self._policy = Policy(default_retries, default_backoff or exponential())
+        self.policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
         self.passes: list[str] = []
         self._journal: Journal | None = None
@@ -137,11 +135,11 @@ class Workflow:
     ) -> Task[P, R]:
         check_function(function, "task")
         if retries is None:  # a body that failed may have had its effect all the same
-            retries = 0 if once else self._policy.retries
+            retries = 0 if once else self.policy.retries
         return Task(
             function,
             name=name or name_of(function),
-            policy=Policy(retries, backoff or self._policy.backoff, **limits),
+            policy=Policy(retries, backoff or self.policy.backoff, **limits),
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
@@ -183,39 +181,6 @@ class Workflow:
             hold(run.journal, self)
         self.attached = scopes.KeyedScope(run) if run else None
 
-    async def signal(self, name: str, poll: float = settings.SIGNAL_POLL) -> Any:
-        """Wait in a run for a value from outside; one that came before is there at once, a restart or not.
-
-        Args:
-            name: The signal's name; its value is the same wherever the run waits for it.
-            poll: Seconds between two looks at the store.
-
-        Raises:
-            NoOpenRun: It is called outside a run (also a RuntimeError).
-
-        Example:
-            >>> async def review(wf: Workflow) -> str:
-            ...     return "published" if await wf.signal("approval") else "withdrawn"
-        """
-        return await self._signal(name, poll, AWAITING)
-
-    async def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
-        """Deliver a signal to a run, from anywhere, also before it exists; the first delivery of a name wins.
-
-        Args:
-            run_id: The run.
-            name: The signal's name.
-            payload: The value, kept as it is: False and None are answers too.
-
-        Returns:
-            True if this was the first delivery.
-
-        Example:
-            >>> async def approve(wf: Workflow) -> bool:
-            ...     return await wf.complete("order-a17", "approval", {"approved": True})
-        """
-        return await self._complete(run_id, name, payload, AWAITING)
-
     async def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt, from anywhere; the run's next pass goes by it.
 
@@ -253,7 +218,7 @@ class Workflow:
 
     @property
     def sync(self) -> SyncFace:
-        """The same for synchronous code: ``wf.sync.signal(…)``, ``.complete(…)`` and ``.cancel(…)``."""
+        """The same for synchronous code: ``wf.sync.signal(…)``, ``.complete(…)``, ``.sleep(…)`` and so on."""
         return SyncFace(self)
 
     def close(self) -> None:
@@ -281,22 +246,6 @@ class Workflow:
     ) -> None:
         self.close()
 
-    async def _signal(self, name: str, poll: float, colour: Colour) -> Any:
-        scopes.check_name(name, "a signal", InvalidOption)
-        scope = scopes.current() or self.attached
-        if scope is None:
-            raise NoOpenRun(
-                f"signal({name!r}) was called outside a run",
-                remedy="Call it in a @wf.workflow, or open a run: %durable_workflow RUN_ID",
-            )
-        step_id = scope.own_id(signal_step(name))
-        return await signals.wait(scope.run, step_id, name, poll, colour)
-
-    async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
-        scopes.check_name(name, "a signal", InvalidOption)
-        signal = signals.pack(check_run_id(run_id), name, payload, this_process())
-        return await colour.store(signals.deliver(self.journal, signal))
-
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
         here = here or passes.open_here(self.journal, run_id)
@@ -304,7 +253,7 @@ class Workflow:
         await resolving.resolve(run, step_id, answer, value, colour)
 
 
-class SyncFace:
+class SyncFace(SyncWaits):
     """What only async code could await, for synchronous code.
 
     Args:
@@ -312,19 +261,12 @@ class SyncFace:
     """
 
     def __init__(self, workflow: Workflow) -> None:
+        super().__init__(workflow)
         self._workflow = workflow
-
-    def signal(self, name: str, poll: float = settings.SIGNAL_POLL) -> Any:
-        """Wait in a run for a value from outside: see ``Workflow.signal``."""
-        return drive(self._workflow._signal(name, poll, BLOCKING))  # noqa: SLF001 - the same object's other face
-
-    def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
-        """Deliver a signal to a run: see ``Workflow.complete``."""
-        return drive(self._workflow._complete(run_id, name, payload, BLOCKING))  # noqa: SLF001
 
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt: see ``Workflow.resolve``."""
-        drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001
+        drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001 - its other face
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run: see ``Workflow.cancel``."""

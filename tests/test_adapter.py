@@ -102,7 +102,7 @@ async def test_one_warning_names_what_it_cannot_give(again):
     (notice,) = told
     assert notice.category is DurableNotice
     message = str(notice.message)
-    assert message.startswith("Mine has only the value-level calls: no list of runs, ")
+    assert message.startswith("Mine has only the value-level calls: no list of runs, nor ")
     assert "no protection against two owners" in message
     assert "fresh=True" in message
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -15,3 +17,10 @@ def test_cells_measures_every_bar(tmp_path):
     assert done.returncode == any(line.startswith("OVER") for line in lines)
     counted = [line for line in lines if "bytes" in line and "fsync" not in line]
     assert [line[:4] for line in counted] == ["ok  ", "ok  "]
+
+
+@pytest.mark.long
+def test_signals_are_measured_against_their_bars(tmp_path):
+    program = [sys.executable, ROOT / "benchmarks" / "signals.py"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert len(done.stdout.splitlines()) == 3, done.stderr

@@ -13,11 +13,11 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import pytest
 
-from durable_nb import Workflow, errors
+from durable_nb import InMemoryStore, Workflow, errors
 from durable_nb.codec import decode
 from durable_nb.errors import DurableError
 from durable_nb.loop import BLOCKING, drive
-from durable_nb.records import Payload, Run
+from durable_nb.records import Payload, Run, SignalRequest
 from durable_nb.stores.schema import MIGRATIONS
 
 BASES = {"DurableError", "RunError", "StepError", "StoreError"}
@@ -201,6 +201,18 @@ class Lost(Future):
         self.set_exception(BrokenExecutor("a process died"))
 
 
+def signal_timeout(wf):
+    wf.db = InMemoryStore()
+    wf.workflow(lambda: wf.sync.signal("go", timeout=0.01)).run("r")
+
+
+def signal_invalid(wf):
+    request = SignalRequest("r", "go", schema='{"type": "string"}')
+    drive(BLOCKING.store(wf.journal.setup()))
+    drive(BLOCKING.store(wf.journal.request_signal(request)))
+    wf.sync.complete("r", "go", 3)
+
+
 EXPECTED = {
     "InvalidOption": (invalid_option, "retries=-1 makes no sense. Give 0 or more."),
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
@@ -228,6 +240,14 @@ EXPECTED = {
     "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
     "ExecutorLost": (executor_lost, r"run 'r', step 'fit': .*a process died.*executor=lambda: "),
     "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),
+    "SignalTimeout": (
+        signal_timeout,
+        r"run 'r', step 'signal:go': nobody answered within 0.01 s.*complete\('r'",
+    ),
+    "SignalInvalid": (
+        signal_invalid,
+        r"run 'r', step 'signal:go': 3 is not accepted: 3 is not of type .*Deliver another",
+    ),
     "StoreUnavailable": (store_unavailable, r"run 'r': .*folder.db.*\. \w+"),
     "StoreUnreadable": (store_unreadable, r"run 'r': .*runs.db.*\. \w+"),
     "StoreTooNew": (store_too_new, r"run 'r': .*runs.db.*newer.*\. \w+"),

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+ELSEWHERE = ["agents.py"]  # tested in tests/agents/test_example.py
 
 
 def run(name, cwd):

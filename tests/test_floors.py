@@ -13,10 +13,16 @@ FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     (
         *("codec", "fingerprint", "blobs", "remote_blobs", "signing", "payloads", "deadline", "interrupts"),
-        *("loop", "stores"),
+        *("loop", "answers", "stores"),
     ),
-    ("refusals", "engine", "opening", "leases", "standing", "signals", "resolving"),
-    ("scopes", "context", "attempts", "tasks", "executors", "passes", "entry", "workflow"),
+    (
+        *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),
+        *("waiting", "resolving"),
+    ),
+    (
+        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "executors", "passes", "entry"),
+        *("waits", "workflow"),
+    ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),
     ("",),  # durable_nb itself: the public names

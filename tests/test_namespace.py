@@ -218,6 +218,21 @@ SCENARIOS = [
         "assert lk.acquire(False) and rl.acquire(False) and q.get_nowait() == 1 and e.is_set(); lk.release(); rl.release(); q.put(1)",
     ),
     S(
+        "28c locks and queues of asyncio that have made somebody wait",
+        """
+        import asyncio
+        slots, queue, lock = asyncio.Semaphore(1), asyncio.Queue(), asyncio.Lock()
+        async def use():
+            async with slots, lock:
+                await asyncio.sleep(0)
+                queue.put_nowait(1)
+        async def use_all():
+            await asyncio.gather(use(), use(), use())
+        asyncio.run(use_all())
+        """,
+        "before = queue.qsize(); slots._loop = None; asyncio.run(use_all()); assert queue.qsize() == before + 3 > 3",
+    ),
+    S(
         "28b locked lock",
         "import threading; lk = threading.Lock(); lk.acquire()",
         "assert threading",

@@ -339,7 +339,7 @@ async def test_an_old_version_is_migrated(tmp_path, monkeypatch):
     await new.close()
     reader = sqlite3.connect(path)
     tables = {name for (name,) in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"runs", "steps", "signals", "sessions", "sqlite_sequence", "more"}
+    assert tables == {"runs", "steps", "signals", "sessions", "sqlite_sequence", "requests", "more"}
     assert reader.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     reader.close()
 

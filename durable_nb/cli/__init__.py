@@ -20,13 +20,18 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "run a notebook, kill its kernel, run it again, and show what came back",
+    "plan": "say cell by cell what would replay and what would run, running nothing",
     "runs": "list the runs of a database: where each stands, who has it, what it waits for",
+    "signal": "deliver a value to a run that waits for it, or will",
+    "signals": "list what runs wait for",
     "status": "show where one run stands, step by step",
     "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",
 }
 """The sub-commands, each with its help; the module has the command's name."""
 
 NOT_THERE = 1
+"""The exit code where the run or the database is not there, or cannot be read: a script may ask."""
+
 REFUSED = 2
 INTERRUPTED = 130
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_128_hexdigest
 
-__all__ = ["function", "plain_function", "source"]
+__all__ = ["function", "plain_function", "source", "syntax"]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _NOT_BEHAVIOUR: Final = frozenset({"ctx", "kind", "type_comment", "type_params", "returns", "annotation"})
@@ -62,6 +62,22 @@ def source(text: str) -> str:
         return _digest("source", _dump(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError):
         return _digest("text", text)
+
+
+def syntax(node: ast.AST) -> str:
+    """Fingerprint one node of a syntax tree; comments, formatting, docstrings and type hints do not count.
+
+    Args:
+        node: A statement, say.
+
+    Returns:
+        32 hex digits.
+
+    Example:
+        >>> syntax(ast.parse("x = 1  # one").body[0]) == syntax(ast.parse("x=1").body[0])
+        True
+    """
+    return _digest("syntax", _dump(node))
 
 
 def plain_function(fn: Any) -> FunctionType | None:

@@ -89,7 +89,16 @@ def _shown(name: Any, value: Any) -> str:
 
 
 def is_secret(name: object, value: object = None) -> bool:
-    """Whether a value is a secret by its name, such as ``api_key``."""
+    """Whether what has that name is likely to be a secret, which is not shown or stored.
+
+    Args:
+        name: The name.
+        value: What it is bound to: a number of tokens is none.
+
+    Example:
+        >>> is_secret("api_key"), is_secret("max_tokens", 500)
+        (True, False)
+    """
     if type(name) is not str:
         return False
     plain = _WORD_START.sub("_", name).replace("-", "_").replace(" ", "_").lower()

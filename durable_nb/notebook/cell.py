@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import shlex
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, fingerprint, scopes
+from durable_nb import codec, doubts, fingerprint, scopes, settings
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.deadline import deadline
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
 from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
+from durable_nb.notebook.tracking import Seen, reads_of
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 
 if TYPE_CHECKING:
@@ -37,14 +39,32 @@ class CellOptions:
     Attributes:
         name: The step's name.
         policy: How the body is executed.
-        on_edit: What to do when the cell's own code changed: rerun, keep, ask or error.
+        on_edit: What to do when its code or that of what it reads changed: rerun, keep, ask or error.
         once: Whether the body must never be started twice unasked.
+        on_drift: What to do when what it reads has another value from the same code: likewise.
     """
 
     name: str
     policy: Policy
     on_edit: str
     once: bool = False
+    on_drift: str = settings.CELL_ON_DRIFT
+
+    def call(self, step_id: str, source: str) -> Call:
+        """The call of the cell.
+
+        Args:
+            step_id: The step's id.
+            source: The cell's Python.
+        """
+        return Call(
+            step_id,
+            StepKind.CELL,
+            code=fingerprint.source(source),
+            on_edit=self.on_edit,
+            on_drift=self.on_drift,
+            once=self.once,
+        )
 
 
 async def run_cell(session: Session, options: CellOptions, source: str) -> None:
@@ -63,15 +83,17 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
             remedy="Give it a cell of its own; inside a durable cell, use @wf.task.",
         )
     scopes.install_task_factory(asyncio.get_running_loop())
-    code = fingerprint.source(body.source_as_run(session.shell, source))
-    step_id = scopes.Scope(run).named_id(options.name)
-    call = Call(step_id, StepKind.CELL, code=code, on_edit=options.on_edit, once=options.once)
-    with session.named(options.name, code), located(run_id=run.run_id, step=call.step_id):
-        begun = await run.begin_step(call, AWAITING)
+    python = body.source_as_run(session.shell, source)
+    call = options.call(scopes.Scope(run).named_id(options.name), python)
+    with session.named(options.name, call.code or ""), located(run_id=run.run_id, step=call.step_id):
+        seen = session.tracker.look(python)
+        call = session.tracker.call(run, call, seen, session.called)
+        begun = await doubts.begin_step(run, call, AWAITING)
         if begun.replayed:
             await _replay(session, run, begun)
         else:
-            await _execute(session, run, begun, source, options)
+            await _execute(session, run, begun, source, options, seen)
+        session.tracker.wrote(call.step_id, reads_of(run.history[call.step_id]), seen)
 
 
 async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
@@ -147,6 +169,7 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
         except DurableError as error:  # one damaged step keeps nobody else's names back
             unsaved[f"step {step.step_id}"] = str(error)
             continue
+        session.tracker.wrote(step.step_id, reads_of(step), Seen())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
         unsaved = earlier | restored.unsaved
         names = names.union(restored.names) - restored.unsaved.keys()
@@ -154,7 +177,10 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
     return names, unsaved
 
 
-async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions) -> None:
+async def _execute(
+    session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions, seen: Seen
+) -> None:
+    record = run.history.get(begun.call.step_id)
     user_ns = session.shell.user_ns
     names = reach.names(session.shell, source)
     before = namespace.take(user_ns, session.shell.user_ns_hidden, reach.reached(user_ns, names.named))
@@ -171,6 +197,8 @@ async def _execute(session: Session, run: OpenRun, begun: Begun, source: str, op
     state_saved = state.changes(user_ns)
     changes = before.changes(user_ns, names.bound)
     saved = namespace.save(user_ns, changes, result=recording.result)
+    reads = session.tracker.gave(record, begun.call, seen, changes, saved)
+    begun.step = replace(begun.step, reads=reads.to_json())
     step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())
@@ -232,9 +260,8 @@ def _show(
     unsaved: dict[str, str],
     *notices: str,
 ) -> None:
-    although = "replayed although" if begun.replayed else "run again, since"
     if begun.decision.notice:
-        notices = (*notices, f"{although} {begun.decision.reason}")
+        notices = (*notices, _notice(begun))
     view.show_cell(
         session.badge,
         run=begun.step.run_id,
@@ -245,6 +272,13 @@ def _show(
         unsaved=unsaved,
         notices=notices,
     )
+
+
+def _notice(begun: Begun) -> str:
+    if not begun.replayed:
+        return f"run again: {begun.decision.reason}"
+    again = f"%durable_reset {shlex.quote(begun.step.step_id)}"
+    return f"replayed; {begun.decision.reason}; to run it again: {again}"
 
 
 def _is_module(session: Session, name: str) -> bool:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import argparse
 import ast
-import io
 import math
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import backoff, settings
+from durable_nb import answers, asking, backoff, settings
 from durable_nb.attempts import Policy
 from durable_nb.errors import DurableError
-from durable_nb.notebook import body, outputs, tracebacks, view
+from durable_nb.notebook import body, frontend, outputs, prompt, tracebacks, view
 from durable_nb.notebook.carried import Carrier
 from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
+from durable_nb.notebook.lines import LineParser
+from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.session import Session
-from durable_nb.records import RunStatus
+from durable_nb.records import RunStatus, scope_of
 from durable_nb.resolving import ANSWERS
 
 __all__ = ["DurableMagics", "load"]
 
-LINE_WIDTH = 1000
-ON_EDIT = ("rerun", "keep", "ask", "error")
+POLICIES = ("rerun", "keep", "ask", "error")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
     "exponential": backoff.exponential,
@@ -38,32 +39,8 @@ BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
 }
 
 
-def _one_line(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, width=LINE_WIDTH)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a magic's line in one line, and takes each option once."""
-
-    def __init__(self, magic: str) -> None:
-        super().__init__(prog=magic, add_help=False, allow_abbrev=False, formatter_class=_one_line)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}. {self.format_usage().strip()}")
-
-    def parse_line(self, line: str) -> argparse.Namespace:
-        try:
-            words = shlex.split(line)
-        except ValueError as error:
-            self.error(str(error))
-        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
-        for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
-            self.error(f"{flag} is given twice")
-        return self.parse_args(words)
-
-
-def _workflow_parser() -> _Parser:
-    parser = _Parser("%durable_workflow")
+def _workflow_parser() -> LineParser:
+    parser = LineParser("%durable_workflow")
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
     parser.add_argument("--name", metavar="NAME")
@@ -74,55 +51,76 @@ def _workflow_parser() -> _Parser:
     return parser
 
 
-def _step_parser() -> _Parser:
-    parser = _Parser("%%durable_step")
+def _step_parser() -> LineParser:
+    parser = LineParser("%%durable_step")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--retries", type=_count, default=0, metavar="N")
     parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
     parser.add_argument("--timeout", type=parse_seconds, metavar="SECONDS")
-    parser.add_argument("--on-edit", choices=ON_EDIT, default="rerun")
+    parser.add_argument("--on-edit", choices=POLICIES, default=settings.CELL_ON_EDIT)
+    parser.add_argument("--on-drift", choices=POLICIES, default=settings.CELL_ON_DRIFT)
     parser.add_argument("--once", action="store_true")
     return parser
 
 
-def _runs_parser() -> _Parser:
-    parser = _Parser("%durable_runs")
+def _runs_parser() -> LineParser:
+    parser = LineParser("%durable_runs")
     parser.add_argument("--db", metavar="URL")
     return parser
 
 
-def _status_parser() -> _Parser:
-    parser = _Parser("%durable_status")
+def _status_parser() -> LineParser:
+    parser = LineParser("%durable_status")
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
     return parser
 
 
-def _reset_parser() -> _Parser:
-    parser = _Parser("%durable_reset")
+def _reset_parser() -> LineParser:
+    parser = LineParser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
+    parser.add_argument("--downstream", action="store_true")
     return parser
 
 
-def _resolve_parser() -> _Parser:
-    parser = _Parser("%durable_resolve")
+def _plan_parser() -> LineParser:
+    parser = LineParser("%durable_plan")
+    parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
+    return parser
+
+
+def _resolve_parser() -> LineParser:
+    parser = LineParser("%durable_resolve")
     parser.add_argument("step", metavar="STEP")
     parser.add_argument("answer", choices=ANSWERS)
     parser.add_argument("value", nargs="?", metavar="EXPRESSION")
     return parser
 
 
+_RUN_OPTION = re.compile(r"\s--run[= ]\s*(?P<run>\"[^\"]*\"|'[^']*'|\S+)\s*$")
+
+
+def _parse_signal(line: str) -> argparse.Namespace:
+    """A name, and the rest of the line as it is, for JSON has its own quotes; ``--run`` stands at its end."""
+    parser = LineParser("%durable_signal")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("value", metavar="VALUE")
+    parser.add_argument("--run", metavar="ID")
+    run = _RUN_OPTION.search(line)
+    name, value = parser.first_words(line[: run.start()] if run else line, 1)
+    quoted = len(value) > 1 and value[0] == value[-1] == "'"
+    value = value[1:-1] if quoted else value
+    options = parser.parse_args(["--", *name, *filter(None, (value,))])
+    options.run = shlex.split(run["run"])[0] if run else None
+    return options
+
+
 def _parse_resolve(line: str) -> argparse.Namespace:
     """Two words, and the rest of the line as it is: quotes and braces are the expression's own."""
-    parser, typed = _resolve_parser(), io.StringIO(line)
-    words = shlex.shlex(typed, posix=True)
-    words.whitespace_split, words.commenters = True, ""
-    try:
-        first = [word for word in (words.get_token(), words.get_token()) if word is not None]
-    except ValueError as error:
-        parser.error(str(error))
-    options = parser.parse_args(first)
-    options.value = typed.read().strip() or None
+    parser = _resolve_parser()
+    words, rest = parser.first_words(line, 2)
+    options = parser.parse_args(words)
+    options.value = rest or None
     return options
 
 
@@ -164,6 +162,13 @@ def parse_backoff(text: str) -> backoff.BackoffStrategy:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no backoff; write exponential:2:60, linear:2:3 or constant:5"
         ) from None
+
+
+def parse_step(line: str) -> CellOptions:
+    """Read what stands on the first line of a durable cell, after the magic."""
+    parsed = _step_parser().parse_line(line)
+    policy = Policy(parsed.retries, parsed.backoff or backoff.exponential(), timeout=parsed.timeout)
+    return CellOptions(parsed.name, policy, parsed.on_edit, parsed.once, parsed.on_drift)
 
 
 @contextmanager
@@ -212,28 +217,37 @@ class DurableMagics:
 
     async def durable_step(self, line: str, cell: str) -> None:
         """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
-        parsed = _step_parser().parse_line(line)
-        wait = parsed.backoff or backoff.exponential()
-        policy = Policy(parsed.retries, wait, timeout=parsed.timeout)
-        options = CellOptions(parsed.name, policy, parsed.on_edit, parsed.once)
+        options = parse_step(line)
         with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
 
     def durable_restore(self, line: str) -> None:
         """Put back what all finished cells made, without running them: ``%durable_restore``."""
-        _Parser("%durable_restore").parse_line(line)
+        LineParser("%durable_restore").parse_line(line)
         with one_line_errors():
             names, unsaved = restore_all(self.session)
         told = f"{len(names)} names are as the finished steps left them"
         print("\n".join([told, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
 
     def durable_reset(self, line: str) -> None:
-        """Have a step run again at its next call: ``%durable_reset STEP``."""
+        """Have a step run again at its next call: ``%durable_reset STEP [--downstream]``."""
         options = _reset_parser().parse_line(line)
         with one_line_errors():
-            found = self.session.reset(options.step)
-        inside = f", with {len(found) - 1} inside it" if len(found) > 1 else ""
-        print(f"step {options.step!r} will run again{inside}")  # noqa: T201 - a magic's answer
+            found = self.session.reset(options.step, with_downstream=options.downstream)
+        inside = sum(each.startswith(f"{options.step}/") for each in found)
+        after = [each for each in found if each != options.step and not scope_of(each)]
+        told = f", with {inside} inside it" if inside else ""
+        told += f", and downstream of it: {', '.join(after)}" if after else ""
+        print(f"step {options.step!r} will run again{told}")  # noqa: T201 - a magic's answer
+
+    def durable_plan(self, line: str) -> None:
+        """Say what would replay and what would run, running nothing: ``%durable_plan [NOTEBOOK]``."""
+        options = _plan_parser().parse_line(line)
+        with one_line_errors():
+            run = self.session.require_run()
+            file = Path(options.notebook) if options.notebook else frontend.require_notebook()
+            planned = plan(run, file, parse=parse_step, transform=self.session.shell.transform_cell)
+        print(spell_plan(planned))  # noqa: T201 - a magic's answer
 
     @no_var_expand
     def durable_resolve(self, line: str) -> None:
@@ -245,6 +259,15 @@ class DurableMagics:
             self.session.resolve(options.step, options.answer, value)
         became = {"rerun": "will run again", "value": f"is done, and gave {value!r}", "fail": "is given up"}
         print(f"step {options.step!r} {became[options.answer]}")  # noqa: T201 - a magic's answer
+
+    @no_var_expand
+    def durable_signal(self, line: str) -> None:
+        """Deliver a signal: ``%durable_signal NAME VALUE [--run ID]``; the value is JSON, or else text."""
+        options = _parse_signal(line)
+        with one_line_errors():
+            run_id = self.session.require_run().run_id if options.run is None else options.run
+            told = self.session.deliver(run_id, options.name, answers.read_value(options.value))
+        print(told)  # noqa: T201 - a magic's answer
 
     def durable_runs(self, line: str) -> None:
         """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
@@ -287,11 +310,14 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     outputs.Recorder.of(shell)
+    asking.attach(prompt.ShellFace(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
+        magics.durable_plan,
         magics.durable_reset,
         magics.durable_restore,
         magics.durable_resolve,
+        magics.durable_signal,
         magics.durable_runs,
         magics.durable_status,
     )
@@ -302,6 +328,7 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
     shell.events.register("post_run_cell", magics.carrier.hand_over)
+    shell.events.register("post_run_cell", magics.session.tracker.ran)
     tracebacks.hide_our_frames(shell)
     body.guard_cells(shell)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
+import copyreg
 import functools
 import io
 import sys
@@ -160,6 +162,19 @@ def _reduce_weak_dict(weak: Any) -> Any:
     return type(weak), (), None, None, iter(list(weak.items()))
 
 
+def _reduce_bound_to_loop(made: Any) -> Any:
+    """Of asyncio: what has made somebody wait knows its event loop, which is another one then."""
+    if isinstance(made, asyncio.Lock) and made.locked():
+        raise TypeError("the lock is held")
+    state = {name: value for name, value in vars(made).items() if name != "_loop"}
+    return copyreg.__newobj__, (type(made),), state  # type: ignore[attr-defined]
+
+
+_OF_ASYNCIO: Final = (
+    *(asyncio.Lock, asyncio.Semaphore, asyncio.BoundedSemaphore, asyncio.Event, asyncio.Condition),
+    *(asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue),
+)
+
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     types.CodeType: _reduce_code,
     types.CellType: _reduce_cell,
@@ -171,5 +186,6 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     weakref.ref: _reduce_weakref,
     weakref.WeakKeyDictionary: _reduce_weak_dict,
     weakref.WeakValueDictionary: _reduce_weak_dict,
+    **dict.fromkeys(_OF_ASYNCIO, _reduce_bound_to_loop),
 }
 """By exact type: what gives a reduce value, NotImplemented to leave it to pickle, or raises."""

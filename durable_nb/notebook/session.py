@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import resolving, settings, standing
+from durable_nb import resolving, settings, signals, standing
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.notebook import frontend
-from durable_nb.opening import open_run
+from durable_nb.notebook.tracking import Tracker, downstream
+from durable_nb.opening import open_run, this_process
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.stores import open_journal
 from durable_nb.workflow import NOTEBOOK
@@ -43,6 +44,7 @@ class Session:
         self.badge = settings.BADGE
         self.on_record: set[str] = set()
         self.told_unseen: set[str] = set()
+        self.tracker = Tracker(shell)
         self._cells: dict[str, tuple[str | None, str]] = {}
 
     def open(
@@ -125,8 +127,17 @@ class Session:
         yield
         self._cells[name] = cell, code
 
-    def reset(self, name: str) -> list[str]:
+    @property
+    def called(self) -> Collection[str]:
+        """The names of the durable cells that succeeded in this pass."""
+        return self._cells
+
+    def reset(self, name: str, *, with_downstream: bool = False) -> list[str]:
         """Have a step and all inside it run again at its next call; gives their ids.
+
+        Args:
+            name: The step's id.
+            with_downstream: Also the cells that read what it gave, and so on.
 
         Raises:
             StepNotFound: The run has no step of that name.
@@ -134,8 +145,11 @@ class Session:
         run = self.require_run()
         # A task that never finished is not on record itself, what had finished inside it is.
         found = resolving.inside(run, name) or [drive(resolving.find_step(run, name, BLOCKING)).step_id]
+        after = downstream(run, name) if with_downstream else []
+        found += [each for cell in after for each in resolving.inside(run, cell)]
         drive(run.reset(found, BLOCKING))
-        self._cells.pop(name, None)
+        for cell in (name, *after):
+            self._cells.pop(cell, None)
         return found
 
     def resolve(self, name: str, answer: str, value: Any) -> None:
@@ -147,6 +161,16 @@ class Session:
         """
         drive(resolving.resolve(self.require_run(), name, answer, value, BLOCKING))
         self._cells.pop(name, None)
+
+    def deliver(self, run_id: str, name: str, value: Any) -> str:
+        """Deliver a signal to a run of the same database; gives what became of it, for people.
+
+        Raises:
+            SignalInvalid: The run would not accept it.
+        """
+        signal = signals.pack(check_run_id(run_id), name, value, this_process())
+        earlier = drive(BLOCKING.store(signals.deliver(self.workflow.journal, signal, value)))
+        return signals.told(signal, earlier)
 
     def runs(self, db: Place | None) -> Table:
         """All runs of a database, by default the notebook's own.

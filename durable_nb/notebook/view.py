@@ -11,7 +11,16 @@ from IPython.display import display
 from durable_nb.errors import InvalidOption
 from durable_nb.standing import Table
 
-__all__ = ["BADGES", "show_cell", "show_run", "show_stopped", "show_tables", "spell"]
+__all__ = [
+    "BADGES",
+    "SignalLine",
+    "check_badge",
+    "show_cell",
+    "show_run",
+    "show_stopped",
+    "show_tables",
+    "spell",
+]
 
 BADGES = ("full", "plain", "off")
 # JupyterLab's own variables make the line follow its theme; elsewhere the second value counts.
@@ -72,6 +81,8 @@ def show_cell(
         for name, reason in (unsaved or {}).items()
     ]
     warnings += notices
+    if notices:
+        facts["notice"] = "\n".join(notices)
     _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
 
 
@@ -99,6 +110,34 @@ def show_stopped(
 def show_run(badge: str, *, run: str, text: str) -> None:
     """Show the line of a run that was opened, or where it stands."""
     _show(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
+
+
+class SignalLine:
+    """The line of a signal, shown at once. It is recorded with its cell's outputs, as it was at the end.
+
+    Args:
+        badge: full, plain (the same text every time) or off.
+        name: The signal's name.
+        text: What to say of it.
+        form: The HTML in which a person can answer, whatever the badge.
+    """
+
+    def __init__(self, badge: str, name: str, text: str, *, form: str | None = None) -> None:
+        self._badge, self._name, self._form = badge, name, form
+        shown = self._bundle("?", text) if form is None else {"text/plain": text, "text/html": form}
+        self._handle: Any = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def update(self, text: str, *, mark: str = "✓") -> None:
+        """Say something else in its place."""
+        if self._badge == "full" or self._form is not None:
+            self._handle.update(self._bundle(mark, text), raw=True)
+
+    def _bundle(self, mark: str, text: str) -> dict[str, str]:
+        if self._badge == "off":
+            return {}
+        if self._badge == "plain":
+            return {"text/plain": f"durable signal {self._name}"}
+        return _full(mark, self._name, text, [])
 
 
 def show_tables(badge: str, tables: Sequence[Table]) -> None:

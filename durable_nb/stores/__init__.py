@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from durable_nb import settings
 from durable_nb.errors import InvalidOption
 from durable_nb.stores.base import Journal, Store
-from durable_nb.stores.urls import without_password
+from durable_nb.stores.urls import is_redis, without_password
 
 if TYPE_CHECKING:
     from durable_nb.stores.redis import RedisJournal
@@ -24,7 +24,6 @@ Place: TypeAlias = "str | os.PathLike[str] | Journal | Store"
 """What names where runs are kept: a path, a URL, or a store."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_REDIS = re.compile("rediss?://.*", re.IGNORECASE)
 _REMEDY = (
     f"Give a path such as {settings.DB!r}, 'sqlite:///{settings.DB}', {settings.REDIS_URL!r}, or a Journal."
 )
@@ -110,8 +109,8 @@ def _behind(store: Store) -> Journal:
 
 def _place(db: object) -> Path | str:
     """The resolved path in ``db``, or the URL of a Redis server."""
-    if isinstance(db, str) and _REDIS.fullmatch(db):
-        return db
+    if is_redis(db):
+        return str(db)
     name = _named(db)
     try:
         return Path(name).expanduser().resolve()

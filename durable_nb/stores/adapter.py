@@ -21,6 +21,7 @@ from durable_nb.records import (
     RunSnapshot,
     RunStatus,
     Signal,
+    SignalRequest,
     Step,
     StepKind,
     StepStatus,
@@ -36,9 +37,11 @@ _told: weakref.WeakSet[type] = weakref.WeakSet()
 _MARK = "durable_nb"
 _RUN = "durable_nb:run"
 _STEP = "durable_nb:step:{}"
+_REQUEST = "durable_nb:request:{}"
 _LACKING = (
-    "no list of runs, no setting aside of a run (fresh=True), no protection against two owners of one run, "
-    "and a run's steps are read one by one when it is opened"
+    "no list of runs, nor of what they wait for, no setting aside of a run (fresh=True) or of an invalid "
+    "signal, no protection against two owners of one run, and a run's steps are read one by one when it is "
+    "opened"
 )
 
 
@@ -172,6 +175,33 @@ class StoreJournal(Journal):
             return Signal(run_id, name, payload)
         return Signal(**_fields(record))
 
+    async def set_aside_signal(self, signal: Signal, name: str) -> None:  # noqa: ARG002
+        """Refused: in such a store the first delivery stays."""
+        raise self._cannot("set a signal aside, and an invalid one stays").at(run_id=signal.run_id)
+
+    async def request_signal(self, request: SignalRequest) -> SignalRequest:
+        """Record what a run waits for, beside its steps."""
+        known = await self.get_request(request.run_id, request.name)
+        request = replace(request, asked_at=known.asked_at) if known else request
+        await self._put_request(request.run_id, request.name, _record(request))
+        return request
+
+    async def withdraw_signal(self, run_id: str, name: str) -> None:
+        """Forget a request."""
+        await self._put_request(run_id, name, None)
+
+    async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
+        """What a run waits for under that name, or None."""
+        _, record = await self._asked(self._store.get_step(run_id, _REQUEST.format(name)))
+        return SignalRequest(**_fields(record)) if record else None
+
+    async def open_signals(self) -> Sequence[SignalRequest]:
+        """Refused: such a store cannot list."""
+        raise self._cannot("list what its runs wait for")
+
+    async def _put_request(self, run_id: str, name: str, record: Any) -> None:
+        await self._asked(self._store.set_step(run_id, _REQUEST.format(name), record))
+
     async def _put_run(self, run: Run) -> None:
         await self._asked(self._store.set_step(run.run_id, _RUN, _record(run)))
 
@@ -220,7 +250,7 @@ class StoreJournal(Journal):
         )
 
 
-def _record(record: Run | Step | Signal) -> dict[str, Any]:
+def _record(record: Run | Step | Signal | SignalRequest) -> dict[str, Any]:
     """A record as plain JSON data."""
     plain = dataclasses.asdict(record)
     for name in ("payload", "result"):

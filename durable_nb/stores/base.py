@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
-from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
 
 __all__ = ["Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
 
@@ -35,6 +36,11 @@ class Journal(ABC):
     @abstractmethod
     def location(self) -> str:
         """Where the data is, for people: a resolved path or a URL without its password."""
+
+    @property
+    def address(self) -> str | None:
+        """What another process gives as ``db`` to open the same store; None where it cannot."""
+        return None
 
     @property
     def is_there(self) -> bool:
@@ -103,7 +109,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Set a run, its steps and its signals aside under another id.
+        """Set a run, its steps, its signals and its requests aside under another id.
 
         Raises:
             RunNotFound: There is no such run.
@@ -134,6 +140,48 @@ class Journal(ABC):
     @abstractmethod
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """What was delivered under that name, or None."""
+
+    async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
+        """Those of the signals, each a run id and a name, that were delivered."""
+        found = [await self.get_signal(*each) for each in wanted]
+        return [signal for signal in found if signal is not None]
+
+    @abstractmethod
+    async def set_aside_signal(self, signal: Signal, name: str) -> None:
+        """Keep a delivered signal under another name, so that its own is free for the next delivery.
+
+        Nothing changes where something else was delivered under its name, or nothing.
+        """
+
+    async def version(self) -> Hashable:
+        """Something cheap to ask for, which differs once a signal was delivered, by whatever process.
+
+        None where the store cannot tell: it is looked through every so often then.
+        """
+        return None
+
+    async def until_changed(self, pause: float) -> None:
+        """Wait until ``version`` is worth asking for again: so many seconds, or until something is heard."""
+        await asyncio.sleep(pause)
+
+    @abstractmethod
+    async def request_signal(self, request: SignalRequest) -> SignalRequest:
+        """Record what a run waits for; gives it as it is recorded now.
+
+        A request of that name is replaced but for its ``asked_at``: asking again is no later question.
+        """
+
+    @abstractmethod
+    async def withdraw_signal(self, run_id: str, name: str) -> None:
+        """Forget a request; harmless where there is none."""
+
+    @abstractmethod
+    async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
+        """What a run waits for under that name, answered or not, or None."""
+
+    @abstractmethod
+    async def open_signals(self) -> Sequence[SignalRequest]:
+        """All requests under whose names nothing was delivered yet, the oldest first."""
 
 
 class Store(ABC):

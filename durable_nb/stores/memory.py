@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from durable_nb.blobs import Blobs, MemoryBlobs
 from durable_nb.errors import StoreUnavailable
-from durable_nb.records import Progress, Run, RunSnapshot, Signal, Step, StepStatus
+from durable_nb.records import Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
 from durable_nb.stores.base import Journal, id_taken, lost_run, reopened, unknown_run
 
 __all__ = ["MemoryJournal"]
@@ -29,6 +29,8 @@ class MemoryJournal(Journal):
         self._runs: dict[str, Run] = {}
         self._steps: dict[str, dict[str, Step]] = {}
         self._signals: dict[str, dict[str, Signal]] = {}
+        self._requests: dict[tuple[str, str], SignalRequest] = {}
+        self._delivered = 0
         self._blobs = MemoryBlobs()
 
     @property
@@ -102,6 +104,8 @@ class MemoryJournal(Journal):
         moved = {name: replace(signal, run_id=new_id) for name, signal in signals.items()}
         self._signals[new_id] = others | moved
         self._signals.pop(run_id, None)
+        for key in [key for key in self._requests if key[0] == run_id]:
+            self._requests[new_id, key[1]] = replace(self._requests.pop(key), run_id=new_id)
 
     async def put_step(self, step: Step) -> None:
         """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
@@ -135,12 +139,52 @@ class MemoryJournal(Journal):
     async def put_signal(self, signal: Signal) -> bool:
         """Deliver a signal. True if it was the first of its name."""
         self._check_open()
+        self._delivered += 1
         return self._signals.setdefault(signal.run_id, {}).setdefault(signal.name, signal) is signal
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """What was delivered under that name, or None."""
         self._check_open()
         return self._signals.get(run_id, {}).get(name)
+
+    async def set_aside_signal(self, signal: Signal, name: str) -> None:
+        """Keep a delivered signal under another name, so that its own is free."""
+        self._check_open()
+        signals = self._signals.get(signal.run_id, {})
+        if signals.get(signal.name) == signal:
+            signals[name] = replace(signals.pop(signal.name), name=name)
+
+    async def version(self) -> int:
+        """How many deliveries there were."""
+        return self._delivered
+
+    async def request_signal(self, request: SignalRequest) -> SignalRequest:
+        """Record what a run waits for; gives it as it is recorded now."""
+        self._check_open()
+        key = request.run_id, request.name
+        asked_at = self._requests.get(key, request).asked_at
+        self._requests[key] = replace(request, asked_at=asked_at)
+        return self._requests[key]
+
+    async def withdraw_signal(self, run_id: str, name: str) -> None:
+        """Forget a request."""
+        self._check_open()
+        self._requests.pop((run_id, name), None)
+
+    async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
+        """What a run waits for under that name, or None."""
+        self._check_open()
+        return self._requests.get((run_id, name))
+
+    async def open_signals(self) -> Sequence[SignalRequest]:
+        """All requests under whose names nothing was delivered yet, the oldest first."""
+        self._check_open()
+        waiting = [
+            request
+            for (run_id, name), request in self._requests.items()
+            if name not in self._signals.get(run_id, {})
+        ]
+        return sorted(waiting, key=lambda request: (request.asked_at, request.run_id, request.name))
 
     def _progress(self, steps: Collection[Step]) -> Progress:
         done = sum(step.status is StepStatus.DONE for step in steps)

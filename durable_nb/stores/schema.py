@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
 from durable_nb.errors import StoreTooNew, StoreUnreadable
-from durable_nb.records import Payload, Progress, Run, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.records import (
+    Payload,
+    Progress,
+    Run,
+    RunStatus,
+    Signal,
+    SignalRequest,
+    Step,
+    StepKind,
+    StepStatus,
+)
 
 __all__ = [
     "APPLICATION_ID",
     "MIGRATIONS",
     "PROGRESS",
+    "REQUEST",
     "RUN",
     "SIGNAL",
     "STEP",
     "VERSION",
     "check",
+    "excluded",
+    "marks",
     "migrate",
     "payload_row",
     "read_progress",
+    "read_request",
     "read_run",
     "read_signal",
     "read_step",
+    "request_row",
     "run_row",
     "signal_row",
     "step_row",
@@ -48,6 +64,9 @@ SIGNAL: Final = (
     "run_id, name, payload_format, payload_data, payload_blob, payload_signature, delivered_by, delivered_at"
 )
 """The columns of ``signals``, in the order of the record's fields."""
+
+REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, asked_at"
+"""The columns of ``requests``, in the order of the record's fields."""
 
 PROGRESS: Final = (
     "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
@@ -84,6 +103,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT""",
         "ALTER TABLE runs ADD COLUMN sid INTEGER",
     ),
+    (
+        """CREATE TABLE requests (
+            run_id TEXT NOT NULL, name TEXT NOT NULL, prompt TEXT, schema TEXT, choices TEXT, refused TEXT,
+            asked_by TEXT NOT NULL, asked_at REAL NOT NULL, PRIMARY KEY (run_id, name)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 """What was done to the tables, version by version. Append only: what stands here is in people's files."""
 
@@ -94,6 +119,17 @@ VERSION: Final = len(MIGRATIONS)
 _HEADER = """
     SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version
     FROM pragma_application_id, pragma_user_version"""
+
+
+def marks(columns: str) -> str:
+    """A question mark for each column."""
+    return ", ".join("?" * len(columns.split(", ")))
+
+
+def excluded(columns: str, *keys: str) -> str:
+    """What an upsert sets: each column but the keys, to the new row's value."""
+    return ", ".join(f"{name} = excluded.{name}" for name in columns.split(", ") if name not in keys)
+
 
 _RUN_STATUSES = {str(status): status for status in RunStatus}
 _STEP_STATUSES = {str(status): status for status in StepStatus}
@@ -226,6 +262,16 @@ def read_signal(row: Sequence[Any]) -> Signal:
     """The signal in a row of ``signals``."""
     values = *row[:2], Payload(*row[2:6]), *row[6:]
     return Signal(*values)
+
+
+def request_row(request: SignalRequest) -> tuple[Any, ...]:
+    """A request as the values of its columns."""
+    return dataclasses.astuple(request)
+
+
+def read_request(row: Sequence[Any]) -> SignalRequest:
+    """The request in a row of ``requests``."""
+    return SignalRequest(*row)
 
 
 def read_progress(done: Sequence[Any], awaited: Sequence[Any]) -> dict[str, Progress]:

@@ -16,23 +16,16 @@ import aiosqlite
 from durable_nb import settings
 from durable_nb.blobs import BlobFolder, Blobs
 from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
-from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step
 from durable_nb.stores import schema
-from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
+from durable_nb.stores.base import id_taken, lost_run, unknown_run
 from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
 from durable_nb.stores.failures import translated
-from durable_nb.stores.schema import RUN, SIGNAL, STEP
+from durable_nb.stores.schema import RUN, STEP, excluded, marks
 from durable_nb.stores.sessions import Sessions
+from durable_nb.stores.signalling import Observer, SignalTables
 
 __all__ = ["SqliteJournal"]
-
-
-def _marks(columns: str) -> str:
-    return ", ".join("?" * len(columns.split(", ")))
-
-
-def _excluded(columns: str, *keys: str) -> str:
-    return ", ".join(f"{name} = excluded.{name}" for name in columns.split(", ") if name not in keys)
 
 
 _REOPENED = "status, owner, python, updated_at, result_format, result_data, result_blob, result_signature"
@@ -41,34 +34,32 @@ _GET_RUN = f"SELECT {RUN} FROM runs WHERE run_id = ?"
 _LIST_RUNS = f"SELECT {RUN} FROM runs ORDER BY updated_at DESC, created_at DESC, run_id"
 _GET_STEPS = f"SELECT {STEP} FROM steps WHERE run_id = ? ORDER BY recorded, step_id"
 _GET_STEP = f"SELECT {STEP} FROM steps WHERE run_id = ? AND step_id = ?"
-_GET_SIGNAL = f"SELECT {SIGNAL} FROM signals WHERE run_id = ? AND name = ?"
 _OPEN_RUN = f"""
-    INSERT INTO runs ({RUN}, sid) VALUES ({_marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
-    SET {_excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
+    INSERT INTO runs ({RUN}, sid) VALUES ({marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
+    SET {excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
     WHERE ? OR runs.epoch = ?"""
 _NEW_EPOCH = "UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"
 _PUT_STEP = f"""
-    INSERT INTO steps ({STEP}) SELECT {_marks(STEP)}
+    INSERT INTO steps ({STEP}) SELECT {marks(STEP)}
     WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
-    ON CONFLICT (run_id, step_id) DO UPDATE SET {_excluded(STEP, "run_id", "step_id")}"""
+    ON CONFLICT (run_id, step_id) DO UPDATE SET {excluded(STEP, "run_id", "step_id")}"""
 _FINISH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
 _IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
 _RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
-_PUT_SIGNAL = f"""
-    INSERT INTO signals ({SIGNAL}) VALUES ({_marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
 # changes() is what the statement before it changed: signals of a run that is not there stay where they are.
 _RENAME_RUN = (
     "UPDATE runs SET run_id = ?, sid = NULL WHERE run_id = ?",
     "UPDATE signals SET run_id = ? WHERE run_id = ? AND changes() > 0",
     "UPDATE steps SET run_id = ? WHERE run_id = ?",
+    "UPDATE requests SET run_id = ? WHERE run_id = ?",
 )
 
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
 
-class SqliteJournal(Journal):
+class SqliteJournal(SignalTables):
     """Runs in a SQLite file, on this machine's disk, shared with any number of processes.
 
     Args:
@@ -111,12 +102,18 @@ class SqliteJournal(Journal):
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
         self._drainer: asyncio.Task[None] | None = None
+        self._observed = Observer(self._database)
         self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
     def location(self) -> str:
         """The resolved path of the file."""
         return str(self._database.path)
+
+    @property
+    def address(self) -> str:
+        """The resolved path of the file."""
+        return self.location
 
     @property
     def is_there(self) -> bool:
@@ -156,6 +153,7 @@ class SqliteJournal(Journal):
             connection, self._connection = self._connection, None
             try:
                 self._sessions.end()
+                self._observed.close()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
@@ -257,16 +255,6 @@ class SqliteJournal(Journal):
         if not held.rows:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
-
-    async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal; the run need not exist. True if it was the first of its name."""
-        (put,) = await self._write((_PUT_SIGNAL, schema.signal_row(signal)))
-        return put.changed == 1
-
-    async def get_signal(self, run_id: str, name: str) -> Signal | None:
-        """What was delivered under that name, or None."""
-        (signal,) = await self._read((_GET_SIGNAL, (run_id, name)))
-        return schema.read_signal(signal.rows[0]) if signal.rows else None
 
     async def _connect(self) -> aiosqlite.Connection:
         database = self._database

@@ -147,10 +147,11 @@ class RedisStore(JournalStore):
     """Runs on a Redis server or cluster, shared with any number of machines.
 
     Args:
-        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster.
+        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster. It may name the other
+            options: ``redis://HOST:PORT/0?prefix=shop``.
         ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
             always kept.
-        prefix: What all its keys begin with.
+        prefix: What all its keys begin with; ``durable`` if not given.
         blobs: Where values above 256 KiB go: a folder that all share, or a URL such as ``s3://bucket/path``.
             Without it they are kept on the server, up to 64 MiB each.
 
@@ -163,7 +164,7 @@ class RedisStore(JournalStore):
         self,
         url: str = settings.REDIS_URL,
         ttl: int | None = None,
-        prefix: str = settings.REDIS_PREFIX,
+        prefix: str | None = None,
         *,
         blobs: BlobPlace | None = None,
     ) -> None:

@@ -1,4 +1,7 @@
-"""A Jupyter server and a Chromium for the browser tests, one of each for all of them."""
+"""A Jupyter server and a Chromium for the browser tests, one of each for all tests of a file.
+
+Not longer: Playwright keeps an event loop running in the main thread, where other tests run theirs.
+"""
 
 from pathlib import Path
 
@@ -10,14 +13,14 @@ from . import lab
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     started = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"))
     yield started
     started.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=lab.chromium(), args=lab.CHROMIUM)
@@ -36,12 +39,10 @@ def opened(request, missing):
     def open_notebook(*cells, face="doc", dark=False):
         name = f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
         lab.write_notebook(server.directory / name, *cells)
-        context = browser.new_context(
-            viewport={"width": 1100, "height": 900}, color_scheme="dark" if dark else "light"
-        )
+        context = browser.new_context(viewport={"width": 1100, "height": 900})
         context.set_default_timeout(lab.TIMEOUT)
         pages.append(context)
-        return lab.Notebook(context.new_page(), server, name, face)
+        return lab.Notebook(context.new_page(), server, name, face, dark)
 
     yield open_notebook
     for context in pages:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from playwright.sync_api import expect
 
 TOKEN = "durable-nb-tests"
 TIMEOUT = 60_000  # ms that a page may take for any one thing
+WITHIN = 15_000  # ms for an output to be drawn
 CHROMIUM = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -93,9 +95,14 @@ class Server:
 
 def _settings(home):
     (home / "runtime").mkdir()
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    written = {
+        "apputils-extension/notification": '{"fetchNews": "false"}',
+        "notebook-extension/tracker": '{"windowingMode": "none"}',  # a cell out of sight is there too
+    }
+    for name, text in written.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
 
 def _isolation(home):
@@ -115,11 +122,14 @@ class Notebook:
         server: The server.
         name: The notebook's file.
         face: ``doc`` opens it in JupyterLab's single-document mode, ``notebooks`` in Notebook 7.
+        dark: Whether in the dark theme.
     """
 
-    def __init__(self, page, server, name, face="doc"):
+    def __init__(self, page, server, name, face="doc", dark=False):
         self.page, self.server, self.name, self.face = page, server, name, face
         self.open()
+        if dark:
+            self._execute("apputils:change-theme", {"theme": "JupyterLab Dark"})
 
     def open(self):
         """Open it, or open it anew as a reload does."""
@@ -151,23 +161,40 @@ class Notebook:
         self.page.evaluate("window.durable_nb_tests")
 
     def save(self):
-        self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save').then(() => 1)")
+        self._execute("docmanager:save")
         return self.server.content(self.name)
 
     def kill_kernel(self):
         """Kill the kernel's process; JupyterLab starts it again under the same id, and says so."""
         (pid,) = _kernels_of(self.server)
         os.kill(pid, signal.SIGKILL)
-        self.page.wait_for_selector(".jp-Dialog")
-        self.page.keyboard.press("Enter")
+        self.restarted()
+
+    def restarted(self):
+        """Wait until JupyterLab has restarted a kernel that died, and put its message away."""
+        self.page.click(".jp-Dialog button.jp-mod-accept")
+        self.page.wait_for_selector(".jp-Dialog", state="detached")
         self._wait_for_kernel()
 
     def cell(self, index):
         """The outputs of the code cell of that number, from 0."""
         return self.page.locator(".jp-CodeCell").nth(index).locator(".jp-Cell-outputArea")
 
+    def expect(self, index, *texts):
+        """Wait until a cell's outputs hold these texts: they are drawn a little after the kernel is done."""
+        for text in texts:
+            expect(self.cell(index)).to_contain_text(text, timeout=WITHIN)
+
+    def expect_printed(self, index, text):
+        """Wait until the last thing that a cell has printed is that text."""
+        expect(self.cell(index).locator("pre").last).to_have_text(text, timeout=WITHIN)
+
     def screenshot(self, path):
         self.page.screenshot(path=path, full_page=True)
+
+    def _execute(self, command, arguments=None):
+        run = "([command, args]) => window.jupyterapp.commands.execute(command, args).then(() => 1)"
+        self.page.evaluate(run, [command, arguments or {}])
 
     def _begin(self, command):
         self.page.evaluate(
@@ -178,12 +205,11 @@ class Notebook:
         )
 
     def _wait_for_kernel(self):
+        # Not for an idle one: it may be busy with a cell, and one that restarted by itself says nothing yet.
         self.page.wait_for_function(
             """() => {
               const widget = window.jupyterapp.shell.currentWidget
-              const kernel = widget?.context?.sessionContext?.session?.kernel
-              // one that restarted by itself says that it is starting until it runs a cell
-              return kernel?.connectionStatus === 'connected' && ['idle', 'starting'].includes(kernel?.status)
+              return widget?.context?.sessionContext?.session?.kernel?.connectionStatus === 'connected'
             }"""
         )
 

@@ -1,5 +1,6 @@
 """Ctrl-C in a script: it ends at once, finished steps stay, and the same script goes on."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -271,6 +272,15 @@ def test_a_step_that_commits_is_no_longer_to_be_resolved_or_run_again(tmp_path):
     assert sent(process) == ("1\n", "")
 
 
+def until_opened(cwd):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(sqlite3.OperationalError):  # there are no tables yet
+            if rows(cwd, "SELECT run_id, status FROM runs"):
+                return
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_a_run_that_is_being_opened_is_left_interrupted(tmp_path, colour):
     code = """
@@ -285,8 +295,11 @@ def test_a_run_that_is_being_opened_is_left_interrupted(tmp_path, colour):
     say("begun")
     asyncio.run(a_main()) if sys.argv[1] == "async" else main()
     """
-    process = script(tmp_path, code, colour, DURABLE_NB_FAILPOINTS="run.opened=delay:2")
-    output, errors = sent(process)
+    process = script(tmp_path, code, colour, DURABLE_NB_FAILPOINTS="run.opened=delay:4")
+    assert process.stdout.readline() == "begun\n"
+    until_opened(tmp_path)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
     assert output == ""
     assert errors.endswith("KeyboardInterrupt\n")
     assert process.returncode == -signal.SIGINT

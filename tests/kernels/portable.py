@@ -151,6 +151,8 @@ class Description:
             slot: getattr(value, slot) for slot in slots if isinstance(slot, str) and hasattr(value, slot)
         }
         found |= getattr(value, "__dict__", {})
+        if type(value).__module__.startswith("asyncio."):
+            found.pop("_loop", None)  # another process has another one
         return [[name, self.of(found[name])] for name in sorted(found) if name != "__weakref__"]
 
     def _reduced(self, value):

@@ -35,14 +35,17 @@ def test_what_becomes_of_an_edited_cell(opened):
     opened.run("%%durable_step s\nx = 1")
     opened.run(OPEN)
     kept = opened.run("%%durable_step s --on-edit keep\nx = 2")
-    assert "replayed although its code changed" in kept.outputs[-1]["data"]["text/plain"]
+    assert (
+        "replayed; its code changed; to run it again: %durable_reset s"
+        in kept.outputs[-1]["data"]["text/plain"]
+    )
     assert opened.run("print(x)").text == "1\n"
     opened.run(OPEN)
     refused = opened.run("%%durable_step s --on-edit error\nx = 2")
     assert "run 'options', step 's': its code changed" in refused.stderr
     opened.run(OPEN)
     again = opened.run("%%durable_step s\nx = 2")
-    assert "run again, since its code changed" in again.outputs[-1]["data"]["text/plain"]
+    assert "run again: its code changed" in again.outputs[-1]["data"]["text/plain"]
     assert opened.run("print(x)").text == "2\n"
 
 

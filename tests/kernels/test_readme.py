@@ -13,6 +13,14 @@ def blocks(section):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+def printed(place, section):
+    """What the one script of a section prints, run there."""
+    (script,) = blocks(section)
+    (place / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_notebook_blocks_run_in_a_kernel_and_again_after_a_kill(kernel):
     cells = blocks("In a notebook")
     assert len(cells) == 4
@@ -40,34 +48,69 @@ def test_what_shares_an_object_and_what_cannot_be_saved(kernel):
     assert "`StepNotRestored`" in section
 
 
+def test_the_cells_about_edits_say_what_is_printed_there(kernel):
+    ordinary, durable = blocks("Edits and drift")
+    kernel.run("%load_ext durable_nb\n%durable_workflow edits")
+    assert [kernel.run(cell).status for cell in (ordinary, durable)] == ["ok", "ok"]
+    kernel.run(ordinary.replace("10", "20"))
+    again = kernel.run(durable)
+    assert again.text == "three hours of work\n"
+    told = again.outputs[-1]["metadata"]["durable_nb"]["notice"]
+    assert f"```\n{told}\n```" in README.read_text(encoding="utf-8")
+
+
 def test_the_script_runs_once_and_replays(tmp_path):
-    (script,) = blocks("In a script")
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "script.py"]
-    first, second = (
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True) for _ in range(2)
-    )
+    first, second = (printed(tmp_path, "In a script") for _ in range(2))
     result = "['receipt for a17', 'receipt for a17-delivery']\n"
-    assert first.stdout == "charging a17\ncharging a17-delivery\n" + result
-    assert second.stdout == result
+    assert first == "charging a17\ncharging a17-delivery\n" + result
+    assert second == result
 
 
 def test_the_waiting_script_runs(tmp_path):
-    (script,) = blocks("Waiting for a person")
-    (tmp_path / "script.py").write_text(script)
-    finished = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert finished.stdout == "durable notebooks published\n"
+    assert printed(tmp_path, "Waiting for a person") == "durable notebooks published\n"
+
+
+def test_the_commands_that_answer_are_taken_as_printed(tmp_path):
+    printed(tmp_path, "Waiting for a person")
+    text = README.read_text(encoding="utf-8")
+    commands = re.findall(r"^durable-nb (signals? .*)$", text, re.MULTILINE)
+    said = []
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "durable_nb.cli", *command.split()],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said.append((done.returncode, done.stdout.split(":")[0]))
+    assert said == [
+        (0, "no run waits for a signal\n"),
+        (3, "run 'article-7' has signal 'approval' already"),  # the script has delivered it
+    ]
+
+
+def test_the_signal_options_it_names_are_taken(tmp_path):
+    from durable_nb import Workflow
+
+    table = README.read_text(encoding="utf-8").split("`wf.signal` |")[1].split("\n\n")[0]
+    options = {name: eval(text) for name, text in re.findall(r"\| `(\w+)=([^`…]+)`", table)}
+    assert options.keys() == {"prompt", "schema", "choices", "timeout", "default"}
+    with Workflow("w", db=tmp_path / "a.db") as wf:
+        wf.sync.complete("r", "go", True)
+        del options["choices"]
+        assert wf.workflow(lambda: wf.sync.signal("go", **options)).run("r") is True
+
+
+def test_the_sleeping_script_runs(tmp_path):
+    assert printed(tmp_path, "Time") == "a reminder for Ann\n"
+
+
+def test_the_agent_runs_once_and_replays(tmp_path):
+    first, second = (printed(tmp_path, "Agents") for _ in range(2))
+    result = '{"transfer":"transferred 250"} 2\n'
+    assert (first, second) == (f"transferring 250\n{result}", result)
 
 
 def test_the_script_of_many_callers_runs(tmp_path):
-    (script,) = blocks("One run, many callers")
-    (tmp_path / "script.py").write_text(script)
-    finished = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert finished.stdout.splitlines() == [
+    assert printed(tmp_path, "One run, many callers").splitlines() == [
         "in payment-a17",
         "charging a17",
         "['receipt for a17', 'receipt for a17']",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from durable_nb import settings
@@ -21,31 +21,36 @@ from durable_nb.errors import (
     StoreError,
     StoreUnavailable,
 )
-from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, Step, StepStatus
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step, StepStatus
 from durable_nb.remote_blobs import BlobPlace, blobs_at
-from durable_nb.stores.base import Journal, id_taken, lost_run, unknown_run
+from durable_nb.stores.base import id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import rows, scripts
 from durable_nb.stores.redis.bell import Bell
 from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.keys import Keys, same_slot
 from durable_nb.stores.redis.link import Link, Pipe, Spread, run_script
+from durable_nb.stores.redis.register import Register
 from durable_nb.stores.redis.server import check_layout, examined
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
-from durable_nb.stores.urls import without_password
+from durable_nb.stores.redis.signalling import RedisSignals
+from durable_nb.stores.redis.trusting import Notary
+from durable_nb.stores.urls import with_options, without_options, without_password
 
 __all__ = ["RedisJournal"]
 
+_OPTIONS = ("prefix", "ttl", "blobs")
 _ENDED = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
-class RedisJournal(Journal):
+class RedisJournal(RedisSignals):
     """Runs on a Redis server or cluster, shared with any number of processes and machines.
 
     Args:
-        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster.
+        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster. It may name the other
+            options: ``redis://HOST:PORT/0?prefix=shop``.
         ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
             always kept.
-        prefix: What all its keys begin with.
+        prefix: What all its keys begin with; ``durable`` if not given.
         blobs: Where payloads above 256 KiB go: a folder that all share, or a URL such as ``s3://bucket/path``.
             Without it they are kept on the server, up to 64 MiB each.
 
@@ -64,25 +69,33 @@ class RedisJournal(Journal):
         url: str = settings.REDIS_URL,
         *,
         ttl: int | None = None,
-        prefix: str = settings.REDIS_PREFIX,
+        prefix: str | None = None,
         blobs: BlobPlace | None = None,
     ) -> None:
-        if ttl is not None and ttl < 1:
-            raise InvalidOption(f"ttl={ttl!r} makes no sense", remedy="Give seconds, 1 or more, or None.")
-        self._url = url
-        self._ttl = ttl
+        self._url, told = without_options(url, _OPTIONS)
+        self._ttl = _seconds(told.get("ttl") if ttl is None else ttl)
+        prefix = told.get("prefix", settings.REDIS_PREFIX) if prefix is None else prefix
         self._keys = Keys(prefix)
+        blobs = told.get("blobs") if blobs is None else blobs
         self._blobs = None if blobs is None else blobs_at(blobs)
+        said = {"prefix": prefix} if prefix != settings.REDIS_PREFIX else {}
+        said |= {"blobs": str(blobs)} if isinstance(blobs, str | Path) else {}
+        self._location = with_options(without_password(self._url), said)
         self._changing = asyncio.Lock()
         self._closed = False
         self._open: Link | None = None
         self._sessions: RedisSessions | None = None
-        self._bell = Bell(url, self._keys.channel)
+        self._bell = Bell(self._url, self._keys.channel)
 
     @property
     def location(self) -> str:
-        """The server's URL, without its password."""
-        return without_password(self._url)
+        """The server's URL, without its password, and with the options that belong to the place."""
+        return self._location
+
+    @property
+    def address(self) -> str:
+        """The same: who has a password knows where to put it."""
+        return self._location
 
     @property
     def blobs(self) -> Blobs | None:
@@ -117,11 +130,9 @@ class RedisJournal(Journal):
 
     async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
         """Create the run, or take it over for another pass, under the next epoch."""
-        link, sessions, run_id = self._link, self._lease, opening.run_id
+        sessions, run_id = self._lease, opening.run_id
         words = (rows.made(opening), rows.opened(opening), rows.standing(opening), sessions.token)
-        await asyncio.gather(
-            sessions.enrol(), link.call("ZADD", self._keys.runs, time.time(), rows.name(run_id))
-        )
+        await asyncio.gather(sessions.enrol(), self._runs.note(run_id))
         opened = 0
         while not opened:  # until nobody else has opened it between our look at its owner and our opening
             epoch = "" if take_over else str(await sessions.free_epoch(run_id) or 0)
@@ -142,7 +153,7 @@ class RedisJournal(Journal):
 
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
-        owners = await self._lease.find_owners(await self._run_ids())
+        owners = await self._lease.find_owners(await self._runs.run_ids())
         return frozenset(owner.run_id for owner in owners.values() if self._lease.is_abandoned(owner))
 
     async def get_run(self, run_id: str) -> Run | None:
@@ -167,16 +178,16 @@ class RedisJournal(Journal):
 
     async def list_runs(self) -> Sequence[Run]:
         """All runs, the one with the latest ``updated_at`` first."""
-        run_ids = await self._run_ids()
+        run_ids = await self._runs.run_ids()
         found = await read_fields(self._link, self._keys, run_ids)
         known = [rows.read_run(run_id, fields) for run_id, fields in zip(run_ids, found, strict=True)]
         runs = await asyncio.gather(*(self._whole_run(run) for run in known if run))
-        await self._forget([run_id for run_id, run in zip(run_ids, known, strict=True) if run is None])
+        await self._runs.forget([run_id for run_id, run in zip(run_ids, known, strict=True) if run is None])
         return sorted(runs, key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
 
     async def progress(self) -> Mapping[str, Progress]:
         """How far each run has come."""
-        run_ids = await self._run_ids()
+        run_ids = await self._runs.run_ids()
         counted = await asyncio.gather(*(self._script(scripts.PROGRESS, run_id) for run_id in run_ids))
         return {
             run_id: Progress(done, tuple(sorted(rows.text(field[2:]) for field in awaited)))
@@ -189,7 +200,7 @@ class RedisJournal(Journal):
             raise id_taken(run_id, new_id)
         if isinstance(self._link, Spread) and not same_slot(run_id, new_id):
             await self._refuse_other_slot(run_id, new_id)
-        await self._link.call("ZADD", self._keys.runs, time.time(), rows.name(new_id))
+        await asyncio.gather(self._runs.note(new_id), self._asking.note(new_id))
         keys = (*self._keys.both(run_id), *self._keys.both(new_id))
         answer = await run_script(self._link, scripts.RENAME, keys, uuid.uuid4().hex)
         if answer == b"taken":
@@ -235,33 +246,6 @@ class RedisJournal(Journal):
             raise lost_run(run.run_id, await self.get_run(run.run_id))
         return found
 
-    async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal; the run need not exist. True if it was the first of its name."""
-        delivery = uuid.uuid4().hex
-        payload = await self._chunks.put(signal.run_id, signal.payload)
-        assert payload is not None
-        value = rows.packed_signal(signal, payload, delivery)
-        words = (rows.signal_field(signal.name), value, delivery, self._keys.channel)
-        first = bool(await self._script(scripts.PUT_SIGNAL, signal.run_id, *words))
-        if not first:
-            await self._chunks.drop(signal.run_id, payload)
-        return first
-
-    async def get_signal(self, run_id: str, name: str) -> Signal | None:
-        """What was delivered under that name, or None."""
-        value = await self._link.call("HGET", self._keys.run(run_id), rows.signal_field(name))
-        if value is None:
-            return None
-        signal = rows.read_signal(run_id, name, value)
-        payload = await self._chunks.get(run_id, signal.payload)
-        return replace(signal, payload=payload or signal.payload)
-
-    async def version(self) -> int:
-        """How many deliveries were heard of; it goes up every few seconds in any case."""
-        self._check_open()
-        self._bell.listen()
-        return self._bell.rings
-
     @property
     def _link(self) -> Link:
         self._check_open()
@@ -273,6 +257,15 @@ class RedisJournal(Journal):
         self._check_open()
         assert self._sessions is not None
         return self._sessions
+
+    @property
+    def _runs(self) -> Register:
+        return Register(self._keys.runs, self._link)
+
+    @property
+    def notary(self) -> Notary:
+        """Who signs what others have made: for a person in a terminal, and no part of a run."""
+        return Notary(self._keys, self._link, self._chunks, self._runs)
 
     @property
     def _chunks(self) -> Chunks:
@@ -302,18 +295,6 @@ class RedisJournal(Journal):
     async def _whole_step(self, step: Step) -> Step:
         return replace(step, payload=await self._chunks.get(step.run_id, step.payload))
 
-    async def _run_ids(self) -> list[str]:
-        names = await self._link.call("ZRANGE", self._keys.runs, 0, -1)
-        return [rows.text(name) for name in names]
-
-    async def _forget(self, run_ids: Sequence[str]) -> None:
-        """Take runs that have expired off the list; not one that is about to be created."""
-        old = time.time() - settings.SESSION_KEPT
-        for run_id in run_ids:
-            score = await self._link.call("ZSCORE", self._keys.runs, rows.name(run_id))
-            if score is not None and float(score) < old:
-                await self._link.call("ZREM", self._keys.runs, rows.name(run_id))
-
     async def _refuse_other_slot(self, run_id: str, new_id: str) -> None:
         if await self.get_run(run_id) is None:
             raise unknown_run(run_id)
@@ -334,3 +315,13 @@ class RedisJournal(Journal):
             f"{self.location!r} was closed",
             remedy="Open it again: open_journal(url), or %durable_workflow in a notebook.",
         )
+
+
+def _seconds(ttl: int | str | None) -> int | None:
+    try:
+        seconds = None if ttl is None else int(ttl)
+    except ValueError:
+        seconds = 0
+    if seconds is not None and seconds < 1:
+        raise InvalidOption(f"ttl={ttl!r} makes no sense", remedy="Give seconds, 1 or more, or None.")
+    return seconds

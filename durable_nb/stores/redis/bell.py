@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -28,6 +29,7 @@ class Bell:
         self._url = url
         self._channel = channel
         self._ear: asyncio.Task[None] | None = None
+        self._rung = asyncio.Event()
 
     def listen(self) -> None:
         """Listen from now on, if nobody did: what was delivered before is heard as one ring."""
@@ -39,6 +41,22 @@ class Bell:
         if self._ear is not None and not self._ear.get_loop().is_closed():
             self._ear.cancel()
         self._ear = None
+
+    def heard(self) -> int:
+        """How often it rang until now; who waits from now on waits for the next ring."""
+        self._rung.clear()
+        return self.rings
+
+    def ring(self) -> None:
+        """Wake who waits."""
+        self.rings += 1
+        self._rung.set()
+
+    async def until_rung(self, seconds: float) -> None:
+        """Wait until it has rung since it was last heard, and no longer than so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
 
     async def _listen(self) -> None:
         client = redis.asyncio.Redis.from_url(
@@ -57,4 +75,4 @@ class Bell:
             while True:
                 # Also when nothing came: a message can be lost, and a look costs little.
                 await ear.get_message(timeout=settings.SIGNAL_BACKSTOP)
-                self.rings += 1
+                self.ring()

@@ -32,6 +32,7 @@ class Keys:
         self.runs = f"{prefix}:runs"
         self.layout = f"{prefix}:layout"
         self.channel = f"{prefix}:signals"
+        self.asking = f"{prefix}:asking"
         self._prefix = prefix
 
     def run(self, run_id: str) -> str:

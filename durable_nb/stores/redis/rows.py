@@ -6,20 +6,26 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus
+from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus
 
 __all__ = [
     "CONTROL",
+    "field_of",
+    "holder",
     "made",
     "name",
     "opened",
+    "origin",
     "packed",
+    "packed_request",
     "packed_signal",
     "packed_step",
     "read_payload",
+    "read_request",
     "read_run",
     "read_signal",
     "read_steps",
+    "request_field",
     "signal_field",
     "standing",
     "step_field",
@@ -31,6 +37,8 @@ CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "se
 
 _STEP: Final = b"s:"
 _SIGNAL: Final = b"g:"
+_REQUEST: Final = b"q:"
+_RESULT: Final = b"result"
 
 _STATUSES = {status.value.encode(): status for status in StepStatus}
 _KINDS = {kind.value: kind for kind in StepKind}
@@ -54,6 +62,25 @@ def step_field(step_id: str) -> bytes:
 def signal_field(signal: str) -> bytes:
     """The field of a signal."""
     return _SIGNAL + name(signal)
+
+
+def request_field(signal: str) -> bytes:
+    """The field of a request for a signal."""
+    return _REQUEST + name(signal)
+
+
+def field_of(table: str, name: str) -> bytes:
+    """The field with a payload: a step's, a signal's, or what a run returned."""
+    return {"steps": step_field, "signals": signal_field}[table](name) if table != "runs" else _RESULT
+
+
+def holder(field: bytes) -> tuple[str, str] | None:
+    """Whose payload is in a field, as ``field_of`` takes it; None where there is none in it."""
+    tables = {_STEP: "steps", _SIGNAL: "signals"}
+    if field == _RESULT:
+        return "runs", ""
+    table = tables.get(field[:2])
+    return (table, text(field[2:])) if table else None
 
 
 def packed(first: str, columns: Sequence[Any], payload: Payload | None) -> bytes:
@@ -136,6 +163,11 @@ def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:
     return packed(delivery, (signal.delivered_by, signal.delivered_at), payload)
 
 
+def origin(signal: Signal) -> str:
+    """What the columns of a signal begin with: by whom it was delivered, and when."""
+    return json.dumps((signal.delivered_by, signal.delivered_at)).removesuffix("]") + ", "
+
+
 def read_signal(run_id: str, signal: str, value: bytes) -> Signal:
     """The signal in a value."""
     _, line, data = value.split(b"\n", 2)
@@ -143,6 +175,19 @@ def read_signal(run_id: str, signal: str, value: bytes) -> Signal:
     payload = read_payload(rest, data)
     assert payload is not None
     return Signal(run_id, signal, payload, by, at)
+
+
+def packed_request(request: SignalRequest) -> tuple[str, str]:
+    """Since when a request is there, and the rest of it."""
+    columns = (request.prompt, request.schema, request.choices, request.refused, request.asked_by)
+    return json.dumps(request.asked_at), json.dumps(columns)
+
+
+def read_request(run_id: str, field: bytes, value: bytes) -> SignalRequest:
+    """The request in a field and its value."""
+    since, line = value.split(b"\n", 1)
+    prompt, schema, choices, refused, by = json.loads(line)
+    return SignalRequest(run_id, text(field[2:]), prompt, schema, choices, refused, by, json.loads(since))
 
 
 def made(run: Run) -> str:
@@ -169,7 +214,7 @@ def read_run(run_id: str, fields: Mapping[bytes, bytes | None]) -> Run | None:
     owner, python = json.loads(fields[b"opened"] or b"")
     status, updated_at = json.loads(fields[b"standing"] or b"")
     result = None
-    if (value := fields.get(b"result")) is not None:
+    if (value := fields.get(_RESULT)) is not None:
         _, line, data = value.split(b"\n", 2)
         result = read_payload(json.loads(line), data)
     return Run(

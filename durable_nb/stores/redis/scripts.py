@@ -2,8 +2,9 @@
 
 A run is one hash. ``epoch`` is the fence, and outlives the run under its id; ``made`` is there while there is
 a run; ``opened``, ``standing``, ``passes``, ``session`` and ``result`` say how it stands. Its steps are the
-fields ``s:<id>``, its signals ``g:<name>``. A value's first line can be changed here, its second one has the
-columns as JSON, the rest is the payload. Beside the hash, ``:chunks`` keeps what is too large for it.
+fields ``s:<id>``, its signals ``g:<name>``, its requests for them ``q:<name>``. A value's first line can be
+changed here, its second one has the columns as JSON, the rest is the payload. Beside the hash, ``:chunks`` keeps
+what is too large for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,21 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["FINISH", "OPEN", "PROGRESS", "PUT_SIGNAL", "PUT_STEP", "RENAME", "RESET", "Script"]
+__all__ = [
+    "ASK",
+    "FINISH",
+    "OPEN",
+    "PROGRESS",
+    "PUT_SIGNAL",
+    "PUT_STEP",
+    "RENAME",
+    "REPLACE",
+    "RESET",
+    "SET_ASIDE",
+    "STRIKE",
+    "UNANSWERED",
+    "Script",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +141,67 @@ return string.sub(there, 1, #ARGV[3] + 1) == ARGV[3] .. '\\n' and 1 or 0
 """)
 """Delivers a signal. ARGV: field, value, the delivery's own id, which is the value's first line, channel."""
 
+SET_ASIDE: Final = Script("""
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+local columns = value and string.match(value, '^[^\\n]*\\n([^\\n]*)') or ''
+if string.sub(columns, 1, #ARGV[3]) ~= ARGV[3] then return 0 end
+if redis.call('HSETNX', KEYS[1], ARGV[2], value) == 1 then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 1
+""")
+"""Keeps a signal under another field. ARGV: field, other field, what the signal's columns begin with."""
+
+ASK: Final = Script("""
+local there = redis.call('HGET', KEYS[1], ARGV[1])
+local since = there and string.match(there, '^[^\\n]*') or ARGV[2]
+redis.call('HSET', KEYS[1], ARGV[1], since .. '\\n' .. ARGV[3])
+return since .. '\\n' .. ARGV[3]
+""")
+"""Records a request. ARGV: field, since when if it is new, its columns. Gives the value as it is now."""
+
+UNANSWERED: Final = Script("""
+local found = {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if string.sub(field, 1, 2) == 'q:' then
+        if redis.call('HEXISTS', KEYS[1], 'g:' .. string.sub(field, 3)) == 0 then
+            table.insert(found, field)
+            table.insert(found, redis.call('HGET', KEYS[1], field))
+        end
+    end
+end
+return found
+""")
+"""Gives the requests of a run, each a field and its value, under whose names nothing was delivered."""
+
+REPLACE: Final = Script("""
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[3] then return 1 end
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+""")
+"""Writes another value over one that has not changed meanwhile. ARGV: field, value there, new value."""
+
+STRIKE: Final = Script("""
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if score and tonumber(score) < tonumber(ARGV[2]) then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return 0
+""")
+"""Takes a member off the sorted set KEYS[1] if it is old. ARGV: member, the lowest score that stays."""
+
 RENAME: Final = Script("""
 if redis.call('HGET', KEYS[3], 'renaming') == ARGV[1] then return 'done' end
 if redis.call('HEXISTS', KEYS[1], 'made') == 0 then return 'missing' end
 if redis.call('HEXISTS', KEYS[3], 'made') == 1 then return 'taken' end
 local waiting = redis.call('HGETALL', KEYS[3])
+local moving = {}
 for number = 1, #waiting, 2 do
-    if string.sub(waiting[number], 1, 2) == 'g:' then
+    local kind = string.sub(waiting[number], 1, 2)
+    if kind == 'g:' or kind == 'q:' then
         if redis.call('HEXISTS', KEYS[1], waiting[number]) == 1 then return 'taken' end
+        table.insert(moving, number)
     end
 end
-for number = 1, #waiting, 2 do
-    if string.sub(waiting[number], 1, 2) == 'g:' then
-        redis.call('HSET', KEYS[1], waiting[number], waiting[number + 1])
-    end
+for _, number in ipairs(moving) do
+    redis.call('HSET', KEYS[1], waiting[number], waiting[number + 1])
 end
 local pieces = redis.call('HGETALL', KEYS[4])
 for number = 1, #pieces, 2 do redis.call('HSET', KEYS[2], pieces[number], pieces[number + 1]) end

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from durable_nb.errors import StepNotRestored
-from durable_nb.records import Payload, Signal
+from durable_nb.records import Payload, Signal, SignalRequest
 from durable_nb.stores.base import Journal
 from durable_nb.stores.testing.samples import BLOB, JSON, PICKLE, opened
 
@@ -63,3 +64,67 @@ class SignalContract:
         assert not blobs.exists("0" * 64)
         with pytest.raises(StepNotRestored):
             blobs.get("0" * 64)
+
+    async def test_a_request_is_open_until_something_is_delivered(self, journal: Journal) -> None:
+        """The oldest comes first; what was delivered, whatever it is, closes it."""
+        later, first = SignalRequest("r/1", "b", asked_at=2.0), SignalRequest("r/2", "a", asked_at=1.0)
+        for request in later, first:
+            assert await journal.request_signal(request) == request
+        assert await self._open(journal) == [first, later]
+        await journal.put_signal(Signal("r/2", "a", JSON))
+        assert await self._open(journal) == [later]
+        assert await journal.get_request("r/2", "a") == first
+        assert await journal.get_request("r/2", "b") is None
+
+    async def test_asking_again_is_no_later_question(self, journal: Journal) -> None:
+        """All of it is replaced but for when it was asked first."""
+        await journal.request_signal(SignalRequest("r/1", "go", prompt="now?", asked_by="ann", asked_at=1.0))
+        again = SignalRequest("r/1", "go", "then?", '{"type": "boolean"}', "[true]", "no", "bob", 2.0)
+        assert await journal.request_signal(again) == replace(again, asked_at=1.0)
+        assert await journal.get_request("r/1", "go") == replace(again, asked_at=1.0)
+
+    async def test_a_withdrawn_request_is_gone(self, journal: Journal) -> None:
+        """Withdrawing it again is harmless."""
+        await journal.request_signal(SignalRequest("r/1", "go", asked_at=1.0))
+        for _ in range(2):
+            await journal.withdraw_signal("r/1", "go")
+            assert await journal.get_request("r/1", "go") is None
+            assert await self._open(journal) == []
+
+    async def test_a_signal_that_is_set_aside_leaves_its_name_free(self, journal: Journal) -> None:
+        """It is kept under the other name; a later delivery is never set aside in its place."""
+        bad, good = Signal("r/1", "go", JSON, "ann", 1.5), Signal("r/1", "go", JSON, "bob", 2.5)
+        await journal.put_signal(bad)
+        for _ in range(2):
+            await journal.set_aside_signal(bad, "go~1")
+        assert await journal.get_signal("r/1", "go~1") == replace(bad, name="go~1")
+        assert await journal.put_signal(good) is True
+        await journal.set_aside_signal(bad, "go~2")
+        assert await journal.get_signal("r/1", "go") == good
+
+    async def test_what_was_delivered_is_found(self, journal: Journal) -> None:
+        """Of many that are waited for, those that are there, however odd their names."""
+        there = [Signal('r"1', "o'k", JSON, "ann", 1.5), Signal("r/2", "go", JSON, "ann", 1.5)]
+        for signal in there:
+            await journal.put_signal(signal)
+        wanted = [('r"1', "o'k"), ("r/1", "go"), ("r/2", "go"), ("r/2", "ö")]
+        assert sorted(await journal.find_signals(wanted), key=lambda found: found.run_id) == there
+        assert list(await journal.find_signals([])) == []
+
+    async def test_the_version_differs_after_a_delivery(self, journal: Journal) -> None:
+        """And stays the same while nothing happens; a store that cannot tell says None each time."""
+        before = await journal.version()
+        assert await journal.version() == before
+        await journal.put_signal(Signal("r/1", "go", JSON))
+        assert before is None or await journal.version() != before
+
+    async def test_requests_go_with_their_run_when_it_is_set_aside(self, journal: Journal) -> None:
+        """Nothing is asked twice."""
+        await opened(journal)
+        await journal.request_signal(SignalRequest("r/1", "go", asked_at=1.0))
+        await journal.rename_run("r/1", "r/1~old")
+        assert await self._open(journal) == [SignalRequest("r/1~old", "go", asked_at=1.0)]
+
+    @staticmethod
+    async def _open(journal: Journal) -> list[SignalRequest]:
+        return list(await journal.open_signals())

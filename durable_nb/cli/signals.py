@@ -1,0 +1,45 @@
+"""``durable-nb signals``: what runs wait for."""
+
+from __future__ import annotations
+
+import argparse
+
+from durable_nb import leases, signals
+from durable_nb.answers import hint
+from durable_nb.cli import runs
+from durable_nb.cli.place import asked, existing
+from durable_nb.records import RunStatus, SignalRequest
+
+__all__ = ["add_arguments", "run"]
+
+OVER = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    runs.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the open requests of runs that are not over, the oldest first."""
+    journal = existing(options.db)
+    standing = {run.run_id: run.status for run in asked(leases.list_runs(journal))}
+    waiting = [
+        request
+        for request in asked(journal.open_signals())
+        if standing.get(request.run_id, RunStatus.DONE) not in OVER
+    ]
+    for request in waiting:
+        print(_told(request, standing[request.run_id], journal.address))  # noqa: T201 - a command's answer
+    if not waiting:
+        print("no run waits for a signal")  # noqa: T201
+    return 0
+
+
+def _told(request: SignalRequest, status: RunStatus, address: str | None) -> str:
+    since = signals.spell_moment(request.asked_at)
+    lines = [f"run {request.run_id!r} ({status}) waits for signal {request.name!r} since {since}"]
+    lines += filter(None, (request.prompt, request.refused and f"set aside: {request.refused}"))
+    schema = request.schema and f"schema: {request.schema}"
+    lines += filter(None, (f"accepts: {hint(request)}" if request.choices else schema,))
+    return "\n    ".join([*lines, signals.command(request, address)])

@@ -1,0 +1,236 @@
+"""Which names the syntax tree of a cell reads, now or when its functions are called, and which it binds."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+__all__ = ["bound_by", "outer_reads", "parse", "read_later", "read_now", "same_scope", "stored"]
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_DEEPEST: Final = 150
+"""Levels of a statement that the stack surely allows to walk through."""
+
+_PYTHON_MAGICS: Final = frozenset({"time", "capture"})
+"""Magics whose text is Python that runs in the namespace."""
+
+_EXPANDED: Final = re.compile(r"[{$]([^\W\d]\w*)")
+
+
+def parse(source: str) -> list[ast.stmt]:
+    """The top-level statements of a cell as IPython transformed it; none where it does not parse.
+
+    A statement that is nested too deeply to be looked at is left out.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    return [inner for node in body if _depth(node) < _DEEPEST for inner in _without_magic(node)]
+
+
+def outer_reads(body: Sequence[ast.stmt]) -> frozenset[str]:
+    """The names that a cell reads before it has bound them itself."""
+    reads, bound = _reads(body, frozenset())
+    return reads | (read_later(body) - bound)
+
+
+def _without_magic(node: ast.stmt) -> list[ast.stmt]:
+    """The Python inside ``%%time`` and the like; any other statement as it is."""
+    value = node.value if isinstance(node, ast.Expr) else None
+    match value:
+        case ast.Call(
+            func=ast.Attribute(attr="run_cell_magic" | "run_line_magic"),
+            args=[ast.Constant(str(name)), *_, ast.Constant(str(body))],
+        ) if name in _PYTHON_MAGICS:
+            inner = parse(body)
+            for each in inner:  # an error has the line of the call
+                each.end_lineno = node.end_lineno
+            return inner
+    return [node]
+
+
+def _depth(top: ast.AST) -> int:
+    level, depth = [top], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+    return depth
+
+
+def read_now(node: ast.stmt) -> set[str]:
+    """The names that a statement reads when it is executed."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return _outside(node)
+        case ast.ClassDef():
+            within = {name for each in node.body for name in stored(each, ast.Store)}
+            inside = {name for each in node.body for name in read_now(each)}
+            return _loads([*node.decorator_list, *node.bases, *node.keywords]) | (inside - within)
+        case ast.Assign(value=ast.Lambda() as function):
+            return _loads(node.targets) | _outside(function)
+    return set(_reads([node], frozenset())[0]) if _blocks(node)[1] else _loads([node])
+
+
+def _reads(body: Sequence[ast.stmt], bound: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """What statements read beyond what they bound themselves, and what they certainly bound."""
+    reads: frozenset[str] = frozenset()
+    for node in body:
+        first, blocks = _blocks(node)
+        reads |= (first if blocks else frozenset(read_now(node))) - bound
+        within = bound | frozenset(_head_binds(node))
+        ends = []
+        for block in blocks:
+            found, end = _reads(block, within)
+            reads |= found
+            ends.append(end)
+        if isinstance(node, ast.If) and ends:
+            bound |= frozenset.intersection(*ends)
+        elif blocks:
+            bound |= ends[0]
+        else:
+            bound = (bound | bound_by(node)) - frozenset(stored(node, ast.Del))
+    return reads, bound
+
+
+def _blocks(node: ast.stmt) -> tuple[frozenset[str], list[list[ast.stmt]]]:
+    """What the head of a compound statement reads, and its blocks."""
+    match node:
+        case ast.If() | ast.While():
+            return frozenset(_loads([node.test])), [node.body, node.orelse]
+        case ast.For() | ast.AsyncFor():
+            return frozenset(_loads([node.iter, node.target])), [node.body, node.orelse]
+        case ast.With() | ast.AsyncWith():
+            return frozenset(_loads(node.items)), [node.body]
+        case ast.Try():
+            handled = [list[ast.stmt](handler.body) for handler in node.handlers]
+            kinds = [handler.type for handler in node.handlers if handler.type]
+            return frozenset(_loads(kinds)), [node.body + node.orelse + node.finalbody, *handled]
+    return frozenset(), []
+
+
+def _head_binds(node: ast.stmt) -> set[str]:
+    match node:
+        case ast.For() | ast.AsyncFor():
+            return set(stored(node.target, ast.Store))
+        case ast.With() | ast.AsyncWith():
+            return {name for item in node.items for name in stored(item, ast.Store)}
+        case ast.Try():
+            return {handler.name for handler in node.handlers if handler.name}
+    return set()
+
+
+def bound_by(node: ast.stmt) -> frozenset[str]:
+    """What a statement binds whatever happens; loops are taken to have a first round."""
+    _, blocks = _blocks(node)
+    if blocks:
+        return _reads([node], frozenset())[1]
+    if isinstance(node, ast.Match):
+        return frozenset()
+    return frozenset(stored(node, ast.Store))
+
+
+def read_later(body: Iterable[ast.AST]) -> set[str]:
+    """The names that the functions in a cell read when they are called."""
+    functions = (node for top in body for node in ast.walk(top) if isinstance(node, _Function))
+    return {name for function in functions for name in _inside(function)}
+
+
+def _loads(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names that are read in some nodes and not bound in a scope of their own."""
+    return {name for node in nodes for name in _free(node)}
+
+
+def _free(node: ast.AST) -> set[str]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Load()):
+            return {name}
+        case ast.AugAssign(target=ast.Name(id=name)):
+            return {name} | _free(node.value)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+            return _outside(node) | _inside(node)
+        case ast.ClassDef():
+            return read_now(node) | read_later([node])
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            targets = {name for each in node.generators for name in stored(each.target, ast.Store)}
+            return _loads(ast.iter_child_nodes(node)) - targets
+        case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="get_ipython")))):
+            return _expanded(node)
+        case ast.AnnAssign():
+            return _loads([node.target, *([node.value] if node.value else [])])
+    return _loads(ast.iter_child_nodes(node))
+
+
+def _expanded(call: ast.Call) -> set[str]:
+    """The names that IPython puts in for ``{name}`` and ``$name``, and those of ``%time``."""
+    texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+    found = {name for text in texts for name in _EXPANDED.findall(text)}
+    if texts and texts[0] in _PYTHON_MAGICS:
+        found |= outer_reads(parse(texts[-1]))
+    return found
+
+
+def _outside(node: _Function) -> set[str]:
+    defaults = [each for each in (*node.args.defaults, *node.args.kw_defaults) if each is not None]
+    return _loads([*getattr(node, "decorator_list", []), *defaults])
+
+
+def _inside(node: _Function) -> set[str]:
+    body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else list(node.body)
+    arguments = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+    bound = {name for each in body for name in stored(each, ast.Store)}
+    declared = {name for each in body for name in _declared(each)}
+    return _loads(body) - arguments - (bound - declared)
+
+
+def _declared(node: ast.AST) -> Iterator[str]:
+    for each in same_scope(node):
+        if isinstance(each, ast.Global):
+            yield from each.names
+
+
+@functools.lru_cache(maxsize=64)  # each statement is asked several things
+def same_scope(node: ast.AST) -> tuple[ast.AST, ...]:
+    """A node and what is in it, but for the bodies of functions and classes."""
+    found, left = list[ast.AST](), [node]
+    while left:
+        each = left.pop()
+        found.append(each)
+        if not isinstance(each, _Function | ast.ClassDef):
+            left += ast.iter_child_nodes(each)
+    return tuple(found)
+
+
+def stored(node: ast.AST, context: type[ast.Store | ast.Del]) -> Iterator[str]:
+    """The names that a node binds, or deletes, in its own scope."""
+    own = {
+        id(target)
+        for each in same_scope(node)
+        if isinstance(each, _Comprehension)
+        for generator in each.generators
+        for target in ast.walk(generator.target)
+    }
+    for each in same_scope(node):
+        match each:
+            case ast.Name(id=name, ctx=ctx) if isinstance(ctx, context) and id(each) not in own:
+                yield name
+            case _ if context is ast.Store:
+                yield from _bound_otherwise(each)
+
+
+def _bound_otherwise(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Import(names=aliases):
+            yield from ((alias.asname or alias.name.partition(".")[0]) for alias in aliases)
+        case ast.ImportFrom(names=aliases):
+            yield from (alias.asname or alias.name for alias in aliases)
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name

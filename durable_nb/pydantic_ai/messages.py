@@ -1,0 +1,92 @@
+"""Messages: what of them names a request, and putting back the ones that a resumed run built anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import ModelRequestParameters
+
+__all__ = ["plain", "request_arguments", "restore", "tail"]
+
+_PASSING: Final = frozenset(
+    {
+        "conversation_id",
+        "id",
+        "instructions",
+        "metadata",
+        "provider_response_id",
+        "run_id",
+        "timestamp",
+        "tool_call_id",
+        "workspace_ref",
+    }
+)
+"""Fields that are another in each pass, or that are nobody's argument."""
+
+
+def plain(value: Any) -> Any:
+    """A message, part or prompt as plain data, without what differs from pass to pass.
+
+    Example:
+        >>> from pydantic_ai.messages import TextPart
+        >>> plain([TextPart("hi", id="msg_1")])[0]["content"]
+        'hi'
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value if not _is_dynamic(item)]
+    if not (dataclasses.is_dataclass(value) and type(value).__module__.startswith("pydantic_ai.")):
+        return value
+    fields = ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    return {
+        name: plain(item)
+        for name, item in fields
+        if item is not None and name not in _PASSING and not name.startswith("_")
+    }
+
+
+def _is_dynamic(part: Any) -> bool:
+    return isinstance(part, SystemPromptPart) and part.dynamic_ref is not None
+
+
+def request_arguments(
+    model: str, messages: Sequence[ModelMessage], settings: Any, parameters: ModelRequestParameters
+) -> dict[str, Any]:
+    """What must be the same for a recorded model request to be given back, by name.
+
+    Args:
+        model: The model's name.
+        messages: The messages to compare.
+        settings: The model's settings.
+        parameters: Tools and output as the model sees them.
+    """
+    tools = [*parameters.function_tools, *parameters.output_tools]
+    return {
+        "model": model,
+        "prompt": plain(list(messages)),
+        "settings": dict(settings or {}),
+        "output": (parameters.output_mode, plain(parameters.output_object)),
+        **{f"tool:{tool.name}": (tool.description, tool.parameters_json_schema) for tool in tools},
+    }
+
+
+def tail(messages: Sequence[ModelMessage]) -> list[ModelRequest]:
+    """The requests after the last response: what the next response answers."""
+    found: list[ModelRequest] = []
+    for message in reversed(messages):
+        if isinstance(message, ModelResponse):
+            break
+        found.insert(0, message)
+    return found
+
+
+def restore(messages: Sequence[ModelMessage], recorded: Sequence[ModelRequest]) -> None:
+    """Make the tail of a resumed run's history the recorded one, in place: its times and instructions too."""
+    for message, record in zip(tail(messages), recorded, strict=False):
+        vars(message).update(vars(record))

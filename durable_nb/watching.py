@@ -1,0 +1,124 @@
+"""One watch a journal for all that wait for its signals: a hundred of them cost as much as one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from durable_nb import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from durable_nb.records import Signal
+    from durable_nb.stores.base import Journal
+
+__all__ = ["delivered"]
+
+_watches: weakref.WeakKeyDictionary[Journal, _Watch] = weakref.WeakKeyDictionary()
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    key: tuple[str, str]
+    poll: float
+    check: Callable[[], None]
+    found: asyncio.Future[Signal]
+
+
+async def delivered(
+    journal: Journal, run_id: str, name: str, *, poll: float, seconds: float | None, check: Callable[[], None]
+) -> Signal | None:
+    """Wait until a signal is delivered, by whatever process. Runs on the loop thread.
+
+    Args:
+        journal: Where it will be.
+        run_id: Its run.
+        name: Its name.
+        poll: Seconds between two looks, where the store cannot tell that it has changed.
+        seconds: How long to wait; without end if None.
+        check: Called now and then; what it raises ends the waiting.
+
+    Returns:
+        The signal; None if none came in time.
+    """
+    waiter = _Waiter((run_id, name), poll, check, asyncio.get_running_loop().create_future())
+    watch = _watches.get(journal)
+    if watch is None:
+        watch = _watches[journal] = _Watch()
+    watch.add(journal, waiter)
+    try:
+        await asyncio.wait({waiter.found}, timeout=seconds)
+        return waiter.found.result() if waiter.found.done() else None
+    finally:
+        watch.waiters.discard(waiter)
+        waiter.found.cancel()
+
+
+class _Watch:
+    """Asks whether its journal has changed, as long as anybody waits, and looks for all of them at once."""
+
+    def __init__(self) -> None:
+        self.waiters: set[_Waiter] = set()
+        self._seen: Hashable = None
+        self._is_new = True
+        self._looked_at = self._alert_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, journal: Journal, waiter: _Waiter) -> None:
+        self.waiters.add(waiter)
+        self._alert_at = time.monotonic()
+        self._is_new = True  # what came before is found too
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch(journal))
+
+    async def _watch(self, journal: Journal) -> None:
+        try:
+            while self.waiters:
+                self._check()
+                await self._look(journal)
+                await journal.until_changed(self._pause())
+        except Exception as error:
+            for waiter in self.waiters:
+                if not waiter.found.done():
+                    waiter.found.set_exception(error)
+        finally:
+            self._task = None
+
+    def _check(self) -> None:
+        for waiter in list(self.waiters):
+            try:
+                waiter.check()
+            except asyncio.CancelledError:
+                waiter.found.cancel()
+            except Exception as error:  # that run is lost; the others go on waiting
+                if not waiter.found.done():
+                    waiter.found.set_exception(error)
+
+    async def _look(self, journal: Journal) -> None:
+        version = await journal.version()
+        if not self._is_new and not self._may_differ(version):
+            return
+        self._seen, self._looked_at, self._is_new = version, time.monotonic(), False
+        found = await journal.find_signals(sorted({waiter.key for waiter in self.waiters}))
+        signals = {(signal.run_id, signal.name): signal for signal in found}
+        for waiter in self.waiters:
+            if waiter.key in signals and not waiter.found.done():
+                waiter.found.set_result(signals[waiter.key])
+
+    def _may_differ(self, version: Hashable) -> bool:
+        if version is None:
+            return time.monotonic() - self._looked_at >= self._poll()
+        return version != self._seen
+
+    def _pause(self) -> float:
+        if self._seen is None:
+            return min(self._poll(), settings.SIGNAL_POLL)
+        idle = time.monotonic() - self._alert_at > settings.WATCH_ALERT
+        return settings.WATCH_IDLE if idle else settings.WATCH
+
+    def _poll(self) -> float:
+        return min((waiter.poll for waiter in self.waiters), default=settings.SIGNAL_POLL)
