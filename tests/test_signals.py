@@ -32,6 +32,14 @@ from durable_nb.records import RunStatus, SignalRequest, StepStatus
 from durable_nb.stores.memory import MemoryJournal
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def db(request, tmp_path):
+    """Where a test keeps its runs: each on both stores."""
+    if request.param == "sqlite":
+        return tmp_path / "runs.db"
+    return request.getfixturevalue("redis_server").url
+
+
 def waiting(wf, **options):
     @wf.workflow
     async def main():
@@ -271,6 +279,7 @@ async def test_of_two_answers_at_the_same_instant_one_wins(again):
 
 async def test_a_hundred_waiters_are_woken_by_one_watch(again, monkeypatch):
     wf = again()
+    monkeypatch.setattr(watching.settings, "SIGNAL_BACKSTOP", 600)  # Redis: the unasked look in between
     looks = []
     find = type(wf.journal).find_signals
     monkeypatch.setattr(
