@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from urllib.parse import quote
 
 from durable_nb.errors import InvalidOption
@@ -58,5 +59,6 @@ def same_slot(run_id: str, other_id: str) -> bool:
     return run_id.partition("~")[0] == other_id.partition("~")[0]
 
 
+@functools.lru_cache
 def _quoted(name: str) -> str:
     return quote(name.encode("utf-8", "surrogatepass"), safe="")

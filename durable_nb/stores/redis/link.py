@@ -99,15 +99,16 @@ class Pipe:
         self._patience = settings.REDIS_LONGEST_PAUSE  # who mistyped the URL must not wait for a minute
         self._waiting: deque[Sent] = deque()
         self._pump: asyncio.Task[None] | None = None
+        self._busy = False
 
     async def call(self, *command: Word) -> Any:
-        """What the server answers to a command, sent with whatever else is waiting."""
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, answer))
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._send_all())
+        """What the server answers to a command: sent at once if it is free, else with whatever else waits."""
+        sent = command, asyncio.get_running_loop().create_future()
+        self._waiting.append(sent)
+        if not self._busy:
+            await self._send_first()
         try:
-            return await answer
+            return await sent[1]
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
@@ -120,21 +121,39 @@ class Pipe:
             self._pump.cancel()
         await self._connection.disconnect(nowait=True)
 
+    async def _send_first(self) -> None:
+        # Without a task of its own, which costs as much as the sending.
+        self._busy = True
+        try:
+            await self._send(self._next_batch())
+        finally:
+            self._busy = False
+            if self._waiting:
+                self._send_the_rest()
+
+    def _send_the_rest(self) -> None:
+        self._busy = True
+        self._pump = asyncio.create_task(self._send_all())
+
     async def _send_all(self) -> None:
         # A task of its own: a caller that is cancelled takes nobody else's command along.
-        batch: list[Sent] = []
         try:
             while self._waiting:
-                batch = self._next_batch()
-                self.batches += 1
-                try:
-                    exchange = functools.partial(self._exchange, batch)
-                    await patiently(exchange, self._location, self._patience)
-                except Exception as error:
-                    for _, answer in batch:
-                        _settle(answer, error)
+                await self._send(self._next_batch())
         finally:
-            for _, answer in [*batch, *self._waiting]:  # something is left only when the loop is shut down
+            self._busy = False
+            for _, answer in self._waiting:  # something is left only when the loop is shut down
+                answer.cancel()
+
+    async def _send(self, batch: list[Sent]) -> None:
+        self.batches += 1
+        try:
+            await patiently(functools.partial(self._exchange, batch), self._location, self._patience)
+        except Exception as error:
+            for _, answer in batch:
+                _settle(answer, error)
+        finally:
+            for _, answer in batch:
                 answer.cancel()
 
     def _next_batch(self) -> list[Sent]:
@@ -156,9 +175,10 @@ class Pipe:
             packed = connection.pack_commands(words for words, _ in unanswered)
             async with asyncio.timeout(settings.REDIS_TIMEOUT) as silence:
                 await connection.send_packed_command(packed)
-                for _, answer in unanswered:
+                for number, (_, answer) in enumerate(unanswered):
+                    if number:  # a reply has come: the clock starts anew
+                        silence.reschedule(asyncio.get_running_loop().time() + settings.REDIS_TIMEOUT)
                     _settle(answer, await self._reply())
-                    silence.reschedule(asyncio.get_running_loop().time() + settings.REDIS_TIMEOUT)
             self._patience = settings.REDIS_PATIENCE
         except BaseException:
             await connection.disconnect(nowait=True)  # whatever is on its way belongs to nobody now
