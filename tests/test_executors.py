@@ -314,6 +314,74 @@ def test_dask_spreads_50_tasks_over_both_workers(wf, dask, tmp_path):
     assert sorted(map(int, log.read_text().split())) == list(range(50))
 
 
+def test_dask_takes_no_keyword_of_a_body_for_its_own(wf, dask):
+    """Trap 2."""
+
+    @wf.task(executor=dask.get_executor())
+    async def work(key, *, retries, workers, priority, pure):
+        return key, retries, workers, priority, pure
+
+    @wf.workflow
+    async def main():
+        return await work(key="k", retries=7, workers="w", priority=1, pure=False)
+
+    assert asyncio.run(main.run("r")) == ("k", 7, "w", 1, False)
+
+
+def test_a_task_that_a_body_names_comes_without_its_store(wf, tmp_path):
+    """Trap 6: it is the plain function there."""
+
+    @wf.task
+    def helper(n):
+        return n + 1
+
+    def work(n):
+        return type(helper).__name__, helper(n)
+
+    with ProcessPoolExecutor(1) as pool:
+        work = wf.task(executor=pool)(work)
+        assert wf.workflow(lambda: work(1)).run("r") == ("function", 2)
+    assert wf.workflow(lambda: helper(1)).run("other") == 2
+
+
+class Alien:
+    """What some executors give: like a future in its methods alone."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def add_done_callback(self, callback):
+        threading.Timer(0.01, callback, [self]).start()
+
+    def done(self):
+        return True
+
+    def result(self):
+        return self.value
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_what_submit_gives_need_be_no_future_of_the_standard_library(wf, colour):
+    """Trap 8."""
+    place = Fake(lambda future, call, *args: future.set_result(Alien(call(*args))))
+    submit = place.submit
+    place.submit = lambda *args: submit(*args).result()
+
+    async def plain():
+        return 7
+
+    work = wf.task(executor=place, name="work")(plain if colour == "async" else lambda: 7)
+    main = wf.workflow(plain_main(work) if colour == "async" else lambda: work())
+    assert (asyncio.run(main.run("r")) if colour == "async" else main.run("r")) == 7
+
+
+def plain_main(work):
+    async def main():
+        return await work()
+
+    return main
+
+
 def test_dask_gives_exact_exceptions_and_equal_calls_are_not_one(wf, dask, tmp_path):
     log = tmp_path / "bodies.log"
 
