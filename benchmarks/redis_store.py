@@ -21,9 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import signals
 from redis_servers import Server
 
 STEPS, TIMES = 10_000, 3
+SIGNAL_MS = 5.0
+BARS = {"sequence": 2.0, "replay": 30.0}
 
 PROGRAM = """
 import asyncio, json, sys, time
@@ -73,21 +76,29 @@ def medians(rounds):
 
 
 def main():
-    server = Server(Path(tempfile.mkdtemp()))
+    """Measure, print, and say by the exit code whether the bars are met."""
+    folder = tempfile.TemporaryDirectory()
+    server = Server(Path(folder.name))
     ours, theirs = [], []
     try:
         for run in range(TIMES):
             ours.append(measured(sys.executable, "durable_nb", server.url, run))
             if len(sys.argv) > 1:
                 theirs.append(measured(sys.argv[1], "durable", server.url, run))
+        met = signals.report(server.url, SIGNAL_MS)
     finally:
         server.kill()
+        folder.cleanup()
     ours, theirs = medians(ours), medians(theirs) if theirs else {}
     for name, value in ours.items():
         other = theirs.get(name)
         ratio = f"  python-durable {other:8.1f}, {other / value:5.1f} times ours" if other else ""
+        if other and name in BARS:
+            ratio += f" (bar {BARS[name]:g})"
+            met = met and other / value >= BARS[name]
         print(f"{name:16} {value:8.1f} µs a step{ratio}")
+    return int(not met)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

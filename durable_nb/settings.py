@@ -41,6 +41,7 @@ __all__ = [
     "SESSION_KEPT",
     "SHOWN_ARGUMENT",
     "SIGNAL_BACKSTOP",
+    "SIGNAL_CHECK",
     "SIGNAL_GRACE",
     "SIGNAL_POLL",
     "SLEEP_SLICE",
@@ -184,6 +185,9 @@ OUTPUT_POLL: Final = 0.001
 
 SIGNAL_BACKSTOP: Final = 5.0
 """Seconds between two looks for a signal where Redis tells of each delivery: that may get lost."""
+
+SIGNAL_CHECK: Final = 0.1
+"""Seconds between two looks, where Redis tells of signals, whether a run that waits was cancelled or lost."""
 
 TASK_ON_EDIT: Final = "keep"
 """A task's edit is often a log line: finished work stays, and a notice says so."""

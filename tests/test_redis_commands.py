@@ -83,7 +83,7 @@ def test_a_run_of_another_process_is_listed_shown_and_answered(db, other_process
     assert f"process {process.pid} on " in row
     assert command(["status", "a17", "--db", db]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[-2:]] == [
+    assert sorted(line.split()[:3] for line in lines[-2:]) == [
         ["charge", "task", "done"],
         ["signal:approval", "signal", "started"],
     ]

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from durable_nb import settings
 from durable_nb.stores.base import Journal
 from durable_nb.stores.redis import rows, scripts
 from durable_nb.stores.redis.register import Register
@@ -77,8 +78,8 @@ class RedisSignals(Journal):
         return self._bell.heard()
 
     async def until_changed(self, pause: float) -> None:
-        """Wait until the bell rings, or a while."""
-        await self._bell.until_rung(pause)
+        """Wait until the bell rings, or a while; looking as often as a store without one is needless."""
+        await self._bell.until_rung(max(pause, settings.SIGNAL_CHECK))
 
     async def request_signal(self, request: SignalRequest) -> SignalRequest:
         """Record what a run waits for; gives it as it is recorded now."""
