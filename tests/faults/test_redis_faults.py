@@ -54,8 +54,13 @@ def killed_and_resumed(cwd, shape, point, time_reached, journal):
     )
 
 
-@pytest.mark.parametrize("point", ["run.opened", "commit.before", "commit.after", "run.marked"])
-@pytest.mark.parametrize("shape", ["gather", "cells"])
+@pytest.mark.parametrize(
+    ("shape", "point"),
+    [
+        *(("gather", point) for point in ("run.opened", "commit.before", "commit.after", "run.marked")),
+        ("cells", "commit.after"),
+    ],
+)
 def test_killed_once_at_a_point(tmp_path, here, shape, point):
     assert killed_and_resumed(tmp_path, shape, point, 1, here) or point == "run.marked"
 
