@@ -96,6 +96,33 @@ def test_a_run_of_another_process_is_listed_shown_and_answered(db, other_process
     capsys.readouterr()
 
 
+DELIVER = """
+    import sys
+    from durable_nb import Workflow
+    wf = Workflow("other", db=sys.argv[1])
+    print(wf.sync.complete("r", "approval", 7), flush=True)
+"""
+
+
+async def test_the_server_wakes_who_waits(db, other_process, monkeypatch):
+    """Here nobody looks again within the time of the test."""
+    monkeypatch.setattr(settings, "SIGNAL_CHECK", 600)
+    monkeypatch.setattr(settings, "SIGNAL_BACKSTOP", 600)
+    with Workflow("orders", db=db) as wf:
+
+        @wf.workflow
+        async def main():
+            return await wf.signal("approval")
+
+        running = asyncio.create_task(main.run("r"))
+        bell = wf.journal._bell
+        while bell._ear is None or not bell.rings:  # it listens
+            await asyncio.sleep(0.01)
+        other_process(DELIVER)
+        async with asyncio.timeout(60):
+            assert await running == 7
+
+
 def test_a_server_that_is_not_there_is_said(capsys, monkeypatch):
     monkeypatch.setattr(settings, "REDIS_LONGEST_PAUSE", 0.1)
     for words in (["runs"], ["signals"], ["status", "r"], ["signal", "r", "go", "1"]):

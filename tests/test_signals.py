@@ -387,11 +387,9 @@ async def test_cancelling_ends_the_wait_and_its_watch(again, colour):
     with pytest.raises(asyncio.CancelledError):
         await running
     assert asked(wf.journal.get_run("r")).status is RunStatus.CANCELLED
-    await asyncio.sleep(0.1)
-    from durable_nb.watching import _watches
-
-    watch = _watches.get(wf.journal)
-    assert watch is None or watch._task is None
+    watch = watching._watches.get(wf.journal)
+    while watch is not None and watch._task is not None:  # its last look ends soon
+        await asyncio.sleep(0.01)
 
 
 # Another process

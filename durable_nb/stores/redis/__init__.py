@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ class RedisJournal(RedisSignals):
         in_pieces = [step for step in steps if chunks.has(step.payload)]
         whole = await asyncio.gather(*map(self._whole_step, in_pieces))
         found = {step.step_id: step for step in (*steps, *whole)}
-        ordered = sorted(found.values(), key=lambda step: (step.recorded, step.step_id))
+        ordered = sorted(found.values(), key=attrgetter("recorded", "step_id"))
         return RunSnapshot(await self._whole_run(run), tuple(ordered))
 
     async def list_runs(self) -> Sequence[Run]:
