@@ -66,6 +66,11 @@ class RedisSignals(Journal):
         value = await self._link.call("HGET", self._keys.run(run_id), rows.signal_field(name))
         return None if value is None else await self._whole_signal(rows.read_signal(run_id, name, value))
 
+    async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
+        """Those of the signals that were delivered, asked for together."""
+        found = await asyncio.gather(*(self.get_signal(*each) for each in wanted))
+        return [signal for signal in found if signal is not None]
+
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
         """Keep a delivered signal under another name, so that its own is free."""
         fields = rows.signal_field(signal.name), rows.signal_field(name)
