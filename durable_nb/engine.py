@@ -143,6 +143,7 @@ class OpenRun:
         claims: The steps whose calls are running, each with a mark of its own.
         stopped: Whether somebody asked for its synchronous pass to end.
         waits: How many of its calls wait for a signal or for time to pass.
+        replays: The calls that were given their checkpoints in this pass, in order.
         held: Who has cancelled or taken over the run meanwhile, as the error that says so.
         on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
     """
@@ -155,6 +156,7 @@ class OpenRun:
         self.claims: dict[str, object] = {}
         self.stopped = False
         self.waits = 0
+        self.replays: list[str] = []
         self.held: RunHeld | None = None
         self.on_lost: Callable[[], None] | None = None
 
@@ -214,6 +216,7 @@ class OpenRun:
             decision = self.decide(call)
         record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
+            self.replays.append(call.step_id)
             return Begun(call, decision, await self._under_its_name(record, call, colour))
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
@@ -237,7 +240,8 @@ class OpenRun:
         return self.history.get(call.step_id, record)
 
     async def _rename(self, step: Step, name: str) -> None:
-        payload = step.payload and moved(self.journal, step.payload, self.run_id, step.step_id, name)
+        names = (self.run_id, step.step_id), (self.run_id, name)
+        payload = step.payload and moved(self.journal, step.payload, *names)
         await self._put(replace(step, step_id=name, epoch=self.run.epoch, payload=payload))
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:

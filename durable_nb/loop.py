@@ -22,7 +22,17 @@ from durable_nb import settings
 from durable_nb.deadline import deadline, timed_out
 from durable_nb.errors import DurableNotice, ForkedProcess
 
-__all__ = ["AWAITING", "BLOCKING", "LEFT", "Colour", "catch_up", "check_process", "drive", "submit"]
+__all__ = [
+    "AWAITING",
+    "BLOCKING",
+    "LEFT",
+    "Colour",
+    "catch_up",
+    "check_process",
+    "drive",
+    "submit",
+    "wait_for_what_is_left",
+]
 
 T = TypeVar("T")
 
@@ -121,7 +131,8 @@ def _tell_failure(future: Future[Any]) -> None:
 
 
 @atexit.register
-def _wait_for_what_is_left() -> None:
+def wait_for_what_is_left() -> None:
+    """Block until what goes on without its caller has ended, before its store is closed or Python exits."""
     wait(tuple(LEFT), settings.EXIT_GRACE)
 
 

@@ -80,21 +80,20 @@ async def fetch(home: Home, payload: Payload, run_id: str, step: str) -> Payload
     return replace(payload, data=bytes(head), parts=parts)
 
 
-def moved(home: Home, payload: Payload, run_id: str, step: str, new: str) -> Payload:
+def moved(home: Home, payload: Payload, old: tuple[str, str], new: tuple[str, str]) -> Payload:
     """A payload as it is stored, for a step that has another name now: checked, and signed for that.
 
     Args:
         home: Where it is kept.
         payload: What ``keep`` gave.
-        run_id: The run it belongs to.
-        step: The step it was the result of.
-        new: The step's name now.
+        old: The run and the step it was the result of.
+        new: The run and the step it is to be the result of.
 
     Raises:
         UntrustedCheckpoint: It would run code, and no known key has signed it.
     """
-    signing.check(payload, run_id, step, home.location)
-    return signing.signed(payload, run_id, new)
+    signing.check(payload, *old, home.location)
+    return signing.signed(payload, *new)
 
 
 def _put_parts(

@@ -107,6 +107,10 @@ class Scope:
             )
         return self.path + key
 
+    def moved_here(self) -> None:
+        """Count the calls of this thread."""
+        self._thread = threading.get_ident()
+
     def tick(self) -> int:
         """When a call is made, on the run's own counter."""
         return self.run.tick()
@@ -221,7 +225,8 @@ def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> OpenRun
 
 @contextmanager
 def entered(scope: Scope) -> Iterator[Scope]:
-    """Make ``scope`` the current one."""
+    """Make ``scope`` the current one; the calls of this thread have their order in it."""
+    scope.moved_here()
     token = _current.set(scope)
     try:
         yield scope

@@ -139,7 +139,7 @@ INTERRUPT_GRACE: Final = 0.5
 """Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
 
 EXIT_GRACE: Final = 10.0
-"""Seconds that the end of the process waits for such commits: a terminal that is closed waits no longer."""
+"""Seconds that closing a store, or the end of the process, waits for such commits."""
 
 LOCK_POLL: Final = 0.001
 """Seconds between two tries at another process's lock: about as long as its transaction takes."""

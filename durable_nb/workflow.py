@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import executors, passes, resolving, scopes, settings
+from durable_nb import executors, mapping, passes, resolving, scopes, settings
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
 from durable_nb.entry import WorkflowFunction, check_run_id
-from durable_nb.loop import AWAITING, BLOCKING, drive
+from durable_nb.loop import AWAITING, BLOCKING, drive, wait_for_what_is_left
 from durable_nb.stores import Place, hold, let_go
 from durable_nb.tasks import Task, check_function, name_of
 from durable_nb.waits import SyncWaits, Waits
@@ -181,6 +181,32 @@ class Workflow(Waits):
             hold(run.journal, self)
         self.attached = scopes.KeyedScope(run) if run else None
 
+    async def map(
+        self, function: Callable[..., Awaitable[R]], /, *iterables: Iterable[Any], limit: int | None = None
+    ) -> list[R]:
+        """Await a function for each item, several at a time; in a run each is a branch of its own.
+
+        After a failure no further item is begun; those under way are waited for, and their results kept.
+
+        Args:
+            function: A task, or any async function, such as one that calls several tasks.
+            iterables: One for each argument of the function, all of the same length.
+            limit: How many items may be under way at a time; all of them by default.
+
+        Returns:
+            What it gave, in the order of the items.
+
+        Raises:
+            InvalidOption: The limit is below 1.
+            ValueError: The iterables are not of one length.
+            Exception: What the first item that failed has raised.
+
+        Example:
+            >>> async def summaries(wf: Workflow, summarize: Any, texts: list[str]) -> list[str]:
+            ...     return await wf.map(summarize, texts, limit=8)
+        """
+        return await mapping.concurrently(function, iterables, limit)
+
     async def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt, from anywhere; the run's next pass goes by it.
 
@@ -228,6 +254,7 @@ class Workflow(Waits):
         """
         journal, self._journal = self._journal, None
         if journal is not None and let_go(journal, self):
+            wait_for_what_is_left()
             drive(BLOCKING.store(journal.close()))
 
     def __enter__(self) -> Self:
@@ -263,6 +290,12 @@ class SyncFace(SyncWaits):
     def __init__(self, workflow: Workflow) -> None:
         super().__init__(workflow)
         self._workflow = workflow
+
+    def map(
+        self, function: Callable[..., R], /, *iterables: Iterable[Any], limit: int | None = None
+    ) -> list[R]:
+        """Call a function for each item, several at a time in threads: see ``Workflow.map``."""
+        return mapping.in_threads(function, iterables, limit)
 
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt: see ``Workflow.resolve``."""

@@ -12,6 +12,7 @@ import pytest
 import durable_nb
 from durable_nb import InMemoryStore, RunContext, SQLiteStore, Store, Workflow, constant, exponential, linear
 from durable_nb.errors import NoOpenRun, RunChanged, RunHeld, StepChanged, StepNotSaved
+from durable_nb.loop import wait_for_what_is_left
 from durable_nb.stores.base import Journal
 
 
@@ -25,7 +26,8 @@ def fresh_process(code, cwd):
 
 
 def runs(db):
-    """Each run's status."""
+    """Each run's status, after what a cancelled caller has left to be committed."""
+    wait_for_what_is_left()
     with sqlite3.connect(db) as connection:
         return dict(connection.execute("SELECT run_id, status FROM runs"))
 

@@ -17,11 +17,11 @@ FLOORS = (
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),
-        *("waiting", "resolving"),
+        *("waiting", "resolving", "forking"),
     ),
     (
         *("scopes", "asking", "doubts", "context", "attempts", "tasks", "executors", "passes", "entry"),
-        *("waits", "workflow"),
+        *("waits", "mapping", "workflow"),
     ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

@@ -16,13 +16,15 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from durable_nb import RunContext, passes
+from durable_nb import RunContext, passes, settings
 from durable_nb.errors import RunChanged, RunHeld, RunNotFound
+from durable_nb.loop import LEFT, wait_for_what_is_left
 
 PROGRAM_SECONDS = 60
 
 
 def rows(db, columns="run_id, status"):
+    wait_for_what_is_left()
     with sqlite3.connect(db) as connection:
         return connection.execute(f"SELECT {columns} FROM runs ORDER BY run_id").fetchall()
 
@@ -451,6 +453,19 @@ async def test_a_timeout_round_a_workflow_leaves_it_cancelled(again, db):
     gate.open.set()
     assert await gate.main() == [1]
     assert len(gate.ran) == 2
+
+
+async def test_close_waits_for_what_a_cancelled_caller_has_left_to_be_committed(again, db, monkeypatch):
+    monkeypatch.setattr(settings, "INTERRUPT_GRACE", 0.0)
+    wf = again()
+    gate = Gate(wf)
+    call = asyncio.create_task(gate.main())
+    await until(gate.begun)
+    call.cancel()
+    await asyncio.wait([call])
+    wf.close()
+    assert not LEFT
+    assert rows(db) == [("r", "cancelled")]
 
 
 async def test_cancel_at_any_moment_leaves_the_run_cancelled_or_done(again, db):

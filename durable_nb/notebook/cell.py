@@ -181,6 +181,7 @@ async def _execute(
     session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions, seen: Seen
 ) -> None:
     record = run.history.get(begun.call.step_id)
+    earlier = len(run.replays)
     user_ns = session.shell.user_ns
     names = reach.names(session.shell, source)
     before = namespace.take(user_ns, session.shell.user_ns_hidden, reach.reached(user_ns, names.named))
@@ -203,6 +204,8 @@ async def _execute(
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())
     notices = _unnoticed(session, before, changes, names)
+    if begun.decision.notice:
+        notices += _replayed_inside(begun, run.replays[earlier:])
     _show(session, begun, step.seconds, changes.names, unsaved, *notices)
 
 
@@ -279,6 +282,16 @@ def _notice(begun: Begun) -> str:
         return f"run again: {begun.decision.reason}"
     again = f"%durable_reset {shlex.quote(begun.step.step_id)}"
     return f"replayed; {begun.decision.reason}; to run it again: {again}"
+
+
+def _replayed_inside(begun: Begun, replays: list[str]) -> list[str]:
+    """What a person must know of a cell that runs again, and of whose tasks some did not."""
+    name = begun.call.step_id
+    inside = [each.removeprefix(f"{name}/") for each in replays if each.startswith(f"{name}/")]
+    if not inside:
+        return []
+    again = f"%durable_reset {shlex.quote(name)}"
+    return [f"replayed in it, called as before: {view.listed(inside)}; to run all of it again: {again}"]
 
 
 def _is_module(session: Session, name: str) -> bool:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
-import math
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,159 +13,17 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import answers, asking, backoff, settings
-from durable_nb.attempts import Policy
+from durable_nb import answers, asking, settings
 from durable_nb.errors import DurableError
-from durable_nb.notebook import body, frontend, outputs, prompt, tracebacks, view
+from durable_nb.notebook import body, frontend, outputs, prompt, syntax, tracebacks, view
 from durable_nb.notebook.carried import Carrier
-from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
+from durable_nb.notebook.cell import restore_all, run_cell
 from durable_nb.notebook.lines import LineParser
 from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus, scope_of
-from durable_nb.resolving import ANSWERS
 
 __all__ = ["DurableMagics", "load"]
-
-POLICIES = ("rerun", "keep", "ask", "error")
-UNITS = {"s": 1, "m": 60, "h": 3600}
-BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
-    "exponential": backoff.exponential,
-    "linear": backoff.linear,
-    "constant": backoff.constant,
-}
-
-
-def _workflow_parser() -> LineParser:
-    parser = LineParser("%durable_workflow")
-    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
-    parser.add_argument("--db", metavar="URL")
-    parser.add_argument("--name", metavar="NAME")
-    parser.add_argument("--take-over", action="store_true")
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--done", action="store_true")
-    parser.add_argument("--badge", choices=view.BADGES)
-    return parser
-
-
-def _step_parser() -> LineParser:
-    parser = LineParser("%%durable_step")
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--retries", type=_count, default=0, metavar="N")
-    parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
-    parser.add_argument("--timeout", type=parse_seconds, metavar="SECONDS")
-    parser.add_argument("--on-edit", choices=POLICIES, default=settings.CELL_ON_EDIT)
-    parser.add_argument("--on-drift", choices=POLICIES, default=settings.CELL_ON_DRIFT)
-    parser.add_argument("--once", action="store_true")
-    return parser
-
-
-def _runs_parser() -> LineParser:
-    parser = LineParser("%durable_runs")
-    parser.add_argument("--db", metavar="URL")
-    return parser
-
-
-def _status_parser() -> LineParser:
-    parser = LineParser("%durable_status")
-    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
-    parser.add_argument("--db", metavar="URL")
-    return parser
-
-
-def _reset_parser() -> LineParser:
-    parser = LineParser("%durable_reset")
-    parser.add_argument("step", metavar="STEP")
-    parser.add_argument("--downstream", action="store_true")
-    return parser
-
-
-def _plan_parser() -> LineParser:
-    parser = LineParser("%durable_plan")
-    parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
-    return parser
-
-
-def _resolve_parser() -> LineParser:
-    parser = LineParser("%durable_resolve")
-    parser.add_argument("step", metavar="STEP")
-    parser.add_argument("answer", choices=ANSWERS)
-    parser.add_argument("value", nargs="?", metavar="EXPRESSION")
-    return parser
-
-
-_RUN_OPTION = re.compile(r"\s--run[= ]\s*(?P<run>\"[^\"]*\"|'[^']*'|\S+)\s*$")
-
-
-def _parse_signal(line: str) -> argparse.Namespace:
-    """A name, and the rest of the line as it is, for JSON has its own quotes; ``--run`` stands at its end."""
-    parser = LineParser("%durable_signal")
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("value", metavar="VALUE")
-    parser.add_argument("--run", metavar="ID")
-    run = _RUN_OPTION.search(line)
-    name, value = parser.first_words(line[: run.start()] if run else line, 1)
-    quoted = len(value) > 1 and value[0] == value[-1] == "'"
-    value = value[1:-1] if quoted else value
-    options = parser.parse_args(["--", *name, *filter(None, (value,))])
-    options.run = shlex.split(run["run"])[0] if run else None
-    return options
-
-
-def _parse_resolve(line: str) -> argparse.Namespace:
-    """Two words, and the rest of the line as it is: quotes and braces are the expression's own."""
-    parser = _resolve_parser()
-    words, rest = parser.first_words(line, 2)
-    options = parser.parse_args(words)
-    options.value = rest or None
-    return options
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
-
-
-def parse_seconds(text: str) -> float:
-    """A length of time as it is written on a magic's line.
-
-    Example:
-        >>> parse_seconds("30"), parse_seconds("1.5m")
-        (30.0, 90.0)
-    """
-    unit = text[-1:] if text[-1:] in UNITS else "s"
-    try:
-        seconds = float(text.removesuffix(unit)) * UNITS[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 30s, 1.5m or 2h")
-    return seconds
-
-
-def parse_backoff(text: str) -> backoff.BackoffStrategy:
-    """A backoff as it is written on a magic's line.
-
-    Example:
-        >>> parse_backoff("exponential:2:60")(0)
-        2.0
-    """
-    name, *numbers = text.split(":")
-    try:
-        return BACKOFFS[name](*map(float, numbers))
-    except (KeyError, TypeError, ValueError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no backoff; write exponential:2:60, linear:2:3 or constant:5"
-        ) from None
-
-
-def parse_step(line: str) -> CellOptions:
-    """Read what stands on the first line of a durable cell, after the magic."""
-    parsed = _step_parser().parse_line(line)
-    policy = Policy(parsed.retries, parsed.backoff or backoff.exponential(), timeout=parsed.timeout)
-    return CellOptions(parsed.name, policy, parsed.on_edit, parsed.once, parsed.on_drift)
 
 
 @contextmanager
@@ -195,7 +50,7 @@ class DurableMagics:
 
     def durable_workflow(self, line: str) -> None:
         """Open a run, ``%durable_workflow RUN_ID``; alone, say where the open one stands."""
-        options = _workflow_parser().parse_line(line)
+        options = syntax.workflow_parser().parse_line(line)
         session = self.session
         session.badge = options.badge or session.badge
         with one_line_errors():
@@ -217,7 +72,7 @@ class DurableMagics:
 
     async def durable_step(self, line: str, cell: str) -> None:
         """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
-        options = parse_step(line)
+        options = syntax.parse_step(line)
         with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
 
@@ -231,7 +86,7 @@ class DurableMagics:
 
     def durable_reset(self, line: str) -> None:
         """Have a step run again at its next call: ``%durable_reset STEP [--downstream]``."""
-        options = _reset_parser().parse_line(line)
+        options = syntax.reset_parser().parse_line(line)
         with one_line_errors():
             found = self.session.reset(options.step, with_downstream=options.downstream)
         inside = sum(each.startswith(f"{options.step}/") for each in found)
@@ -240,19 +95,26 @@ class DurableMagics:
         told += f", and downstream of it: {', '.join(after)}" if after else ""
         print(f"step {options.step!r} will run again{told}")  # noqa: T201 - a magic's answer
 
+    def durable_fork(self, line: str) -> None:
+        """Go on from a step in another run, this one stays: ``%durable_fork NEW_RUN [--from STEP]``."""
+        options = syntax.fork_parser().parse_line(line)
+        with one_line_errors():
+            self.session.fork(options.new_run, options.step)
+            self._say_where_it_stands()
+
     def durable_plan(self, line: str) -> None:
         """Say what would replay and what would run, running nothing: ``%durable_plan [NOTEBOOK]``."""
-        options = _plan_parser().parse_line(line)
+        options = syntax.plan_parser().parse_line(line)
         with one_line_errors():
             run = self.session.require_run()
             file = Path(options.notebook) if options.notebook else frontend.require_notebook()
-            planned = plan(run, file, parse=parse_step, transform=self.session.shell.transform_cell)
+            planned = plan(run, file, parse=syntax.parse_step, transform=self.session.shell.transform_cell)
         print(spell_plan(planned))  # noqa: T201 - a magic's answer
 
     @no_var_expand
     def durable_resolve(self, line: str) -> None:
         """Say what became of a step in doubt: ``%durable_resolve STEP rerun|value|fail [EXPRESSION]``."""
-        options = _parse_resolve(line)
+        options = syntax.parse_resolve(line)
         with one_line_errors():
             self.session.require_run()
             value = self.session.shell.ev(options.value) if options.value is not None else None
@@ -263,7 +125,7 @@ class DurableMagics:
     @no_var_expand
     def durable_signal(self, line: str) -> None:
         """Deliver a signal: ``%durable_signal NAME VALUE [--run ID]``; the value is JSON, or else text."""
-        options = _parse_signal(line)
+        options = syntax.parse_signal(line)
         with one_line_errors():
             run_id = self.session.require_run().run_id if options.run is None else options.run
             told = self.session.deliver(run_id, options.name, answers.read_value(options.value))
@@ -271,13 +133,13 @@ class DurableMagics:
 
     def durable_runs(self, line: str) -> None:
         """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
-        options = _runs_parser().parse_line(line)
+        options = syntax.runs_parser().parse_line(line)
         with one_line_errors():
             view.show_tables(self.session.badge, [self.session.runs(options.db)])
 
     def durable_status(self, line: str) -> None:
         """Show where a run stands, by default the open one: ``%durable_status [RUN_ID] [--db URL]``."""
-        options = _status_parser().parse_line(line)
+        options = syntax.status_parser().parse_line(line)
         with one_line_errors():
             view.show_tables(self.session.badge, self.session.status(options.run_id, options.db))
 
@@ -313,6 +175,7 @@ def load(shell: Any) -> None:
     asking.attach(prompt.ShellFace(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
+        magics.durable_fork,
         magics.durable_plan,
         magics.durable_reset,
         magics.durable_restore,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import resolving, settings, signals, standing
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.forking import fork
+from durable_nb.loop import BLOCKING, catch_up, drive
 from durable_nb.notebook import frontend
 from durable_nb.notebook.tracking import Tracker, downstream
 from durable_nb.opening import open_run, this_process
@@ -151,6 +152,18 @@ class Session:
         for cell in (name, *after):
             self._cells.pop(cell, None)
         return found
+
+    def fork(self, new_id: str, before: str | None) -> None:
+        """Open another run with the open one's history up to a step.
+
+        Raises:
+            StepNotFound: The open run has no such step.
+            StoreError: There is a run of that id.
+        """
+        run = self.require_run()
+        drive(catch_up(BLOCKING))
+        drive(BLOCKING.store(fork(run.journal, run.run_id, check_run_id(new_id), before)))
+        self.open(new_id, db=None, name=run.run.workflow)
 
     def resolve(self, name: str, answer: str, value: Any) -> None:
         """Record what a person says of a step in doubt.

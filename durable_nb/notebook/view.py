@@ -15,6 +15,7 @@ __all__ = [
     "BADGES",
     "SignalLine",
     "check_badge",
+    "listed",
     "show_cell",
     "show_run",
     "show_stopped",
@@ -75,7 +76,7 @@ def show_cell(
     facts["saved"] = seconds if replayed else 0.0
     text = f"replayed · {spell(seconds)} saved" if replayed else f"ran {spell(seconds)}"
     if names:
-        text += f" · {_listed(names)}"
+        text += f" · {listed(names)}"
     warnings = [
         f"{name} is not saved: {reason}. Make it in an ordinary cell."
         for name, reason in (unsaved or {}).items()
@@ -100,9 +101,9 @@ def show_stopped(
     """
     if not changed:
         return
-    text = f"changed before it stopped: {_listed(changed)}"
+    text = f"changed before it stopped: {listed(changed)}"
     if on_record:
-        text += f" · %durable_restore puts back {_listed(on_record)}"
+        text += f" · %durable_restore puts back {listed(on_record)}"
     facts = {"run": run, "step": step, "action": "stopped"}
     _show(badge, "✗", step, text, f"durable step {step} stopped · {text}", [], facts)
 
@@ -188,6 +189,7 @@ def _full(mark: str, name: str, text: str, warnings: list[str]) -> dict[str, str
     }
 
 
-def _listed(names: tuple[str, ...], most: int = 6) -> str:
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """The first few names, and how many more there are."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -276,8 +276,10 @@ def unknown_run(run_id: str) -> RunNotFound:
     return RunNotFound("there is no such run", run_id=run_id, remedy="Look at the list of runs for its id.")
 
 
-def id_taken(run_id: str, new_id: str) -> StoreError:
-    """The error for a run that cannot be renamed, since something has the other id already."""
+def id_taken(run_id: str, new_id: str, doing: str = "renamed to") -> StoreError:
+    """The error for a run that cannot be renamed or forked, since something has the other id already."""
     return StoreError(
-        f"it cannot be renamed to {new_id!r}, that id is taken", run_id=run_id, remedy="Choose another id."
+        f"it cannot be {doing} {new_id!r}, that id is taken",
+        run_id=run_id,
+        remedy=f"Choose another id; to go on with that run: %durable_workflow {shlex.quote(new_id)}",
     )

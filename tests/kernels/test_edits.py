@@ -94,3 +94,22 @@ async def test_a_renamed_step_run_headless(tmp_path):
     second = await run_notebook(book, cwd=tmp_path)
     assert [str(cell.state) for cell in first.cells] == ["ran", "executed"]
     assert [str(cell.state) for cell in second.cells] == ["ran", "replayed", "executed"]
+
+
+TASK = "@wf.task\ndef scaled(n):\n    log(f'scaled-{n}')\n    return n * K"
+CALLS = "%%durable_step calls\ntotal = sum(scaled(n) for n in numbers)"
+
+
+def test_a_cell_that_runs_again_says_which_of_its_tasks_did_not(kernel):
+    def version(k, numbers):
+        return [OPEN, LOG, k, f"numbers = {numbers}", TASK, CALLS]
+
+    assert went_on(kernel, version("K = 2", [1, 2]))[0] == ["scaled-1", "scaled-2"]
+    executed, told = went_on(kernel, version("K = 5", [2, 3]))
+    assert executed == ["scaled-3"]
+    first, second = told["calls"].splitlines()
+    assert first.startswith("replayed in it, called as before: ")
+    assert first.endswith("scaled#1; to run all of it again: %durable_reset calls")
+    assert second.startswith("run again: ")
+    kernel.run("%durable_reset calls")
+    assert kernel.run(CALLS + "\nprint(total)").text == "25\n"

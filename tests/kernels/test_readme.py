@@ -167,10 +167,10 @@ def test_the_task_options_it_names_are_taken(tmp_path):
 
 
 def test_the_options_it_names_are_those_that_there_are():
-    from durable_nb.notebook.magics import _step_parser
+    from durable_nb.notebook.syntax import step_parser
 
     named = set(re.findall(r"\| `(--[a-z-]+)", README.read_text(encoding="utf-8")))
-    there = {option for action in _step_parser()._actions for option in action.option_strings}
+    there = {option for action in step_parser()._actions for option in action.option_strings}
     assert named == there
 
 
