@@ -103,8 +103,7 @@ test-all: lint types notebooks long tests
 
 # Beside each measure the bar that it is held to; what is over its bar is said, and is no failure of make.
 bench: $(TOOLS)
-	@$(BIN)/python benchmarks/cells.py || true
-	@$(BIN)/python benchmarks/signals.py || true
+	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || true; done
 
 clean:
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from durable_nb.pydantic_ai import DurableAgent, TaskConfig, durable_pipeline, durable_tool
-    from durable_nb.stores.values import InMemoryStore, SQLiteStore
+    from durable_nb.stores.values import InMemoryStore, RedisStore, SQLiteStore
 
 __all__ = [
     "BackoffStrategy",
     "DurableAgent",
     "DurableError",
     "InMemoryStore",
+    "RedisStore",
     "RunContext",
     "SQLiteStore",
     "Store",
@@ -66,7 +67,7 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
 
 def __getattr__(name: str) -> Any:
     """Import what not everybody needs when it is first asked for."""
-    if name in ("InMemoryStore", "SQLiteStore"):
+    if name in ("InMemoryStore", "RedisStore", "SQLiteStore"):
         from durable_nb.stores import values
 
         return getattr(values, name)

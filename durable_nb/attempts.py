@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb import scopes
-from durable_nb.errors import DurableError, InvalidOption, StepFailed, StepTimeout, located
+from durable_nb.errors import DurableError, ExecutorLost, InvalidOption, StepFailed, StepTimeout, located
 from durable_nb.failpoints import hit
 from durable_nb.records import StepKind
 
@@ -83,7 +83,9 @@ async def attempts(
 
 def is_ours(failure: BaseException) -> bool:
     """Whether a failure is about durability, not the body's own: neither retried nor recorded."""
-    return isinstance(failure, DurableError) and not isinstance(failure, StepFailed | StepTimeout)
+    return isinstance(failure, DurableError) and not isinstance(
+        failure, ExecutorLost | StepFailed | StepTimeout
+    )
 
 
 def _meant(failure: Exception, failures: Failures) -> bool:

@@ -17,6 +17,7 @@
     │   ├── StepNotSaved         the body succeeded, its result could not be saved
     │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
     │   │   └── UntrustedCheckpoint  it would run code, and nobody who is known here has signed it
+    │   ├── ExecutorLost         whoever ran the body elsewhere is gone
     │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
     │   │   └── SignalTimeout    nobody answered in time
     │   ├── SignalInvalid        a value that the waiting call does not accept (also a ValueError)
@@ -40,6 +41,7 @@ from typing import Self
 __all__ = [
     "DurableError",
     "DurableNotice",
+    "ExecutorLost",
     "ForkedProcess",
     "InvalidOption",
     "InvalidRunId",
@@ -217,6 +219,10 @@ class UntrustedCheckpoint(StepNotRestored):
 
 class StepFailed(StepError):
     """A recorded failure whose own class cannot be rebuilt."""
+
+
+class ExecutorLost(StepError):
+    """Whoever ran a body elsewhere is gone, and nobody knows how far it came; another attempt may follow."""
 
 
 class StepTimeout(StepError, TimeoutError):

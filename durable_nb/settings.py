@@ -13,10 +13,12 @@ __all__ = [
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
     "DB",
+    "EXECUTOR_LOOK",
     "EXIT_GRACE",
     "HEARTBEAT",
     "INTERRUPT_GRACE",
     "JOURNAL_SIZE_LIMIT",
+    "LARGE_CALL",
     "LOCK_POLL",
     "LONGEST_NAME",
     "LONG_SLEEP",
@@ -25,8 +27,21 @@ __all__ = [
     "OUTPUT_POLL",
     "OUT_OF_BAND",
     "OWNER_SILENT",
+    "REDIS_BATCH",
+    "REDIS_CHUNK",
+    "REDIS_CONNECTIONS",
+    "REDIS_FIRST_PAUSE",
+    "REDIS_LARGEST",
+    "REDIS_LONGEST_PAUSE",
+    "REDIS_PATIENCE",
+    "REDIS_PREFIX",
+    "REDIS_TIMEOUT",
+    "REDIS_URL",
     "RETRIES",
+    "SESSION_KEPT",
     "SHOWN_ARGUMENT",
+    "SIGNAL_BACKSTOP",
+    "SIGNAL_CHECK",
     "SIGNAL_GRACE",
     "SIGNAL_POLL",
     "SLEEP_SLICE",
@@ -84,6 +99,45 @@ HEARTBEAT: Final = 5.0
 OWNER_SILENT: Final = 30.0
 """Seconds without a sign of life after which the owner on another host is dead: longer than a stall."""
 
+SESSION_KEPT: Final = 86400
+"""Seconds that Redis keeps the last sign of life of a process: only then is one that left it swept away."""
+
+REDIS_URL: Final = "redis://localhost:6379/0"
+"""The Redis server of a RedisStore that is told of none: where one listens that was just installed."""
+
+REDIS_PREFIX: Final = "durable"
+"""What all our keys on a Redis server begin with."""
+
+REDIS_TIMEOUT: Final = 30.0
+"""Seconds to wait for a Redis server's answer: 5 s, its client's own, is less than another's large value."""
+
+REDIS_PATIENCE: Final = 60.0
+"""Seconds of trying until a Redis server is given up: restarting one that has much to read takes as long."""
+
+REDIS_FIRST_PAUSE: Final = 0.05
+"""Seconds before the first try again at a Redis server; each later one is twice as long."""
+
+REDIS_LONGEST_PAUSE: Final = 3.0
+"""Seconds between two tries at a Redis server at most: a run goes on soon after it is back."""
+
+REDIS_BATCH: Final = 1000
+"""Commands that are sent to a Redis server together: more gain nothing, and delay other clients."""
+
+REDIS_CHUNK: Final = 8 * 1024 * 1024
+"""Bytes of a piece of a large value on Redis: one of 500 MiB stalled others for 4 s (measured)."""
+
+REDIS_LARGEST: Final = 64 * 1024 * 1024
+"""Bytes of the largest value that Redis itself takes: it has to hold all of them in memory."""
+
+REDIS_CONNECTIONS: Final = 16
+"""Commands under way to a Redis cluster at one time: each has a connection of its own there."""
+
+EXECUTOR_LOOK: Final = 0.1
+"""Seconds between two looks whether a body that runs elsewhere has timed out: nobody notices less."""
+
+LARGE_CALL: Final = 10 * 1024 * 1024
+"""Bytes of a call to an executor above which a notice is given: a large global goes along with every call."""
+
 INTERRUPT_GRACE: Final = 0.5
 """Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
 
@@ -122,6 +176,7 @@ CELL_ON_EDIT: Final = "rerun"
 
 CELL_ON_DRIFT: Final = "keep"
 """A clock or a random draw that gave another value is no reason to lose hours of finished work."""
+
 SWEEP_BUDGET: Final = 1.0
 """Seconds, before a cell and after it, to look at names it cannot reach: more than that a person notices."""
 
@@ -130,6 +185,12 @@ OUTPUT_PATIENCE: Final = 1.0
 
 OUTPUT_POLL: Final = 0.001
 """Seconds between two looks whether that output has arrived: a kernel's thread needs less."""
+
+SIGNAL_BACKSTOP: Final = 5.0
+"""Seconds between two looks for a signal where Redis tells of each delivery: that may get lost."""
+
+SIGNAL_CHECK: Final = 0.1
+"""Seconds between two looks, where Redis tells of signals, whether a run that waits was cancelled or lost."""
 
 TASK_ON_EDIT: Final = "keep"
 """A task's edit is often a log line: finished work stays, and a notice says so."""

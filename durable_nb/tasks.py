@@ -71,6 +71,7 @@ class Task(Generic[P, R]):
         on_edit: What becomes of a checkpoint when the function was edited.
         on_change: What becomes of a checkpoint when the arguments changed.
         once: Whether its body must never be started twice unasked.
+        executed: What is executed in a run, if that is not the function itself.
 
     Attributes:
         arguments: Names the arguments of a call, for its fingerprint.
@@ -86,9 +87,11 @@ class Task(Generic[P, R]):
         on_edit: str,
         on_change: str,
         once: bool = False,
+        executed: Callable[P, R] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self._executed = executed or function
         self.name = name
         self.policy = policy
         self.workflow = workflow
@@ -106,7 +109,7 @@ class Task(Generic[P, R]):
             return self.function(*args, **kwargs)
         arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
-        body = functools.partial(self.function, *args, **kwargs)
+        body = functools.partial(self._executed, *args, **kwargs)
         work = perform(scope.run, call, body, arguments, self.policy, AWAITING if self.is_async else BLOCKING)
         result: Any = work if self.is_async else drive(work)
         return result  # type: ignore[no-any-return]

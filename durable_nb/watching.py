@@ -80,7 +80,7 @@ class _Watch:
             while self.waiters:
                 self._check()
                 await self._look(journal)
-                await asyncio.sleep(self._pause())
+                await journal.until_changed(self._pause())
         except Exception as error:
             for waiter in self.waiters:
                 if not waiter.found.done():

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import mapping, passes, resolving, scopes, settings, standing
+from durable_nb import executors, mapping, passes, resolving, scopes, settings, standing
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.engine import check_policy
@@ -85,6 +85,7 @@ class Workflow(Waits):
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
         once: bool = False,
+        executor: executors.Place | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -104,6 +105,8 @@ class Workflow(Waits):
                 ``on_change``: the same when the arguments changed: error, rerun, keep or ask.
                 ``once``: never start the body twice unasked: one that was killed or failed is in doubt until
                 somebody answers (see ``resolve``). There are no retries then, unless ``retries`` is given.
+                ``executor``: where the body runs: a ``concurrent.futures.Executor``, or a function that makes
+                one, so that it is made again when it broke.
 
         Raises:
             TypeError: It is no function, or a generator.
@@ -127,6 +130,7 @@ class Workflow(Waits):
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
         once: bool = False,
+        executor: executors.Place | None = None,
         **limits: Any,
     ) -> Task[P, R]:
         check_function(function, "task")
@@ -140,6 +144,7 @@ class Workflow(Waits):
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
             once=once,
+            executed=executors.elsewhere(function, executor) if executor is not None else None,
         )
 
     @overload

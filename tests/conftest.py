@@ -12,7 +12,7 @@ from durable_nb import Workflow
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("DURABLE_NB_SECRET", "of the tests")  # no test writes a key into anybody's home
-pytest_plugins = ["force_replay"]
+pytest_plugins = ["force_replay", "redis_servers"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import re
 import sqlite3
 import sys
 import types
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import pytest
 
@@ -183,6 +184,23 @@ def store_too_new(wf):
     wf.workflow(lambda: None).run("r")
 
 
+def executor_lost(wf):
+    with ThreadPoolExecutor() as pool:
+        pool.submit = lambda *_: Lost()
+
+        @wf.task(executor=pool, retries=0)
+        def fit():
+            return 1
+
+        wf.workflow(fit).run("r")
+
+
+class Lost(Future):
+    def __init__(self):
+        super().__init__()
+        self.set_exception(BrokenExecutor("a process died"))
+
+
 def signal_timeout(wf):
     wf.db = InMemoryStore()
     wf.workflow(lambda: wf.sync.signal("go", timeout=0.01)).run("r")
@@ -220,6 +238,7 @@ EXPECTED = {
         r"run 'r', step 'many': .*runs\.db.* would run code.* durable-nb trust .*runs\.db",
     ),
     "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
+    "ExecutorLost": (executor_lost, r"run 'r', step 'fit': .*a process died.*executor=lambda: "),
     "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),
     "SignalTimeout": (
         signal_timeout,

@@ -82,6 +82,24 @@ def test_crash_and_resume(tmp_path):
         ]
 
 
+def test_an_order_on_redis_goes_on_in_another_process(tmp_path, redis_server):
+    env = {**os.environ, "REDIS_URL": redis_server.url}
+
+    def start(*words):
+        command = [sys.executable, EXAMPLES / "redis_order.py", *words]
+        return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+
+    first = start()
+    assert [first.stdout.readline() for _ in range(2)] == ["charging a17\n", "waiting for approval\n"]
+    first.kill()
+    first.communicate()
+    second = start()
+    assert start("approve").communicate(timeout=60)[0] == "approved\n"
+    assert second.communicate(timeout=60)[0] == "waiting for approval\nshipping a17\na17 is on its way\n"
+    assert start("approve").communicate(timeout=60)[0] == "was approved already\n"
+    assert start().communicate(timeout=60)[0] == "waiting for approval\na17 is on its way\n"
+
+
 class Server:
     """A real server on a port of its own."""
 

@@ -12,16 +12,16 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     (
-        *("codec", "fingerprint", "blobs", "signing", "payloads", "deadline", "interrupts", "loop"),
-        *("answers", "typed", "stores"),
+        *("codec", "fingerprint", "blobs", "remote_blobs", "signing", "payloads", "deadline", "interrupts"),
+        *("loop", "answers", "typed", "stores"),
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),
         *("waiting", "resolving", "forking"),
     ),
     (
-        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "passes", "entry", "waits"),
-        *("mapping", "workflow", "executors"),
+        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "executors", "passes", "entry"),
+        *("waits", "mapping", "workflow"),
     ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

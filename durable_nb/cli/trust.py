@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from durable_nb.cli.place import asked, existing
 from durable_nb.stores.trusting import Untrusted, find_untrusted, trust
+from durable_nb.stores.urls import is_redis
 
 __all__ = ["add_arguments", "run"]
+
+Find = Callable[[], list[Untrusted]]
+Sign = Callable[[Sequence[Untrusted]], int]
 
 NOT_TRUSTED = 1
 SHOWN = 20
@@ -16,7 +23,7 @@ SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("db", type=Path, help="the database")
+    parser.add_argument("db", metavar="DB", help="the database: a path or a URL")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -26,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         StoreError: It is no database of ours, or cannot be written.
     """
-    untrusted = find_untrusted(options.db)
+    find, sign = _on_server(options.db) if is_redis(options.db) else _in_file(Path(options.db))
+    untrusted = find()
     if not untrusted:
         print(f"{options.db}: every checkpoint that runs code is signed by a key of yours")  # noqa: T201
         return 0
@@ -34,12 +42,24 @@ def run(options: argparse.Namespace) -> int:
     if not options.yes and not _agreed():
         print("nothing was signed")  # noqa: T201
         return NOT_TRUSTED
-    signed = trust(options.db, untrusted)
+    signed = sign(untrusted)
     print(f"signed {signed} of {len(untrusted)}")  # noqa: T201
     return 0 if signed == len(untrusted) else NOT_TRUSTED
 
 
-def _show(db: Path, untrusted: list[Untrusted]) -> None:
+def _in_file(path: Path) -> tuple[Find, Sign]:
+    return partial(find_untrusted, path), partial(trust, path)
+
+
+def _on_server(url: str) -> tuple[Find, Sign]:
+    from durable_nb.stores.redis import RedisJournal  # only now: redis is an extra
+
+    journal = existing(url)
+    assert isinstance(journal, RedisJournal)
+    return lambda: asked(journal.notary.find()), lambda found: asked(journal.notary.sign(found))
+
+
+def _show(db: str, untrusted: list[Untrusted]) -> None:
     lines = [f"  run {one.run_id!r}, {_what(one)} ({one.payload.format})" for one in untrusted[:SHOWN]]
     if len(untrusted) > SHOWN:
         runs = Counter(one.run_id for one in untrusted)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from durable_nb import settings
 from durable_nb.errors import InvalidOption
 from durable_nb.stores.base import Journal, Store
+from durable_nb.stores.urls import is_redis, without_password
 
 if TYPE_CHECKING:
+    from durable_nb.stores.redis import RedisJournal
     from durable_nb.stores.sqlite import SqliteJournal
 
 __all__ = ["Journal", "Place", "Store", "hold", "let_go", "open_journal"]
@@ -22,9 +24,11 @@ Place: TypeAlias = "str | os.PathLike[str] | Journal | Store"
 """What names where runs are kept: a path, a URL, or a store."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_REMEDY = f"Give a path such as {settings.DB!r}, 'sqlite:///{settings.DB}', or a Journal."
+_REMEDY = (
+    f"Give a path such as {settings.DB!r}, 'sqlite:///{settings.DB}', {settings.REDIS_URL!r}, or a Journal."
+)
 
-_journals: dict[Path, SqliteJournal] = {}
+_journals: dict[Path | str, SqliteJournal | RedisJournal] = {}
 _adapted: weakref.WeakValueDictionary[int, Journal] = weakref.WeakValueDictionary()
 _holders: weakref.WeakKeyDictionary[Journal, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 _guard = threading.RLock()
@@ -35,10 +39,10 @@ def open_journal(db: Place) -> Journal:
 
     Args:
         db: A path (``~`` is the home folder), ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a
-            Journal, which is handed through, or a Store.
+            Journal, which is handed through, or a Store; ``redis://host:6379/0``, ``rediss://…`` for TLS.
 
     Returns:
-        The same object for the same file, until it is closed or its file is deleted; then a new one.
+        The same object for the same file or URL, until it is closed or its file is deleted; then a new one.
 
     Raises:
         InvalidOption: It names no place that we know.
@@ -51,14 +55,22 @@ def open_journal(db: Place) -> Journal:
         return db
     if isinstance(db, Store):
         return _behind(db)
-    path = _resolved(db)
+    place = _place(db)
+    with _guard:
+        journal = _journals.get(place)
+        if journal is None or journal.closed:
+            journal = _journals[place] = _made(place)
+        return journal
+
+
+def _made(place: Path | str) -> SqliteJournal | RedisJournal:
+    if isinstance(place, str):
+        from durable_nb.stores.redis import RedisJournal
+
+        return RedisJournal(place)
     from durable_nb.stores.sqlite import SqliteJournal  # only now: it brings aiosqlite
 
-    with _guard:
-        journal = _journals.get(path)
-        if journal is None or journal.closed:
-            journal = _journals[path] = SqliteJournal(path)
-        return journal
+    return SqliteJournal(place)
 
 
 def hold(db: Place, holder: object) -> Journal:
@@ -76,8 +88,8 @@ def let_go(journal: Journal, holder: object) -> bool:
         holders.discard(holder)
         if holders:
             return False
-        for path in [path for path, known in _journals.items() if known is journal]:
-            del _journals[path]  # whoever comes before it is closed gets another one
+        for place in [place for place, known in _journals.items() if known is journal]:
+            del _journals[place]  # whoever comes before it is closed gets another one
         return True
 
 
@@ -95,7 +107,10 @@ def _behind(store: Store) -> Journal:
         return adapted
 
 
-def _resolved(db: object) -> Path:
+def _place(db: object) -> Path | str:
+    """The resolved path in ``db``, or the URL of a Redis server."""
+    if is_redis(db):
+        return str(db)
     name = _named(db)
     try:
         return Path(name).expanduser().resolve()
@@ -121,18 +136,13 @@ def _named(db: object) -> str:
 
 
 def _of_url(scheme: str, rest: str, url: str) -> str:
-    if scheme in ("redis", "rediss"):
-        raise InvalidOption(f"the Redis store is not there yet (db={_hidden(url)!r})", remedy=_REMEDY)
     if scheme != "sqlite":
-        raise InvalidOption(f"{scheme}:// is no store that we know (db={_hidden(url)!r})", remedy=_REMEDY)
+        raise InvalidOption(
+            f"{scheme}:// is no store that we know (db={without_password(url)!r})", remedy=_REMEDY
+        )
     if rest and not rest.startswith("/"):
         raise InvalidOption(
             f"db={url!r} lacks a slash",
             remedy=f"Three for a relative path: 'sqlite:///{rest}'; four for an absolute one.",
         )
     return rest[1:]
-
-
-def _hidden(url: str) -> str:
-    """A URL without its password."""
-    return re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", url)

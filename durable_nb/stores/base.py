@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import time
 from abc import ABC, abstractmethod
@@ -158,6 +159,10 @@ class Journal(ABC):
         None where the store cannot tell: it is looked through every so often then.
         """
         return None
+
+    async def until_changed(self, pause: float) -> None:
+        """Wait until ``version`` is worth asking for again: so many seconds, or until something is heard."""
+        await asyncio.sleep(pause)
 
     @abstractmethod
     async def request_signal(self, request: SignalRequest) -> SignalRequest:

@@ -11,23 +11,20 @@ import asyncio
 import json
 import os
 import time
-import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import settings
-from durable_nb.errors import DurableNotice, RunHeld
 from durable_nb.records import Run, RunStatus
-from durable_nb.stores.base import held_run, lost_run
 from durable_nb.stores.connection import APART, Connection, Database, Outcome, Work
 from durable_nb.stores.failures import translated
+from durable_nb.stores.heart import Heart, Owner
 from durable_nb.stores.machine import machine
 
 if TYPE_CHECKING:
     from durable_nb.stores.lockfile import LockFile
 
-__all__ = ["Owner", "Sessions"]
+__all__ = ["FileOwner", "Sessions"]
 
 _ENROL = "INSERT INTO sessions (host, boot_id, pid, beat, seen) VALUES (?, ?, ?, 0, ?)"
 _ON_THIS_HOST = "SELECT sid FROM sessions WHERE host = ?"
@@ -42,30 +39,25 @@ _OWNER = f"{_OWNERS} WHERE run_id = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class FileOwner(Owner):
     """Who owns a run.
 
     Attributes:
-        run_id: The run.
-        epoch: Its epoch.
-        owned: Whether it is running or waiting; a run that has ended has no owner.
-        name: Its owner, for people.
-        since: When it was opened or last marked.
         sid: The owner's session; None in a database from before there were sessions.
         host: Where the owner runs; None if its session is gone.
         boot_id: Since which boot.
-        beat: The counter that goes up while the owner lives.
+        beat_number: The counter that goes up while the owner lives.
     """
 
-    run_id: str
-    epoch: int
-    owned: int
-    name: str | None
-    since: float
     sid: int | None
     host: str | None
     boot_id: str | None
-    beat: int | None
+    beat_number: int | None
+
+    @property
+    def sign(self) -> object:
+        """Its session and the counter."""
+        return self.sid, self.beat_number
 
     def lives(self, lock: LockFile) -> bool | None:
         """Whether it lives; None where only its heartbeat can tell."""
@@ -98,7 +90,7 @@ class Enrolment(Work):
             connection.execute(_FORGET, (self.sid,))
 
 
-class Sessions:
+class Sessions(Heart[FileOwner]):
     """The session of one journal, and its look at those of others.
 
     Args:
@@ -113,16 +105,11 @@ class Sessions:
         read: Callable[..., Awaitable[list[Outcome]]],
         run: Callable[[str, list[Work]], Awaitable[None]],
     ) -> None:
+        super().__init__()
         self._database = database
         self._read = read
         self._run = run
         self._sid: int | None = None
-        self._owned: dict[str, int] = {}
-        self._listeners: dict[str, Callable[[RunHeld], None]] = {}
-        self._silent: dict[str, tuple[Owner, float]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._beating: asyncio.Task[None] | None = None
         self._enrolling = asyncio.Lock()
 
     async def enrol(self) -> int:
@@ -136,130 +123,54 @@ class Sessions:
                 self._sid = work.sid
         return self._sid
 
-    async def free_epoch(self, run_id: str) -> int | None:
-        """The epoch of a run that no living process but this one owns; None if there is no such run.
-
-        Raises:
-            RunHeld: Somebody else owns it, and lives.
-        """
-        first = owner = await self._owner(run_id)
-        while owner is not None and not self._is_ours(owner):
-            lives = self._lives(owner)
-            if lives is False:
-                break
-            if lives or (first and (owner.sid, owner.beat) != (first.sid, first.beat)):
-                raise held_run(run_id, owner.name, owner.since)
-            if time.monotonic() > self._silent_since(owner) + settings.OWNER_SILENT:
-                break
-            await self._look_later(owner, told=owner is not first)
-            owner = await self._owner(run_id)
-        return None if owner is None else owner.epoch
-
-    def _silent_since(self, owner: Owner) -> float:
-        """When we first saw it with this beat, be it for a caller who gave up waiting for the next one."""
-        seen, since = self._silent.get(owner.run_id, (owner, time.monotonic()))
-        if (seen.sid, seen.beat) != (owner.sid, owner.beat):
-            since = time.monotonic()
-        self._silent[owner.run_id] = owner, since
-        return since
-
     async def abandoned(self) -> frozenset[str]:
         """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
         (found,) = await self._read((_OWNERS, ()))
-        owners = [Owner(*row) for row in found.rows]
-        return frozenset(
-            owner.run_id
-            for owner in owners
-            if owner.owned and not self._is_ours(owner) and self._lives(owner) is False
-        )
-
-    def hold(self, run: Run) -> None:
-        """Note that this session owns a run: its heart beats while it owns any."""
-        self._owned[run.run_id] = run.epoch
-        self._silent.pop(run.run_id, None)
-        self._arm()
-
-    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
-        """Note whom to tell when a run is somebody else's."""
-        if self._owned.get(run.run_id) == run.epoch:
-            self._listeners[run.run_id] = lost
-
-    def let_go(self, run: Run) -> None:
-        """Note that a run has ended, or is somebody else's now."""
-        if self._owned.get(run.run_id) == run.epoch:  # a later pass of ours may have it
-            del self._owned[run.run_id]
-            self._listeners.pop(run.run_id, None)
+        owners = (FileOwner(*row) for row in found.rows)
+        return frozenset(owner.run_id for owner in owners if self.is_abandoned(owner))
 
     def end(self) -> None:
         """End this journal's session; what it still owns may be taken by anybody."""
-        if self._timer is not None and self._loop is not None and not self._loop.is_closed():
-            self._timer.cancel()
-        self._timer = None
-        self._owned.clear()
-        self._listeners.clear()
+        self.stop()
         if self._sid is not None and self._database.lock is not None:
             self._database.lock.unclaim(self._sid)
         self._sid = None
 
-    @property
-    def _lock(self) -> LockFile:
-        assert self._database.lock is not None
-        return self._database.lock
+    async def find_owner(self, run_id: str) -> FileOwner | None:
+        """Who owns a run; None if there is no such run."""
+        (found,) = await self._read((_OWNER, (run_id,)))
+        rows: Sequence[Any] = found.rows
+        return FileOwner(*rows[0]) if rows else None
 
-    def _is_ours(self, owner: Owner) -> bool:
+    def is_ours(self, owner: FileOwner) -> bool:
+        """Whether it is this process."""
         return owner.sid in self._lock.claimed and owner.host == machine().host
 
-    def _lives(self, owner: Owner) -> bool | None:
+    def lives(self, owner: FileOwner) -> bool | None:
+        """Whether it lives; None where only its heartbeat can tell."""
         try:
             return owner.lives(self._lock)
         except OSError as error:  # the lock file cannot be reached
             raise translated(error, self._lock.path) from error
 
-    async def _owner(self, run_id: str) -> Owner | None:
-        (found,) = await self._read((_OWNER, (run_id,)))
-        rows: Sequence[Any] = found.rows
-        return Owner(*rows[0]) if rows else None
-
-    async def _look_later(self, owner: Owner, *, told: bool) -> None:
-        if not told:
-            what = (
-                f"run {owner.run_id!r} is owned by {owner.name}; whether that lives will be known in "
-                f"{settings.OWNER_SILENT:g} s at most"
-            )
-            warnings.warn(what, DurableNotice, stacklevel=2)
-        await asyncio.sleep(settings.HEARTBEAT / 5)
-
-    def _arm(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._timer is None or self._loop is not loop:  # the loop of last time may be closed
-            self._loop = loop
-            self._timer = loop.call_later(settings.HEARTBEAT, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        if self._owned and self._sid is not None:
-            self._beating = asyncio.get_running_loop().create_task(self._beat(self._sid))
-
-    async def _beat(self, sid: int) -> None:
+    async def beat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
+        """Give a sign of life; gives those runs as they stand, or None where it failed."""
+        if self._sid is None:
+            return None
         if self._database.lock is not None:
             # Whoever reads the lock file in this process, to copy it, drops our locks on it: take it again.
-            self._database.lock.take(sid)
-        owned = dict(self._owned)
-        work = Work(((_BEAT, (time.time(), sid)), (_STANDING, (json.dumps(list(owned)),))))
+            self._database.lock.take(self._sid)
+        work = Work(((_BEAT, (time.time(), self._sid)), (_STANDING, (json.dumps(list(run_ids)),))))
         await self._run(APART, [work])
-        if work.error is None:
-            self._tell_losers(owned, work.outcomes[1].rows)
-        if self._owned:
-            self._arm()
+        if work.error is not None:
+            return None
+        rows: Sequence[Any] = work.outcomes[1].rows
+        return {
+            run_id: Run(run_id, "", RunStatus(status), epoch=epoch, owner=owner)
+            for run_id, epoch, status, owner in rows
+        }
 
-    def _tell_losers(self, owned: dict[str, int], rows: Sequence[Any]) -> None:
-        standing = {row[0]: row[1:] for row in rows}
-        for run_id, epoch in owned.items():
-            present_epoch, *rest = standing.get(run_id, (None,))
-            if epoch == present_epoch or self._owned.get(run_id) != epoch:
-                continue  # still ours, or opened by us again while we looked
-            lost = self._listeners.get(run_id)
-            self.let_go(Run(run_id, "", epoch=epoch))
-            if lost is not None:
-                present = Run(run_id, "", RunStatus(rest[0]), owner=rest[1]) if rest else None
-                lost(lost_run(run_id, present))
+    @property
+    def _lock(self) -> LockFile:
+        assert self._database.lock is not None
+        return self._database.lock

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from dataclasses import replace
 from typing import Any
 
-from durable_nb import codec
+from durable_nb import codec, settings
 from durable_nb.loop import AWAITING
 from durable_nb.payloads import fetch, keep
 from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus, signal_step
+from durable_nb.remote_blobs import BlobPlace
 from durable_nb.stores.base import Journal, Store
 from durable_nb.stores.memory import MemoryJournal
 
-__all__ = ["InMemoryStore", "JournalStore", "SQLiteStore"]
+__all__ = ["InMemoryStore", "JournalStore", "RedisStore", "SQLiteStore"]
 
 
 class JournalStore(Store):
@@ -139,6 +141,45 @@ class SQLiteStore(JournalStore):
         from durable_nb.stores import open_journal
 
         return open_journal(self._path)
+
+
+class RedisStore(JournalStore):
+    """Runs on a Redis server or cluster, shared with any number of machines.
+
+    Args:
+        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster. It may name the other
+            options: ``redis://HOST:PORT/0?prefix=shop``.
+        ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
+            always kept.
+        prefix: What all its keys begin with; ``durable`` if not given.
+        blobs: Where values above 256 KiB go: a folder that all share, or a URL such as ``s3://bucket/path``.
+            Without it they are kept on the server, up to 64 MiB each.
+
+    Example:
+        >>> RedisStore("redis://:secret@localhost:6379/0", ttl=86400)
+        <RedisStore 'redis://:***@localhost:6379/0'>
+    """
+
+    def __init__(
+        self,
+        url: str = settings.REDIS_URL,
+        ttl: int | None = None,
+        prefix: str | None = None,
+        *,
+        blobs: BlobPlace | None = None,
+    ) -> None:
+        from durable_nb.stores.redis import RedisJournal
+
+        self._open = functools.partial(RedisJournal, url, ttl=ttl, prefix=prefix, blobs=blobs)
+        self._redis = self._open()
+        super().__init__(self._redis)
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the server; another one when it has been closed."""
+        if self._redis.closed:
+            self._redis = self._open()
+        return self._redis
 
 
 class InMemoryStore(JournalStore):

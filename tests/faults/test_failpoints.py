@@ -88,8 +88,8 @@ EXPECTED = {
 }
 
 
-def run(cwd, shape, plan=""):
-    program = textwrap.dedent(COMMON) + textwrap.dedent(SHAPES[shape])
+def run(cwd, shape, plan="", db="runs.db"):
+    program = (textwrap.dedent(COMMON) + textwrap.dedent(SHAPES[shape])).replace("runs.db", db)
     (cwd / "job.py").write_text(f"{program}\nprint(result == {EXPECTED[shape]})\n")
     command = [sys.executable, "job.py"]
     env = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), VARIABLE: plan}
@@ -107,17 +107,22 @@ def on_record(cwd):
     with sqlite3.connect(cwd / "runs.db") as connection:
         rows = connection.execute("SELECT step_id FROM steps WHERE status = 'done'").fetchall()
     connection.close()
-    return {step_id.rpartition("/")[2] if "outer" in step_id else step_id for (step_id,) in rows}
+    return {body_of(step_id) for (step_id,) in rows}
 
 
-def killed_and_resumed(cwd, shape, point, time_reached):
+def body_of(step_id):
+    """What a step's body writes into the log."""
+    return step_id.rpartition("/")[2] if "outer" in step_id else step_id
+
+
+def killed_and_resumed(cwd, shape, point, time_reached, db="runs.db", on_record=on_record):
     """Whether the point was reached; what must hold is asserted."""
-    killed = run(cwd, shape, f"{point}=kill@{time_reached}")
+    killed = run(cwd, shape, f"{point}=kill@{time_reached}", db)
     if killed.returncode == 0:
         return False
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     recorded, before = on_record(cwd), bodies(cwd)
-    resumed = run(cwd, shape)
+    resumed = run(cwd, shape, db=db)
     assert resumed.stdout == "True\n", resumed.stderr
     again = bodies(cwd)[len(before) :]
     assert len(again) == len(set(again))

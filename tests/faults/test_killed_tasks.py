@@ -57,8 +57,8 @@ PROGRAM = """
 """
 
 
-def run(cwd, kill_after, shape):
-    program = textwrap.dedent(PROGRAM).replace("STEPS", str(STEPS))
+def run(cwd, kill_after, shape, db="runs.db"):
+    program = textwrap.dedent(PROGRAM).replace("STEPS", str(STEPS)).replace("runs.db", db)
     command = [sys.executable, "-c", program, str(kill_after), shape]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 

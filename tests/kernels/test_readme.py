@@ -121,6 +121,30 @@ def test_the_script_of_many_callers_runs(tmp_path):
     ]
 
 
+def test_the_places_on_redis_are_taken(redis_server, kernel):
+    (block,) = blocks("Where runs are kept")
+    assert kernel.run(block.replace("redis://localhost:6379/0", redis_server.url)).status == "ok"
+    kernel.run("%load_ext durable_nb")
+    for state in ("new", "resuming"):
+        opened = kernel.run(f"%durable_workflow on-redis --db {redis_server.url}\nwf.journal.location")
+        assert opened.status == "ok"
+        assert redis_server.url in opened.text + str(opened.outputs)
+        assert state in opened.text + str(opened.outputs)
+        kernel.run("%%durable_step load\nprint('executed')\nx = 41")
+        assert kernel.run("print(x + 1)").text == "42\n"
+        kernel.sigkill()
+        kernel.restart()
+        kernel.run("%load_ext durable_nb")
+
+
+def test_the_script_with_bodies_in_other_processes_runs(tmp_path):
+    (script,) = blocks("Bodies on other processes and machines")
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert finished.stdout == "[(0, True), (1, True), (4, True)]\n"
+
+
 def test_the_task_options_it_names_are_taken(tmp_path):
     from durable_nb import Workflow, exponential
 
@@ -129,7 +153,16 @@ def test_the_task_options_it_names_are_taken(tmp_path):
         name: eval(text, {"exponential": exponential})
         for name, text in re.findall(r"`(\w+)=([^`…]+)`", table)
     }
-    assert {"retries", "backoff", "retry_on", "timeout", "on_edit", "on_change", "once"} == options.keys()
+    assert {
+        "retries",
+        "backoff",
+        "retry_on",
+        "timeout",
+        "on_edit",
+        "on_change",
+        "once",
+        "executor",
+    } == options.keys()
     Workflow("w", db=tmp_path / "a.db").task(**options)
 
 

@@ -1,0 +1,52 @@
+"""URLs of stores, as people may see them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+__all__ = ["is_redis", "with_options", "without_options", "without_password"]
+
+
+_REDIS = re.compile("rediss?://.*", re.IGNORECASE)
+
+
+def is_redis(place: object) -> bool:
+    """Whether a place is a Redis server."""
+    return isinstance(place, str) and _REDIS.fullmatch(place) is not None
+
+
+def without_options(url: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """A URL without some of its options, and those.
+
+    Example:
+        >>> without_options("redis://host/0?prefix=shop&protocol=3", ["prefix"])
+        ('redis://host/0?protocol=3', {'prefix': 'shop'})
+    """
+    parts = urlsplit(url)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    others = urlencode([(name, value) for name, value in given if name not in names], safe="/:")
+    found = {name: value for name, value in given if name in names}
+    return (urlunsplit(parts._replace(query=others)), found) if found else (url, found)
+
+
+def with_options(url: str, options: Mapping[str, str]) -> str:
+    """A URL with further options.
+
+    Example:
+        >>> with_options("redis://host/0", {"prefix": "shop"})
+        'redis://host/0?prefix=shop'
+    """
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(options, safe='/:')}" if options else url
+
+
+def without_password(url: str) -> str:
+    """A URL without its password.
+
+    Example:
+        >>> without_password("redis://ann:secret@host:6379/0")
+        'redis://ann:***@host:6379/0'
+    """
+    hidden = re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:password|passwd|secret|token|key)=)[^&]*", r"\1***", hidden)

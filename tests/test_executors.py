@@ -1,0 +1,467 @@
+"""Bodies that run elsewhere: processes, loky, Dask; and each of the traps."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+from durable_nb import Workflow, constant
+from durable_nb.errors import DurableNotice, ExecutorLost, InvalidOption, StepTimeout
+from durable_nb.executors import DaskExecutor
+
+PROGRAM = """
+import asyncio, os, sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from durable_nb import Workflow, constant
+
+def factory():
+    PLACE
+
+class Odd(Exception):
+    def __init__(self, n, why):
+        super().__init__(n, why)
+        self.n = n
+
+if __name__ == "__main__":
+    wf = Workflow("away", db="runs.db", default_backoff=constant(0))
+    scale = 10
+
+    @wf.task
+    def helper(n):
+        return n + 1
+
+    @wf.task(executor=factory)
+    async def aside(n):
+        await asyncio.sleep(0)
+        return os.getpid(), helper(n) * scale
+
+    @wf.task(executor=factory)
+    def blocking(n):
+        return os.getpid(), n
+
+    @wf.task(executor=factory, retries=1)
+    async def fails(n):
+        open("tried", "a").write("x")
+        raise Odd(n, "because")
+
+    large = wf.task(executor=factory, name="large")(lambda size: b"x" * size)
+
+    @wf.workflow
+    async def main():
+        values = await asyncio.gather(*map(aside, range(4)))
+        try:
+            await fails(7)
+        except Odd as error:
+            caught = type(error) is Odd, error.args, error.n, "in fails" in str(error.__notes__)
+        return values, blocking(5), caught, len(large(20_000_000))
+
+    values, other, caught, size = asyncio.run(main.run("r"))
+    assert [value for _, value in values] == [10, 20, 30, 40]
+    assert os.getpid() not in {pid for pid, _ in [*values, other]}
+    assert caught == (True, (7, "because"), 7, True)
+    assert size == 20_000_000
+    assert asyncio.run(main.run("r"))[0] == values
+    assert open("tried").read() == "xx"
+    print("fine")
+"""
+
+PLACES = {
+    "processes": "return ProcessPoolExecutor(2)",
+    "loky": "import loky; return loky.get_reusable_executor(2)",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_script_defines_runs_in_other_processes(tmp_path, place):
+    (tmp_path / "job.py").write_text(PROGRAM.replace("PLACE", PLACES[place]))
+    done = subprocess.run(
+        [sys.executable, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.fixture
+def wf(tmp_path):
+    with Workflow("away", db=tmp_path / "runs.db", default_backoff=constant(0)) as workflow:
+        yield workflow
+
+
+class Fake(Executor):
+    """Keeps what was submitted; each future is settled as told."""
+
+    def __init__(self, settle=lambda future, call, *args: future.set_result(call(*args))):
+        self.calls, self.settle = [], settle
+
+    def submit(self, call, /, *args, **kwargs):
+        assert not kwargs  # trap 2: some executors keep keywords for themselves
+        self.calls.append((call, args))
+        future = Future()
+        threading.Timer(0, self.settle, (future, call, *args)).start()
+        return future
+
+
+def test_no_two_submissions_are_equal(wf):
+    """Trap 1: Dask takes equal calls for one, a retry too."""
+    place = Fake()
+
+    @wf.task(executor=place, retries=2)
+    def work(key, retries, workers, priority):
+        if not os.environ.get("WORKED"):
+            os.environ["WORKED"] = "1"
+            raise ConnectionError
+        return key, retries, workers, priority
+
+    @wf.workflow
+    def main():
+        return [work(key=1, retries=2, workers=3, priority=4) for _ in range(2)]
+
+    try:
+        assert main.run("r") == [(1, 2, 3, 4)] * 2
+    finally:
+        del os.environ["WORKED"]
+    assert len({args for _, args in place.calls}) == len(place.calls) == 3
+
+
+def test_a_scheduler_that_is_gone_is_no_cancellation(wf):
+    """Trap 4: it looks like one, and nobody cancelled."""
+    place = Fake(lambda future, call, *args: future.cancel() and future.set_running_or_notify_cancel())
+
+    @wf.task(executor=place, retries=1)
+    async def work():
+        return 1
+
+    @wf.workflow
+    async def main():
+        return await work()
+
+    with pytest.raises(ExecutorLost, match="lost while it ran the body") as caught:
+        asyncio.run(main.run("r"))
+    assert len(place.calls) == 2
+    assert caught.value.step == "work"
+    assert not isinstance(caught.value, CancelledError)
+
+
+def test_a_broken_pool_is_made_again(wf, tmp_path):
+    """Trap 5: a pool that lost a process stays broken."""
+    made = []
+
+    def factory():
+        made.append(ProcessPoolExecutor(1))
+        return made[-1]
+
+    mark = tmp_path / "died"
+
+    @wf.task(executor=factory, retries=1)
+    async def dies_once():
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    @wf.workflow
+    async def main():
+        return await dies_once()
+
+    assert asyncio.run(main.run("r")) != os.getpid()
+    assert len(made) == 2
+    made[-1].shutdown()
+
+
+def test_a_pool_that_cannot_be_made_again_says_so(wf):
+    with ProcessPoolExecutor(1) as pool:
+
+        @wf.task(executor=pool, retries=1)
+        def dies():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        @wf.workflow
+        def main():
+            return dies()
+
+        with pytest.raises(ExecutorLost, match="executor=lambda: ProcessPoolExecutor"):
+            main.run("r")
+
+
+def test_a_large_global_is_told_of(wf):
+    """Trap 7: globals go along with each call."""
+    data = b"x" * 11_000_000
+
+    @wf.task(executor=Fake())
+    def work():
+        return len(data)
+
+    @wf.workflow
+    def main():
+        return work()
+
+    with pytest.warns(DurableNotice, match="work takes 10 MiB along to its executor"):
+        assert main.run("r") == 11_000_000
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_a_late_result_is_nobodys(wf, colour):
+    """Trap 9: a body that runs cannot be cancelled; its result comes to an attempt that is over."""
+    release, late = threading.Event(), []
+
+    def settle(future, call, *args):
+        number = len(place.calls)
+        if number == 1:
+            release.wait(5)
+            late.append(number)
+        future.cancelled() or future.set_result(call(*args))
+
+    place = Fake(settle)
+    options = {"executor": place, "timeout": 0.2, "retries": 1, "retry_on": StepTimeout}
+    if colour == "async":
+
+        @wf.task(**options)
+        async def work():
+            return 1
+
+        @wf.workflow
+        async def main():
+            value = await work()
+            release.set()
+            return value
+
+        assert asyncio.run(main.run("r")) == 1
+    else:
+
+        @wf.task(**options)
+        def work():
+            return 1
+
+        @wf.workflow
+        def main():
+            value = work()
+            release.set()
+            return value
+
+        assert main.run("r") == 1
+    assert len(place.calls) == 2
+
+
+def test_outside_a_run_it_is_the_plain_function(wf):
+    place = Fake()
+
+    @wf.task(executor=place)
+    def work(n):
+        return n
+
+    assert work(3) == 3
+    assert place.calls == []
+
+
+@pytest.mark.parametrize("place", [3, "pool"])
+def test_what_is_no_executor(wf, place):
+    with pytest.raises(InvalidOption, match="executor="):
+        wf.task(executor=place)(lambda: 1)
+
+
+def test_threads_and_other_executors_of_the_standard_library(wf):
+    with ThreadPoolExecutor(2) as pool:
+
+        @wf.task(executor=pool)
+        async def work(n):
+            return threading.current_thread() is threading.main_thread(), n
+
+        @wf.workflow
+        async def main():
+            return await asyncio.gather(*map(work, range(3)))
+
+        assert asyncio.run(main.run("r")) == [(False, n) for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def dask():
+    """Two worker processes, which run nothing again by themselves."""
+    import dask.config
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_dask_spreads_50_tasks_over_both_workers(wf, dask, tmp_path):
+    place, log = DaskExecutor(dask), tmp_path / "bodies.log"
+
+    @wf.task(executor=place)
+    async def work(n):
+        with log.open("a") as file:
+            file.write(f"{n}\n")
+        time.sleep(0.02)
+        return n, os.getpid()
+
+    @wf.workflow
+    async def main():
+        return await asyncio.gather(*map(work, range(50)))
+
+    found = asyncio.run(main.run("r"))
+    assert [n for n, _ in found] == list(range(50))
+    assert len({pid for _, pid in found}) == 2
+    assert asyncio.run(main.run("r")) == found
+    assert sorted(map(int, log.read_text().split())) == list(range(50))
+
+
+def test_dask_takes_no_keyword_of_a_body_for_its_own(wf, dask):
+    """Trap 2."""
+
+    @wf.task(executor=dask.get_executor())
+    async def work(key, *, retries, workers, priority, pure):
+        return key, retries, workers, priority, pure
+
+    @wf.workflow
+    async def main():
+        return await work(key="k", retries=7, workers="w", priority=1, pure=False)
+
+    assert asyncio.run(main.run("r")) == ("k", 7, "w", 1, False)
+
+
+def test_a_task_that_a_body_names_comes_without_its_store(wf, tmp_path):
+    """Trap 6: it is the plain function there."""
+
+    @wf.task
+    def helper(n):
+        return n + 1
+
+    def work(n):
+        return type(helper).__name__, helper(n)
+
+    with ProcessPoolExecutor(1) as pool:
+        work = wf.task(executor=pool)(work)
+        assert wf.workflow(lambda: work(1)).run("r") == ("function", 2)
+    assert wf.workflow(lambda: helper(1)).run("other") == 2
+
+
+class Alien:
+    """What some executors give: like a future in its methods alone."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def add_done_callback(self, callback):
+        threading.Timer(0.01, callback, [self]).start()
+
+    def done(self):
+        return True
+
+    def result(self):
+        return self.value
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_what_submit_gives_need_be_no_future_of_the_standard_library(wf, colour):
+    """Trap 8."""
+    place = Fake(lambda future, call, *args: future.set_result(Alien(call(*args))))
+    submit = place.submit
+    place.submit = lambda *args: submit(*args).result()
+
+    async def plain():
+        return 7
+
+    work = wf.task(executor=place, name="work")(plain if colour == "async" else lambda: 7)
+    main = wf.workflow(plain_main(work) if colour == "async" else lambda: work())
+    assert (asyncio.run(main.run("r")) if colour == "async" else main.run("r")) == 7
+
+
+def plain_main(work):
+    async def main():
+        return await work()
+
+    return main
+
+
+def test_dask_gives_exact_exceptions_and_equal_calls_are_not_one(wf, dask, tmp_path):
+    log = tmp_path / "bodies.log"
+
+    class Odd(Exception):
+        pass
+
+    @wf.task(executor=dask.get_executor(), retries=2)
+    async def fails(n):
+        with log.open("a") as file:
+            file.write("x")
+        raise Odd(n)
+
+    @wf.workflow
+    async def main():
+        try:
+            await fails(1)
+        except Odd as error:
+            return error.args
+
+    assert asyncio.run(main.run("r")) == (1,)
+    assert log.read_text() == "xxx"
+
+
+def test_dask_loses_a_worker_and_the_retry_is_ours(wf, dask, tmp_path):
+    log = tmp_path / "bodies.log"
+
+    # More than two: a body may be sent to a worker that is dead and not yet missed, and then never begins.
+    @wf.task(executor=DaskExecutor(dask), retries=20)
+    async def dies_twice():
+        with log.open("a") as file:
+            file.write("x")
+        if len(log.read_text()) < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "alive"
+
+    @wf.workflow
+    async def main():
+        return await dies_twice()
+
+    assert asyncio.run(main.run("r")) == "alive"
+    assert log.read_text() == "xxx"
+
+
+KERNEL = """
+import asyncio, sys
+from distributed import Client
+from durable_nb import Workflow
+from durable_nb.executors import DaskExecutor
+
+if __name__ == "__main__":
+    wf = Workflow("away", db="runs.db")
+
+    @wf.task(executor=DaskExecutor(Client(sys.argv[1])))
+    async def slow():
+        import time
+        open("begun", "a").write("x")
+        time.sleep(2)
+        return 42
+
+    @wf.workflow
+    async def main():
+        return await slow()
+
+    print(asyncio.run(main.run("r")), flush=True)
+"""
+
+
+def test_the_kernel_dies_while_dask_works(dask, tmp_path):
+    """The one that takes the run up waits for what was begun: it is executed once."""
+    (tmp_path / "kernel.py").write_text(KERNEL)
+    address = dask.scheduler.address
+    command = [sys.executable, "kernel.py", address]
+    begun = tmp_path / "begun"
+    dask.run(os.chdir, str(tmp_path))
+    first = subprocess.Popen(command, cwd=tmp_path)
+    while not begun.exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert second.stdout == "42\n", second.stderr
+    assert begun.read_text() == "x"
