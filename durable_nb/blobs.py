@@ -9,35 +9,27 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Final, Protocol, TypeAlias, TypeVar
+from typing import BinaryIO, Final, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 import xxhash
 
-from durable_nb import settings
-from durable_nb.errors import StepNotRestored, StoreUnavailable
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment, unused-ignore]
+from durable_nb import disk, settings
+from durable_nb.errors import StepNotRestored, StepNotSaved, StoreUnavailable
 
 __all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
 
-T = TypeVar("T")
+_Mark: TypeAlias = tuple[bytes, int]
+"""A faster hash of bytes than their digest, and how many there are."""
 
 BlobData: TypeAlias = bytes | bytearray | memoryview | Iterable[bytes | bytearray | memoryview]
 """Bytes in one piece, or in several that are joined without a copy in memory."""
 
 _WRITING: Final = ".writing-"
 """What the name of a file begins with that is not whole yet; its writer holds a lock on it."""
-
-_WORTH_A_THREAD: Final = 1024 * 1024
-"""Bytes from which a second thread hashes while the first writes: below that, the hop costs as much."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -78,8 +70,8 @@ class BlobFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[tuple[bytes, int], str] = {}  # digests by the faster hash of what was put
-        self._turns = WeakValueDictionary[tuple[bytes, int], Lock]()  # equal columns come at the same time
+        self._known: dict[_Mark, str] = {}  # digests by the faster hash of what was put
+        self._turns = WeakValueDictionary[_Mark, Lock]()  # equal columns come at the same time
         self._vouched: dict[str, str] = {}  # stamps of files whose bytes this process wrote or compared
 
     def put(self, data: BlobData) -> str:
@@ -90,15 +82,18 @@ class BlobFolder:
 
         Raises:
             StoreUnavailable: The folder cannot be written, or the disk is full.
+            StepNotSaved: Somebody changed the bytes meanwhile.
         """
         with self._translated("written"):
             if not isinstance(data, bytes | bytearray | memoryview):
                 return self._write(data)
-            mark = xxhash.xxh3_128_digest(data), memoryview(data).nbytes
+            mark = _mark(data)
             with self._turn(mark):
                 known = self._known.get(mark)
                 if known is None or not self._keep_present(known, mark[1]):
-                    known = self._known[mark] = self._write((data,))
+                    known = self._write((data,))
+                    self._check_unchanged(data, mark, known)
+                    self._known[mark] = known
                 return known
 
     def get(self, digest: str) -> bytes:
@@ -149,7 +144,7 @@ class BlobFolder:
                 raise _not_restored(digest, f"missing: there is no file {str(path)!r}") from None
             with file:
                 status = os.fstat(file.fileno())
-                found = _stamp(status)
+                found = disk.stamp_of(status)
                 if status.st_size != size:
                     raise self._damaged(path)
                 unknown = found not in (stamp, self._vouched.get(digest))
@@ -188,17 +183,17 @@ class BlobFolder:
             raise _not_restored(digest, "not to be found: that is no SHA-256")
         return self.folder / digest[:2] / digest
 
-    def _turn(self, mark: tuple[bytes, int]) -> Lock:
+    def _turn(self, mark: _Mark) -> Lock:
         return self._turns.setdefault(mark, Lock())
 
     def _write(self, parts: Iterable[bytes | bytearray | memoryview]) -> str:
-        _make_folder(self.folder)
+        disk.make_folder(self.folder)
         descriptor, name = tempfile.mkstemp(prefix=_WRITING, dir=self.folder)  # created with mode 0600
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                _lock(descriptor)
-                digest, size = _copy(parts, file)
+                disk.lock(descriptor)
+                digest, size = disk.copied(parts, file)
                 if not self._keep_present(digest, size):
                     self._name(file, temporary, digest)
         finally:
@@ -209,10 +204,10 @@ class BlobFolder:
         file.flush()
         os.fsync(file.fileno())
         path = self.path(digest)
-        _make_folder(path.parent)
+        disk.make_folder(path.parent)
         temporary.replace(path)
-        _sync_folder(path.parent)
-        self._vouched[digest] = _stamp(path.stat())
+        disk.sync_folder(path.parent)
+        self._vouched[digest] = disk.stamp_of(path.stat())
 
     def _keep_present(self, digest: str, size: int) -> bool:
         path = self.path(digest)
@@ -220,12 +215,22 @@ class BlobFolder:
             status = path.stat()
             if status.st_size != size:
                 return False
-            if self._vouched.get(digest) != _stamp(status):
+            if self._vouched.get(digest) != disk.stamp_of(status):
                 self.view(digest, size, "")
         except (FileNotFoundError, StepNotRestored):
             return False
-        _sync_folder(path.parent)  # whoever wrote it may not have come that far
+        disk.sync_folder(path.parent)  # whoever wrote it may not have come that far
         return True
+
+    def _check_unchanged(self, data: bytes | bytearray | memoryview, mark: _Mark, digest: str) -> None:
+        # The digest and the file were made side by side, and another thread may own the memory: if what they
+        # saw differs, nobody must take the file's stamp for its digest.
+        if not isinstance(data, bytes) and _mark(data) != mark:
+            self._vouched.pop(digest, None)
+            raise StepNotSaved(
+                f"{mark[1]:,} bytes of a large value were changed while they were saved",
+                remedy="Have no thread change it before its step has ended, then run it again.",
+            )
 
     def _damaged(self, path: Path) -> StepNotRestored:
         with contextlib.suppress(OSError):
@@ -282,62 +287,14 @@ class MemoryBlobs:
         return "memory"
 
 
-def _copy(parts: Iterable[bytes | bytearray | memoryview], file: BinaryIO) -> tuple[str, int]:
-    views = [memoryview(part).cast("B") for part in parts]
-    size = sum(map(len, views))
-    with ThreadPoolExecutor(1) as beside:
-        digest = _begun(beside, lambda: _digest(views)) if size > _WORTH_A_THREAD else None
-        file.writelines(views)
-    return digest.result() if digest else _digest(views), size
-
-
-def _begun(beside: Executor, work: Callable[[], T]) -> Future[T] | None:
-    with contextlib.suppress(RuntimeError):  # Python is on its way out and starts no thread
-        return beside.submit(work)
-    return None
-
-
-def _digest(views: Iterable[memoryview]) -> str:
-    digest = hashlib.sha256()
-    for view in views:
-        digest.update(view)
-    return digest.hexdigest()
-
-
-def _stamp(status: os.stat_result) -> str:
-    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file as long as it is open here; False if another process has it locked, or nobody can."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (OSError, AttributeError):
-        return False
-    return True
+def _mark(data: bytes | bytearray | memoryview) -> _Mark:
+    return xxhash.xxh3_128_digest(data), memoryview(data).nbytes
 
 
 def _is_abandoned(path: Path) -> bool:
     with path.open("rb") as file:
         age = time.time() - os.fstat(file.fileno()).st_mtime
-        return age > settings.ABANDONED or (age > settings.NEWBORN and _lock(file.fileno()))
-
-
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder, and needs no such call
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return age > settings.ABANDONED or (age > settings.NEWBORN and disk.lock(file.fileno()))
 
 
 def _not_restored(digest: str, how: str) -> StepNotRestored:

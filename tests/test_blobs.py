@@ -13,8 +13,9 @@ import threading
 
 import pytest
 
+from durable_nb import disk
 from durable_nb.blobs import BlobFolder, MemoryBlobs
-from durable_nb.errors import StepNotRestored, StoreUnavailable
+from durable_nb.errors import StepNotRestored, StepNotSaved, StoreUnavailable
 
 DATA = random.Random(1).randbytes(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -101,6 +102,22 @@ def test_changing_the_buffer_later_changes_nothing(blobs):
     digest = blobs.put(data)
     data[0] ^= 1
     assert blobs.get(digest) == DATA
+
+
+def test_bytes_that_change_while_they_are_written_are_no_blob(folder, monkeypatch):
+    data = bytearray(DATA * 10)
+    copied = disk.copied
+
+    def changed(parts, file):
+        done = copied(parts, file)
+        data[5] ^= 1
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "copied", changed)
+        with pytest.raises(StepNotSaved, match=r"^3,000,000 bytes of .* saved\. Have no"):
+            folder.put(data)
+    assert folder.get(folder.put(data)) == data
 
 
 def test_files_are_named_by_content_and_the_users_alone(folder):

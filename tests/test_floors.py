@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     (
-        *("codec", "fingerprint", "blobs", "remote_blobs", "signing", "payloads", "deadline", "interrupts"),
-        *("loop", "answers", "typed", "stores"),
+        *("codec", "fingerprint", "disk", "blobs", "remote_blobs", "signing", "payloads", "deadline"),
+        *("interrupts", "loop", "answers", "typed", "stores"),
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),
