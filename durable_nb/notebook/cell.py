@@ -223,6 +223,7 @@ def _unnoticed(
 ) -> list[str]:
     """What a person must know of changes that the record may lack; of a name that cannot be seen, once."""
     unseen = [name for name in changes.unseen if name in before.unseen and name in names.named]
+    unseen = [name for name in unseen if not _is_of_ours(session, name)]
     told = [name for name in unseen if name not in session.told_unseen and name not in changes.names]
     session.told_unseen.update(told)
     lacking = "cannot be saved: if this cell changed it in place, that is not on record."
@@ -292,6 +293,12 @@ def _replayed_inside(begun: Begun, replays: list[str]) -> list[str]:
         return []
     again = f"%durable_reset {shlex.quote(name)}"
     return [f"replayed in it, called as before: {view.listed(inside)}; to run all of it again: {again}"]
+
+
+def _is_of_ours(session: Session, name: str) -> bool:
+    """Whether it is a workflow, a durable agent or the like, which every run makes anew."""
+    module: str = type(session.shell.user_ns.get(name)).__module__
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _is_module(session: Session, name: str) -> bool:
