@@ -217,6 +217,17 @@ def _same(value: Any) -> Any:
 _same.__module__ = "__main__"
 
 
+def _once_published(call: Callable[[], bytes], gate: str, limit: float) -> bytes:
+    from distributed import Event
+
+    if not Event(gate).wait(timeout=limit):  # type: ignore[no-untyped-call]
+        raise TimeoutError("the kernel died before anybody could have found this body again")
+    return call()
+
+
+_once_published.__module__ = "__main__"
+
+
 class DaskExecutor(Executor):
     """Runs bodies on a Dask cluster, and finds those again that went on while the kernel was dead.
 
@@ -234,7 +245,7 @@ class DaskExecutor(Executor):
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._published: dict[str, tuple[scopes.Scope, str]] = {}
+        self._published: dict[str, tuple[scopes.Scope, str, str]] = {}
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a function on the cluster; in a durable call, find the one that was begun before."""
@@ -243,14 +254,28 @@ class DaskExecutor(Executor):
         if scope is None or not isinstance(function, Call):
             return self.client.submit(functools.partial(function, *args, **kwargs), pure=False)
         name = _name(scope)
-        self._published[name] = scope, scope.path[:-1]
-        if name in self.client.list_datasets():  # type: ignore[no-untyped-call]
-            future = self.client.get_dataset(name)
-            if not future.done() or future.status == "finished":
-                return future
-        future = self.client.submit(function, args[0], key=f"{name}/{args[0]}", retries=0)
+        future = self._begun_before(name) or self._published_as(name, function, args[0])
+        self._published[name] = scope, scope.path[:-1], future.key
+        self._gate(future.key).set()
+        return future
+
+    def _begun_before(self, name: str) -> Any:
+        if name not in self.client.list_datasets():  # type: ignore[no-untyped-call]
+            return None
+        future = self.client.get_dataset(name)
+        return future if not future.done() or future.status == "finished" else None
+
+    def _published_as(self, name: str, function: Call, nonce: str) -> Any:
+        key, limit = f"{name}/{nonce}", settings.DASK_GATE
+        future = self.client.submit(_once_published, function, key, limit, key=key, retries=0)
         self.client.publish_dataset(future, name=name, override=True)
         return future
+
+    def _gate(self, key: str) -> Any:
+        """What a body waits for before it begins: one that begins unpublished could not be found again."""
+        from distributed import Event
+
+        return Event(key, client=self.client)  # type: ignore[no-untyped-call]
 
     def forget(self, name: str) -> None:
         """Have the cluster forget a published body."""
@@ -258,11 +283,12 @@ class DaskExecutor(Executor):
             self.client.unpublish_dataset(name)
 
     def _unpublish(self) -> None:
-        for name, (scope, step_id) in list(self._published.items()):
+        for name, (scope, step_id, key) in list(self._published.items()):
             record = scope.run.history.get(step_id)
             if record is not None and record.status is not StepStatus.STARTED:
                 self._published.pop(name, None)
                 self.forget(name)
+                self._gate(key).clear()
 
 
 def _name(scope: scopes.Scope) -> str:

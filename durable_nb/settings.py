@@ -12,6 +12,7 @@ __all__ = [
     "BUSY_TIMEOUT",
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
+    "DASK_GATE",
     "DB",
     "EXECUTOR_LOOK",
     "EXIT_GRACE",
@@ -137,6 +138,9 @@ EXECUTOR_LOOK: Final = 0.1
 
 LARGE_CALL: Final = 10 * 1024 * 1024
 """Bytes of a call to an executor above which a notice is given: a large global goes along with every call."""
+
+DASK_GATE: Final = 60.0
+"""Seconds that a body on Dask waits to be published before it begins: its kernel does so in milliseconds."""
 
 INTERRUPT_GRACE: Final = 0.5
 """Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""

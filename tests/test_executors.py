@@ -465,3 +465,24 @@ def test_the_kernel_dies_while_dask_works(dask, tmp_path):
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert second.stdout == "42\n", second.stderr
     assert begun.read_text() == "x"
+
+
+EARLY = """
+import os
+from durable_nb import executors
+executors.DaskExecutor._gate = lambda *_: os._exit(9)
+"""
+
+
+def test_the_kernel_dies_before_the_body_could_begin(dask, tmp_path):
+    """Published and not let go: the next kernel does that; nothing begins that nobody could find again."""
+    (tmp_path / "early.py").write_text(KERNEL.replace("\nif __name__", f"{EARLY}\nif __name__"))
+    (tmp_path / "kernel.py").write_text(KERNEL)
+    dask.run(os.chdir, str(tmp_path))
+    command = [sys.executable, "early.py", dask.scheduler.address]
+    assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 9
+    assert not (tmp_path / "begun").exists()
+    command = [sys.executable, "kernel.py", dask.scheduler.address]
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert second.stdout == "42\n", second.stderr
+    assert (tmp_path / "begun").read_text() == "x"
