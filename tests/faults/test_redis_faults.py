@@ -294,6 +294,7 @@ while written < 40:
 """
 
 
+@pytest.mark.long
 def test_4_processes_take_a_run_from_each_other_and_lose_nothing(here, start):
     processes = [start(FIGHTER, name) for name in range(4)]
     acknowledged = [name for process in processes for name in process.stdout.read().split()]
@@ -316,6 +317,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.long
 def test_of_many_who_race_for_a_dead_owners_run_one_gets_it(here, start):
     owner = begun(start)
     owner.kill()
