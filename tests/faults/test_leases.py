@@ -5,11 +5,10 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
+from faults.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 from durable_nb import Workflow, leases, settings
 from durable_nb.errors import RunHeld
@@ -20,58 +19,12 @@ from durable_nb.stores import open_journal
 from durable_nb.stores.lockfile import LockFile
 from durable_nb.stores.machine import machine
 
-PRELUDE = """
-import os, signal, sys, time
-from durable_nb import settings
-from durable_nb.errors import RunHeld
-from durable_nb.loop import BLOCKING, drive
-from durable_nb.opening import open_run
-from durable_nb.records import Payload, Run
-from durable_nb.stores import open_journal
-from durable_nb.stores.testing import sample_step
-
-def say(*words):
-    print(*words, flush=True)
-
-def opened(run_id="r", **options):
-    return drive(open_run(open_journal("runs.db"), Run(run_id, "shop.main"), BLOCKING, **options))
-
-def put(run, name):
-    drive(BLOCKING.store(run.journal.put_step(sample_step(run.run, name))))
-"""
-OWNER = """
-run = opened()
-say("opened")
-for line in sys.stdin:
-    try:
-        put(run, line.strip())
-        say("written")
-    except RunHeld as error:
-        say("refused", error)
-"""
-
 
 @pytest.fixture
 def start(tmp_path):
     """Starts a process of some code in the test's folder; ended with the test."""
-    started = []
-
-    def run(code, *arguments, **env):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + code, *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+    with starting(tmp_path, "runs.db") as start:
+        yield start
 
 
 @pytest.fixture
@@ -89,19 +42,6 @@ def here(tmp_path):
     drive(BLOCKING.store(journal.setup()))
     yield journal
     drive(BLOCKING.store(journal.close()))
-
-
-def take(journal, run_id="r", **options):
-    """Open a run here; gives it and the seconds that it took."""
-    began = time.perf_counter()
-    run = drive(open_run(journal, Run(run_id, "shop.main"), BLOCKING, **options))
-    return run, time.perf_counter() - began
-
-
-def ask(process, line):
-    process.stdin.write(f"{line}\n")
-    process.stdin.flush()
-    return process.stdout.readline().strip()
 
 
 def rows(path, sql):
@@ -218,9 +158,6 @@ def test_an_owner_from_before_the_last_boot_is_dead(here, start):
     assert seconds < 1.0
 
 
-FAST = "settings.HEARTBEAT = 0.2; settings.OWNER_SILENT = 4.0\n"
-
-
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(settings, "HEARTBEAT", 0.2)
@@ -269,30 +206,11 @@ def test_the_heart_takes_back_a_lock_that_was_lost(here, start):
         take(here)
 
 
-RACER = """
-drive(BLOCKING.store(open_journal("runs.db").setup()))
-say("ready")
-sys.stdin.readline()
-try:
-    opened()
-    say("mine", os.getpid())
-except RunHeld as error:
-    say("held", error)
-sys.stdin.readline()
-"""
-
-
 def test_of_many_who_race_for_a_dead_owners_run_one_gets_it(here, start, owner):
     owner.kill()
     owner.wait()
     racers = [start(RACER) for _ in range(6)]
-    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6
-    for racer in racers:
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    said = [racer.stdout.readline() for racer in racers]
-    (winner,) = [line.split()[1] for line in said if line.startswith("mine")]
-    others = [line for line in said if not line.startswith("mine")]
+    winner, others = raced(racers)
     assert all(f"process {winner} on " in line for line in others)
     assert rows(here.location, "SELECT epoch FROM runs") == [(2,)]
 

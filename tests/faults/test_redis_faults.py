@@ -3,9 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections import Counter
@@ -13,13 +10,13 @@ from collections import Counter
 import pytest
 from faults import test_failpoints as failpoints
 from faults import test_killed_tasks as killed_tasks
+from faults.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 from durable_nb import Workflow, leases, settings
 from durable_nb.errors import RunHeld
 from durable_nb.failpoints import POINTS
 from durable_nb.loop import BLOCKING, drive
-from durable_nb.opening import open_run
-from durable_nb.records import Run, RunStatus, StepStatus
+from durable_nb.records import RunStatus, StepStatus
 from durable_nb.stores import open_journal
 
 
@@ -141,72 +138,11 @@ def test_a_gather_of_1000(url):
     assert bodies == dict.fromkeys(range(1000), 1)
 
 
-PRELUDE = """
-import asyncio, os, signal, sys, time
-from durable_nb import Workflow, settings
-from durable_nb.errors import RunHeld
-from durable_nb.loop import BLOCKING, drive
-from durable_nb.opening import open_run
-from durable_nb.records import Run
-from durable_nb.stores import open_journal
-from durable_nb.stores.testing import sample_step
-
-URL = sys.argv[1]
-
-def say(*words):
-    print(*words, flush=True)
-
-def opened(run_id="r", **options):
-    return drive(open_run(open_journal(URL), Run(run_id, "shop.main"), BLOCKING, **options))
-
-def put(run, name):
-    drive(BLOCKING.store(run.journal.put_step(sample_step(run.run, name))))
-"""
-OWNER = """
-run = opened()
-say("opened")
-for line in sys.stdin:
-    try:
-        put(run, line.strip())
-        say("written")
-    except RunHeld as error:
-        say("refused", error)
-"""
-
-
 @pytest.fixture
-def start(url):
+def start(tmp_path, url):
     """Starts a process of some code; ended with the test."""
-    started = []
-
-    def run(code, *arguments, **env):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(code), url, *map(str, arguments)],
-            env={**os.environ, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def take(journal, **options):
-    """Open the run here; gives it and the seconds that it took."""
-    began = time.perf_counter()
-    run = drive(open_run(journal, Run("r", "shop.main"), BLOCKING, **options))
-    return run, time.perf_counter() - began
-
-
-def ask(process, line):
-    process.stdin.write(f"{line}\n")
-    process.stdin.flush()
-    return process.stdout.readline().strip()
+    with starting(tmp_path, url) as start:
+        yield start
 
 
 def begun(start, code=OWNER, **env):
@@ -257,9 +193,6 @@ def test_an_owner_that_closes_leaves_it_free(here, start):
     stored(here.check_owner("r"))
 
 
-FAST = "settings.HEARTBEAT = 0.2; settings.OWNER_SILENT = 4.0\n"
-
-
 @pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
 def test_on_another_host_the_heartbeat_tells(here, start, monkeypatch):
     """Begun on one host, resumed on another."""
@@ -277,7 +210,7 @@ def test_on_another_host_the_heartbeat_tells(here, start, monkeypatch):
 
 
 FIGHTER = """
-written, tries, name = 0, 0, sys.argv[2]
+written, tries, name = 0, 0, sys.argv[1]
 run = opened(take_over=True)
 while written < 40:
     tries += 1
@@ -304,31 +237,12 @@ def test_4_processes_take_a_run_from_each_other_and_lose_nothing(here, start):
     assert snapshot.run.epoch >= 4 * 6
 
 
-RACER = """
-drive(BLOCKING.store(open_journal(URL).setup()))
-say("ready")
-sys.stdin.readline()
-try:
-    opened()
-    say("mine", os.getpid())
-except RunHeld as error:
-    say("held", error)
-sys.stdin.readline()
-"""
-
-
 @pytest.mark.long
 def test_of_many_who_race_for_a_dead_owners_run_one_gets_it(here, start):
     owner = begun(start)
     owner.kill()
     owner.wait()
     racers = [start(RACER) for _ in range(4)]
-    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 4
-    said = []
-    for racer in racers:
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    said = [racer.stdout.readline() for racer in racers]
-    (winner,) = [line.split()[1] for line in said if line.startswith("mine")]
-    assert all(f"process {winner} on " in line for line in said if not line.startswith("mine"))
+    winner, others = raced(racers)
+    assert all(f"process {winner} on " in line for line in others)
     assert stored(here.get_run("r")).epoch == 2
