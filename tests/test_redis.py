@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+from rivals import rivals
 
 from durable_nb import settings
 from durable_nb.errors import (
@@ -27,22 +28,6 @@ from durable_nb.stores.machine import process
 from durable_nb.stores.redis import RedisJournal
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
 from durable_nb.stores.values import RedisStore
-
-RIVAL = """
-import asyncio, sys
-from durable_nb.records import Run
-from durable_nb.stores.redis import RedisJournal
-
-async def main():
-    journal = RedisJournal(sys.argv[1])
-    await journal.setup()
-    await journal.open_run(Run(sys.argv[2], "etl.main", owner="the rival"))
-    print("opened", flush=True)
-    sys.stdin.read()
-    await journal.close()
-
-asyncio.run(main())
-"""
 
 
 @pytest_asyncio.fixture
@@ -76,17 +61,8 @@ class TestRedis(JournalContract, LeaseContract):
 
     @pytest.fixture
     def rival(self, journal, redis_server):
-        started = []
-
-        async def open_elsewhere(run_id):
-            command = [sys.executable, "-c", RIVAL, redis_server.url, run_id]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            started.append(process)
-            assert process.stdout.readline() == "opened\n"
-
-        yield open_elsewhere
-        for each in started:
-            each.communicate("")
+        with rivals(redis_server.url) as open_elsewhere:
+            yield open_elsewhere
 
 
 class TestCluster(JournalContract):

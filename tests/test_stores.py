@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from rivals import rivals
 
 from durable_nb.errors import (
     DurableNotice,
@@ -65,23 +66,6 @@ class TestMemory(JournalContract):
         return again
 
 
-RIVAL = """
-import asyncio, sys, time
-from durable_nb.records import Run
-from durable_nb.stores.sqlite import SqliteJournal
-
-async def main():
-    journal = SqliteJournal(sys.argv[1])
-    await journal.setup()
-    await journal.open_run(Run(sys.argv[2], "etl.main", owner="the rival"))
-    print("opened", flush=True)
-    sys.stdin.read()
-    await journal.close()
-
-asyncio.run(main())
-"""
-
-
 class TestSqlite(JournalContract, LeaseContract):
     @pytest_asyncio.fixture
     async def journal(self, tmp_path):
@@ -101,17 +85,8 @@ class TestSqlite(JournalContract, LeaseContract):
 
     @pytest.fixture
     def rival(self, journal):
-        started = []
-
-        async def open_elsewhere(run_id):
-            command = [sys.executable, "-c", RIVAL, journal.location, run_id]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            started.append(process)
-            assert process.stdout.readline() == "opened\n"
-
-        yield open_elsewhere
-        for process in started:
-            process.communicate("")
+        with rivals(journal.location) as open_elsewhere:
+            yield open_elsewhere
 
 
 @pytest_asyncio.fixture
