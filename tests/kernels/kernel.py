@@ -14,6 +14,7 @@ from jupyter_client.manager import KernelManager
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
 TIMEOUT = 60.0
+LAUNCH = 30.0
 
 
 class KernelDied(Exception):
@@ -207,6 +208,14 @@ class Kernel:
         }
 
     def _start(self):
+        # jupyter_client looks for free ports and lets them go again: by the time the kernel binds them, one
+        # may be somebody else's. Nothing of ours has run by then.
+        try:
+            self._launch(LAUNCH)
+        except RuntimeError:
+            self._launch(TIMEOUT)
+
+    def _launch(self, patience):
         self._messages = {}
         self._replies = {}
         self.manager = KernelManager(connection_file=str(self._home / f"kernel-{time.monotonic_ns()}.json"))
@@ -217,7 +226,7 @@ class Kernel:
         self.client = self.manager.client()
         self.client.start_channels()
         try:
-            self.client.wait_for_ready(timeout=TIMEOUT)
+            self.client.wait_for_ready(timeout=patience)
         except BaseException:
             self.shutdown()
             raise
