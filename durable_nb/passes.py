@@ -19,7 +19,7 @@ from durable_nb.errors import RunHeld
 from durable_nb.loop import AWAITING, check_process
 from durable_nb.opening import check_same, this_process
 from durable_nb.records import RunStatus
-from durable_nb.stores.base import unknown_run
+from durable_nb.stores.base import ENDED, unknown_run
 
 if TYPE_CHECKING:
     from durable_nb.engine import OpenRun
@@ -209,7 +209,7 @@ async def _mark_cancelled(journal: Journal, run_id: str) -> bool:
     known = await journal.get_run(run_id)
     if known is None:
         raise unknown_run(run_id)
-    if known.status in (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED):
+    if known.status in ENDED:
         return False
     # Under the next epoch, so that another process which has it open is fenced off.
     opening = replace(known, status=RunStatus.CANCELLED, owner=this_process())

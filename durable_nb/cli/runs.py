@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from durable_nb import settings
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.cli.place import asked
 from durable_nb.standing import all_runs
 from durable_nb.stores import open_journal
 
@@ -23,5 +23,5 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         StoreError: There is no such database, or it cannot be read.
     """
-    print(drive(BLOCKING.store(all_runs(open_journal(options.db)))))  # noqa: T201 - a command's answer
+    print(asked(all_runs(open_journal(options.db))))  # noqa: T201 - a command's answer
     return 0

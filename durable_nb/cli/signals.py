@@ -9,11 +9,10 @@ from durable_nb import leases, signals
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked, existing
 from durable_nb.records import RunStatus, SignalRequest
+from durable_nb.stores.base import ENDED
 from durable_nb.typed import arguments, hint
 
 __all__ = ["add_arguments", "run"]
-
-OVER = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     waiting = [
         request
         for request in asked(journal.open_signals())
-        if standing.get(request.run_id, RunStatus.DONE) not in OVER
+        if standing.get(request.run_id, RunStatus.DONE) not in ENDED
     ]
     for request in waiting:
         print(_told(request, standing[request.run_id], journal.address))  # noqa: T201 - a command's answer

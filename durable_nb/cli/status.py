@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from durable_nb.cli import runs
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.cli.place import asked
 from durable_nb.standing import one_run
 from durable_nb.stores import open_journal
 
@@ -25,5 +25,5 @@ def run(options: argparse.Namespace) -> int:
         RunNotFound: There is no such run.
         StoreError: There is no such database, or it cannot be read.
     """
-    print(drive(BLOCKING.store(one_run(open_journal(options.db), options.run_id))))  # noqa: T201 - an answer
+    print(asked(one_run(open_journal(options.db), options.run_id)))  # noqa: T201 - an answer
     return 0

@@ -128,10 +128,10 @@ class SignalLine:
         shown = self._bundle("?", text) if form is None else {"text/plain": text, "text/html": form}
         self._handle: Any = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
-    def update(self, text: str, *, mark: str = "✓") -> None:
+    def update(self, text: str) -> None:
         """Say something else in its place."""
         if self._badge == "full" or self._form is not None:
-            self._handle.update(self._bundle(mark, text), raw=True)
+            self._handle.update(self._bundle("✓", text), raw=True)
 
     def _bundle(self, mark: str, text: str) -> dict[str, str]:
         if self._badge == "off":

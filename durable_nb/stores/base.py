@@ -8,13 +8,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from durable_nb.blobs import Blobs
 from durable_nb.errors import RunHeld, RunNotFound, StoreError
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
 
-__all__ = ["Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
+__all__ = ["ENDED", "Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
+
+ENDED: Final = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
+"""The statuses of runs that have come to their end."""
 
 
 class Journal(ABC):

@@ -24,7 +24,7 @@ from durable_nb.errors import (
 )
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step, StepStatus
 from durable_nb.remote_blobs import BlobPlace, blobs_at
-from durable_nb.stores.base import id_taken, lost_run, unknown_run
+from durable_nb.stores.base import ENDED, id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import rows, scripts
 from durable_nb.stores.redis.bell import Bell
 from durable_nb.stores.redis.chunks import Chunks
@@ -40,7 +40,6 @@ from durable_nb.stores.urls import with_options, without_options, without_passwo
 __all__ = ["RedisJournal"]
 
 _OPTIONS = ("prefix", "ttl", "blobs")
-_ENDED = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
 class RedisJournal(RedisSignals):
@@ -229,7 +228,7 @@ class RedisJournal(RedisSignals):
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         payload = await self._chunks.put(run.run_id, run.result)
         result = b"" if payload is None else rows.packed("", (), payload)
-        ttl = self._ttl if self._ttl is not None and run.status in _ENDED else 0
+        ttl = self._ttl if self._ttl is not None and run.status in ENDED else 0
         words = (run.epoch, rows.standing(run), result, ttl)
         finished = await self._script(scripts.FINISH, run.run_id, *words)
         if run.status not in (RunStatus.RUNNING, RunStatus.WAITING) or not finished:
