@@ -77,8 +77,8 @@ class Prompts:
         self._open[token] = journal, request
 
         def close(told: str) -> None:
+            self._over.setdefault(token, told)  # first: the page asks from another thread
             self._open.pop(token, None)
-            self._over.setdefault(token, told)
 
         return _html(request, command, token, self._kernel_id()), close
 
@@ -96,11 +96,12 @@ class Prompts:
         token = str(content.get("token"))
         if token in self._over:
             return {"status": "over", "text": self._over[token]}
-        if token not in self._open:
+        asked = self._open.get(token)
+        if asked is None:
             return {"status": "unknown"}
         if "value" not in content:
             return {"status": "open"}
-        journal, request = self._open[token]
+        journal, request = asked
         if problems := answers.problems(request, content["value"]):
             return {
                 "status": "invalid",
