@@ -52,6 +52,7 @@ class _UnderWay(RunHeld):
             remedy="Join it: await agent.run(…) with the same prompt and run_id.",
         )
         self.known = known
+        self.nested = False  # whether another agent's run has met it on the way: that one joins nothing
 
 
 class DurableAgent(WrapperAgent[AgentDepsT, Any]):
@@ -135,6 +136,8 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         try:
             return await super(DurableAgent, self._to_open(fresh, take_over)).run(user_prompt, **options)
         except _UnderWay as joined:
+            if joined.nested:
+                raise
             result: AgentRunResult[Any] = await passes.join(joined.known, AWAITING)
             return result
 
@@ -182,6 +185,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
 
         Raises:
             RunHeld: Another living process owns the run, or it is under way in this one.
+            InvalidOption: ``fresh`` or ``take_over`` where the agent is part of another run.
         """
         agent, run_id = self._to_open(fresh, take_over), options.pop("run_id", None)
         inside = scopes.current()
@@ -190,6 +194,11 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             async with agent._own_run(run_id, user_prompt, options) as agent_run:  # noqa: SLF001
                 yield agent_run
             return
+        if any(agent._opening):  # noqa: SLF001 - a copy of itself
+            raise InvalidOption(
+                "fresh= and take_over= are for a run of the agent's own, and here it is part of another",
+                remedy="Give run_id='…' as well; or have the step run again: %durable_reset STEP",
+            )
         place = Place.inside(scope, self._durability.name, self._arguments(user_prompt, options))
         with ExitStack() as stack:
             if inside is not None:
@@ -237,12 +246,16 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         defers = approvals.defers_to(options.get("output_type"))
         own = [*(options.pop("capabilities", None) or ()), self._durability.at(place, defers=defers)]
         place.left = []
-        with replays_told():
-            async with (
-                finishing(place.left),
-                self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
-            ):
-                yield agent_run
+        try:
+            with replays_told():
+                async with (
+                    finishing(place.left),
+                    self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
+                ):
+                    yield agent_run
+        except _UnderWay as inner:
+            inner.nested = True
+            raise
 
     def _arguments(self, prompt: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """What names a call of the agent, or must be the same where a run id does."""

@@ -157,7 +157,7 @@ async def _request(
         config = config._replace(policy=policy)
     step_id = place.scope.step_id(MODEL, "")
     recorded, executed = await place.step(step_id, recording, config, arguments=arguments)
-    place.asked(ctx.messages, recorded["tail"])
+    place.asked(ctx.messages, recorded.get("tail", ()))  # none beside what a person gave
     if events is not None and not executed:
         for event in recorded.get("events", ()):
             events.put(event)

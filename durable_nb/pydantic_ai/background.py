@@ -10,7 +10,9 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from durable_nb import settings
+from durable_nb.errors import DurableError, InvalidOption
 from durable_nb.interrupts import Relay
+from durable_nb.loop import check_process
 
 __all__ = ["run_here"]
 
@@ -23,7 +25,17 @@ def run_here(work: Coroutine[Any, Any, Any]) -> Any:
 
     One loop for all: clients of a model keep their connections on it. An interrupt cancels the coroutine,
     and waits a little until it has ended.
+
+    Raises:
+        ForkedProcess: It is called in a forked child.
+        InvalidOption: It is called in such a coroutine, and would wait for itself.
     """
+    try:
+        check_process()
+        _check_elsewhere()
+    except DurableError:
+        work.close()
+        raise
     loop, context, outcome = _background(), contextvars.copy_context(), Future[Any]()
     relay = Relay()
     context.run(relay.enter)
@@ -44,6 +56,13 @@ def run_here(work: Coroutine[Any, Any, Any]) -> Any:
             loop.call_soon_threadsafe(lambda: tasks[0].cancel())
         wait([outcome], settings.INTERRUPT_GRACE)
         raise
+
+
+def _check_elsewhere() -> None:
+    if _loop is not None and asyncio._get_running_loop() is _loop:  # noqa: SLF001 - None where none runs
+        raise InvalidOption(
+            "run_sync was called in async code that run_sync runs", remedy="Use: await agent.run(…)"
+        )
 
 
 def _background() -> asyncio.AbstractEventLoop:

@@ -160,7 +160,7 @@ class Place:
             return {"tail": tail(messages)}
 
         recorded, _ = await self.step(self.scope.step_id("end", ""), body, execution)
-        restore(messages, recorded["tail"])
+        restore(messages, recorded.get("tail", ()))
 
     def asked(self, messages: Sequence[ModelMessage], recorded: Sequence[Any]) -> None:
         """Put back the messages that a recorded response has answered."""

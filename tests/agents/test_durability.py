@@ -1,6 +1,7 @@
 """What a picky maintainer would try with a durable agent; re-entered with nothing left in memory."""
 
 import asyncio
+import os
 import re
 import warnings
 from contextlib import asynccontextmanager, suppress
@@ -53,6 +54,7 @@ from durable_nb.backoff import constant
 from durable_nb.cli import main
 from durable_nb.errors import (
     DurableNotice,
+    ForkedProcess,
     InvalidOption,
     RunChanged,
     RunHeld,
@@ -967,9 +969,88 @@ async def test_run_sync_under_a_running_loop(durable, script):
     assert isinstance(durable(TestModel()).run_sync("say").usage, RunUsage)
 
 
-async def test_a_timeout_counts_from_the_first_pass(durable, script):
+def test_run_sync_in_what_run_sync_runs_is_refused(durable, script):
+    inner = durable(script("inner"), name="inner")
+
+    async def ask() -> str:
+        return str(inner.run_sync("go").output)
+
+    outer = durable(script([("ask", {})], "done"), tools=[ask])
+    with pytest.raises(InvalidOption, match=r"Use: await agent\.run"):
+        outer.run_sync("go", run_id="r")
+    assert inner.run_sync("go").output == "inner"
+
+
+def test_run_sync_in_a_forked_child_is_refused(durable, script):
     agent = durable(script("done"))
+    assert agent.run_sync("go").output == "done"
+    child = os.fork()
+    if not child:
+        try:
+            agent.run_sync("go")
+        except ForkedProcess:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+async def test_a_run_that_is_under_way_is_not_joined_by_the_agent_whose_tool_has_met_it(durable, script):
+    gate = asyncio.Event()
+
+    async def wait() -> str:
+        await gate.wait()
+        return "waited"
+
+    inner = durable(script([("wait", {})], "INNER"), name="inner", tools=[wait])
+
+    async def stream() -> str:
+        async with inner.run_stream("go", run_id="b") as result:
+            return str(await result.get_output())
+
+    outer = durable(script([("stream", {})], "OUTER"), name="outer", tools=[stream])
+    first = asyncio.create_task(inner.run("go", run_id="b"))
+    await asyncio.sleep(0.2)
+    with pytest.raises(RunHeld, match="run 'b'"):
+        await outer.run("go", run_id="a")
+    gate.set()
+    assert (await first).output == "INNER"
+    assert (await outer.run("go", run_id="a")).output == "OUTER"
+
+
+@pytest.mark.parametrize("option", ["fresh", "take_over"])
+async def test_starting_over_is_refused_where_the_agent_is_part_of_another_run(durable, script, option):
+    agent = durable(script("done"))
+
+    @agent.workflow.workflow(id="main")
+    async def main():
+        return await agent.run("go", **{option: True})
+
+    with pytest.raises(InvalidOption, match="Give run_id="):
+        await main()
+
+
+async def test_a_model_request_in_doubt_is_resolved_with_a_response(durable, script):
+    once = {"model_task_config": TaskConfig(once=True)}
+    with pytest.raises(ConnectionError):
+        await durable(script(ConnectionError()), config=once).run("go", run_id="r")
+    agent = durable(script("unasked"), config=once)
+    await agent.workflow.resolve("r", "model", "value", ModelResponse(parts=[TextPart("by hand")]))
+    for _ in range(2):
+        result = await durable(script("unasked"), config=once).run("go", run_id="r")
+        assert result.output == "by hand"
+
+
+async def test_a_timeout_counts_from_the_first_pass(durable, script):
+    broken = durable(script(ConnectionError(), name="same"))
+    with pytest.raises(ConnectionError):
+        await broken.run("go", run_id="r", timeout=1.0)
+    await asyncio.sleep(1.1)
+    whole = script("done", name="same")
+    with pytest.raises(TimeoutError):
+        await durable(whole).run("go", run_id="r", timeout=1.0)
+    assert whole.requests == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        await agent.run("go", run_id="r", timeout=60)
-    assert steps(agent.workflow) == ["began", "model"]
+        assert (await durable(whole).run("go", run_id="r", timeout=60)).output == "done"
+    assert steps(broken.workflow) == ["began", "model"]
