@@ -80,7 +80,7 @@ class Status(RunSnapshot):
 
     @property
     def spent(self) -> Used:
-        """What its agents have used, in all its passes."""
+        """What went into the results of its agents that are on record, in whatever pass."""
         return Used.by(self.steps)
 
     @property

@@ -2,7 +2,7 @@
 
     OPENAI_API_KEY=… python agents.py
 
-Kill it wherever you like, and start it again: no model request and no tool call is made a second time.
+Kill it wherever you like, and start it again: no model request and no tool call that ended is made again.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from pydantic import BaseModel
-from pydantic_ai.tools import ToolApproved, ToolDenied
+from pydantic_ai.tools import Tool, ToolApproved, ToolDenied
 
 from durable_nb.answers import Accepted, problems
 from durable_nb.errors import SignalInvalid
@@ -162,3 +162,17 @@ def test_words_are_answers_too():
     assert isinstance(answered("Yes"), ToolApproved)
     assert answered("n") == answered(False) == ToolDenied()
     assert answered("yes, but cheaper").message == "yes, but cheaper"
+
+
+async def test_in_another_run_the_place_of_the_agents_steps_stands_before(durable, script):
+    def pay(amount: int) -> str:
+        return f"paid {amount}"
+
+    agent = durable(script([("pay", {"amount": 1})], "done"), tools=[Tool(pay, requires_approval=True)])
+
+    @agent.workflow.workflow(id="main")
+    async def main():
+        return (await agent.run("go")).output
+
+    await agent.workflow.complete("main", "approve:clerk/pay", True)
+    assert await main() == "done"

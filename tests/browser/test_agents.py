@@ -83,6 +83,7 @@ def logged(notebook, run):
 def test_killed_in_its_run_resumed_by_run_all_and_approved(agent, shot):
     notebook = agent("killed", "300", dies=True)
     expect(notebook.form(2).locator(".dnb-title")).to_have_text("Call transfer?")
+    expect(notebook.form(2)).to_contain_text("signal 'approve:pay/clerk/transfer' of run 'killed'")
     shot(notebook, "light")
     notebook.darken()
     shot(notebook, "dark")
