@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from durable_nb import codec, scopes, settings, signals, watching
@@ -231,7 +231,7 @@ class _Asked:
                 signal = signals.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
                 await AWAITING.store(signals.deliver(self._run.journal, signal, value))
             except SignalInvalid as error:
-                request = replace(request, refused=error.what)
+                request = request._replace(refused=error.what)
             else:
                 return
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, loop
@@ -217,7 +217,9 @@ class OpenRun:
         record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
             self.replays.append(call.step_id)
-            return Begun(call, decision, await self._under_its_name(record, call, colour))
+            if record.step_id != call.step_id:
+                record = await self._renamed(record, call, colour)
+            return Begun(call, decision, record)
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
         step = self._started(call, record, arguments)
@@ -230,19 +232,18 @@ class OpenRun:
         """Commit that a step has begun, which need not be known, so that others can look it up."""
         await colour.store(self._commit(begun.step))
 
-    async def _under_its_name(self, record: Step, call: Call, colour: Colour) -> Step:
-        """The record of a call; that of a renamed step is first committed under the new name."""
+    async def _renamed(self, record: Step, call: Call, colour: Colour) -> Step:
+        """Commit the record of a renamed step, and of those inside it, under the new name; gives it."""
         old = record.step_id
-        if old != call.step_id:
-            for step in (*self.history.inside(old), record):
-                name = call.step_id + step.step_id.removeprefix(old)
-                await colour.store(self._rename(step, name))
-        return self.history.get(call.step_id, record)
+        for step in (*self.history.inside(old), record):
+            name = call.step_id + step.step_id.removeprefix(old)
+            await colour.store(self._rename(step, name))
+        return self.history[call.step_id]
 
     async def _rename(self, step: Step, name: str) -> None:
         names = (self.run_id, step.step_id), (self.run_id, name)
         payload = step.payload and moved(self.journal, step.payload, *names)
-        await self._put(replace(step, step_id=name, epoch=self.run.epoch, payload=payload))
+        await self._put(step._replace(step_id=name, epoch=self.run.epoch, payload=payload))
 
     async def _look_up(self, step_id: str, colour: Colour) -> None:
         step = await colour.store(self.journal.get_step(self.run_id, step_id))
@@ -259,7 +260,7 @@ class OpenRun:
         used: str | None = None,
     ) -> Step:
         """Commit the checkpoint of a step whose body has succeeded; once back, it is on disk."""
-        begun.step = replace(begun.step, delivered_by=delivered_by, used=used)
+        begun.step = begun.step._replace(delivered_by=delivered_by, used=used)
         return await self._record(begun, StepStatus.DONE, payload, colour)
 
     async def fail_step(self, begun: Begun, failure: Exception, colour: Colour) -> Step:
@@ -282,7 +283,7 @@ class OpenRun:
         await loop.catch_up(colour)
         await colour.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
-            self.history[step_id] = replace(self.history[step_id], status=StepStatus.RESET)
+            self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)
 
     async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
         """Commit where the run stands: how it ended, that it waits or was left."""
@@ -290,15 +291,14 @@ class OpenRun:
 
     async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
         """The same, on the loop thread."""
-        run = replace(self.run, status=status, updated_at=time.time())
+        run = self.run._replace(status=status, updated_at=time.time())
         stored = await keep(self.journal, result, self.run_id, "") if result else None
-        self.run = replace(run, result=stored)
+        self.run = run._replace(result=stored)
         await self.journal.finish_run(self.run)
         hit("run.marked")
 
     async def _record(self, begun: Begun, status: StepStatus, payload: Payload, colour: Colour) -> Step:
-        step = replace(
-            begun.step,
+        step = begun.step._replace(
             status=status,
             payload=payload,
             recorded=self.tick(),
@@ -314,7 +314,7 @@ class OpenRun:
             if step.payload is not None:
                 hit("blob.before")
                 payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
-                step = replace(step, payload=payload)
+                step = step._replace(payload=payload)
                 hit("blob.after")
             return await self._put(step)
 

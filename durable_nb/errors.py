@@ -34,8 +34,6 @@ Each says what happened, to which run and step, and what to type next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 __all__ = [
@@ -125,14 +123,20 @@ class DurableError(_Told, Exception):
     """
 
 
-@contextmanager
-def located(*, run_id: str | None = None, step: str | None = None) -> Iterator[None]:
+class located:  # noqa: N801 - read as a word of the language: with located(step=…)
     """Fill in run and step of our errors raised inside."""
-    try:
-        yield
-    except DurableError as error:
-        error.at(run_id=run_id, step=step)
-        raise
+
+    __slots__ = ("_run_id", "_step")
+
+    def __init__(self, *, run_id: str | None = None, step: str | None = None) -> None:
+        self._run_id, self._step = run_id, step
+
+    def __enter__(self) -> None:
+        """Nothing yet."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, DurableError):
+            error.at(run_id=self._run_id, step=self._step)
 
 
 def _rebuild(

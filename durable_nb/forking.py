@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_nb.errors import StepNotFound, StoreError
@@ -56,8 +55,8 @@ async def fork(journal: Journal, run_id: str, new_id: str, before: str | None = 
     steps = [_signed_for(journal, step, new_id) for step in _until(snapshot.steps, run_id, before)]
     new = await _begun(journal, snapshot.run, new_id)
     for step in steps:
-        await journal.put_step(replace(step, run_id=new.run_id, epoch=new.epoch))
-    await journal.finish_run(replace(new, status=RunStatus.INTERRUPTED))
+        await journal.put_step(step._replace(run_id=new.run_id, epoch=new.epoch))
+    await journal.finish_run(new._replace(status=RunStatus.INTERRUPTED))
     await journal.rename_run(new.run_id, new_id)
     return len(steps)
 
@@ -69,7 +68,7 @@ async def _begun(journal: Journal, run: Run, new_id: str) -> Run:
     if left is not None:  # by a process that was killed in the middle
         await journal.rename_run(hidden, set_aside_id(hidden, left.epoch))
     now = time.time()
-    opening = replace(run, run_id=hidden, owner=this_process(), created_at=now, updated_at=now)
+    opening = run._replace(run_id=hidden, owner=this_process(), created_at=now, updated_at=now)
     return (await journal.open_run(opening)).run
 
 
@@ -90,4 +89,4 @@ def _signed_for(journal: Journal, step: Step, new_id: str) -> Step:
     if step.payload is None:
         return step
     payload = moved(journal, step.payload, (step.run_id, step.step_id), (new_id, step.step_id))
-    return replace(step, payload=payload)
+    return step._replace(payload=payload)

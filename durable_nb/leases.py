@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_nb.records import Run, RunSnapshot, RunStatus
@@ -36,10 +35,10 @@ async def read_run(journal: Journal, run_id: str) -> RunSnapshot | None:
     snapshot = await journal.read_run(run_id)
     if snapshot is None:
         return None
-    return replace(snapshot, run=_standing(snapshot.run, await journal.abandoned()))
+    return snapshot._replace(run=_standing(snapshot.run, await journal.abandoned()))
 
 
 def _standing(run: Run, abandoned: frozenset[str]) -> Run:
     if run.run_id in abandoned and run.status in (RunStatus.RUNNING, RunStatus.WAITING):
-        return replace(run, status=RunStatus.INTERRUPTED)
+        return run._replace(status=RunStatus.INTERRUPTED)
     return run

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import nullcontext, suppress
@@ -20,7 +20,8 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from durable_nb import settings
 from durable_nb.deadline import deadline, timed_out
-from durable_nb.errors import DurableNotice, ForkedProcess
+from durable_nb.errors import DurableNotice
+from durable_nb.thread import Mailbox, check_process, submit
 
 __all__ = [
     "AWAITING",
@@ -41,54 +42,6 @@ Undo: TypeAlias = "Callable[[Future[T], BaseException], Coroutine[Any, Any, None
 
 LEFT: Final[set[Future[Any]]] = set()
 """What goes on without its caller, who was interrupted or cancelled and could not wait for its end."""
-
-
-class _LoopThread:
-    """A daemon thread with an event loop, started when first used; a script that never closes still exits."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.forked = False
-
-    def loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            with self._lock:
-                if self._loop is None:
-                    self._loop = self._start()
-        return self._loop
-
-    def _start(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
-        threading.Thread(target=loop.run_forever, name="durable_nb", daemon=True).start()
-        return loop
-
-    def mark_forked(self) -> None:
-        # Only a child of a process that already had the thread lost something.
-        self.forked = self._loop is not None
-        LEFT.clear()
-
-
-_thread = _LoopThread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_thread.mark_forked)
-
-
-def check_process() -> None:
-    """Raise ``ForkedProcess`` in a forked child of a process that had stores open."""
-    if _thread.forked:
-        raise ForkedProcess(
-            f"process {os.getpid()} was forked from the one that owns the run",
-            remedy="Call durable functions in the parent, or start workers with the 'spawn' method.",
-        )
-
-
-def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Start a coroutine on the loop thread."""
-    if _thread.forked:
-        work.close()
-        check_process()
-    return asyncio.run_coroutine_threadsafe(work, _thread.loop())
 
 
 async def catch_up(colour: Colour) -> None:
@@ -128,6 +81,10 @@ def _tell_failure(future: Future[Any]) -> None:
     if error is not None:
         told = f"what was left to be committed after an interrupt has failed: {error}"
         warnings.warn(told, DurableNotice, stacklevel=2)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LEFT.clear)
 
 
 @atexit.register
@@ -244,17 +201,24 @@ def _end_of(future: Future[Any]) -> asyncio.Future[None]:
     """What the running loop can wait for; cancelling that leaves the work alone, so does closing the loop."""
     loop = asyncio.get_running_loop()
     end: asyncio.Future[None] = loop.create_future()
-
-    def ended() -> None:
-        if not end.done():
-            end.set_result(None)
+    mailbox = _ends.setdefault(loop, Mailbox(_settle))
 
     def wake(_: object) -> None:
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(ended)
+            mailbox.put(end, loop)
 
     future.add_done_callback(wake)
     return end
+
+
+def _settle(end: asyncio.Future[None]) -> None:
+    if not end.done():
+        end.set_result(None)
+
+
+_ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox[asyncio.Future[None]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 AWAITING: Colour = _Awaiting()

@@ -7,7 +7,6 @@ import os
 import platform
 import time
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint, interrupts
@@ -73,8 +72,7 @@ async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_o
     if aside is not None:
         await journal.rename_run(aside.run_id, set_aside_id(aside.run_id, aside.epoch))
     now = time.time()
-    opening = replace(
-        opening,
+    opening = opening._replace(
         owner=this_process(),
         python=".".join(platform.python_version_tuple()[:2]),
         created_at=now,

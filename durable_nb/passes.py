@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import scopes
@@ -212,7 +211,7 @@ async def _mark_cancelled(journal: Journal, run_id: str) -> bool:
     if known.status in ENDED:
         return False
     # Under the next epoch, so that another process which has it open is fenced off.
-    opening = replace(known, status=RunStatus.CANCELLED, owner=this_process())
+    opening = known._replace(status=RunStatus.CANCELLED, owner=this_process())
     opened = await journal.open_run(opening, take_over=True)
     await journal.finish_run(opened.run)
     return True

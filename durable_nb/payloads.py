@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from durable_nb import codec, settings, signing
@@ -49,9 +48,9 @@ async def keep(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
         pieces = bundle.pack(payload.data, parts)
     if blobs is not None and sum(map(_size, pieces)) > settings.BLOB_THRESHOLD:
         digest = await asyncio.to_thread(blobs.put, pieces[0] if len(pieces) == 1 else pieces)
-        payload = replace(payload, data=b"", blob=digest, parts=())
+        payload = payload._replace(data=b"", blob=digest, parts=())
     elif payload.format in codec.PARTED:
-        payload = replace(payload, data=b"".join(pieces), parts=())
+        payload = payload._replace(data=b"".join(pieces), parts=())
     return signing.signed(payload, run_id, step)
 
 
@@ -72,12 +71,12 @@ async def fetch(home: Home, payload: Payload, run_id: str, step: str) -> Payload
     blobs = home.blobs
     if blobs is not None and payload.blob is not None:
         data = await asyncio.to_thread(blobs.get, payload.blob)
-        payload = replace(payload, data=data, blob=None)
+        payload = payload._replace(data=data, blob=None)
     if payload.format not in codec.PARTED:
         return payload
     head, stored = bundle.unpack(payload.data)
     parts = await asyncio.to_thread(_read_parts, blobs, stored)
-    return replace(payload, data=bytes(head), parts=parts)
+    return payload._replace(data=bytes(head), parts=parts)
 
 
 def moved(home: Home, payload: Payload, old: tuple[str, str], new: tuple[str, str]) -> Payload:

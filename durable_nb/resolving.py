@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
@@ -94,7 +93,7 @@ async def record_answer(run: OpenRun, step: Step, answer: str, value: Any, colou
 async def _settle(run: OpenRun, step: Step, answer: str, value: Any, colour: Colour) -> None:
     by = this_process()
     begun = Begun(
-        Call(step.step_id, step.kind), _BY_HAND, replace(step, epoch=run.run.epoch, delivered_by=by)
+        Call(step.step_id, step.kind), _BY_HAND, step._replace(epoch=run.run.epoch, delivered_by=by)
     )
     if answer == "fail":
         failure = _given_up(step, by)

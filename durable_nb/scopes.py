@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import functools
 import itertools
 import threading
 import unicodedata
@@ -219,6 +220,7 @@ def check_name(name: object, role: str, kind: type[DurableError]) -> str:
     return name
 
 
+@functools.lru_cache
 def _quoted(name: str) -> str:
     return name.translate(_QUOTED)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import answers, codec
@@ -49,7 +48,7 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
 async def put(journal: Journal, signal: Signal) -> bool:
     """Write a signal to the store, unchecked; gives whether it was the first. Runs on the loop thread."""
     payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
-    return await journal.put_signal(replace(signal, payload=payload))
+    return await journal.put_signal(signal._replace(payload=payload))
 
 
 async def load(journal: Journal, signal: Signal) -> Payload:

@@ -10,7 +10,6 @@ import secrets
 import tempfile
 import threading
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +53,7 @@ def sign(payload: Payload, run_id: str, step: str) -> Payload:
     Raises:
         StoreUnavailable: There is no key, and none can be made.
     """
-    return replace(payload, signature=_signature(_known_keys()[0], payload, run_id, step))
+    return payload._replace(signature=_signature(_known_keys()[0], payload, run_id, step))
 
 
 def check(payload: Payload, run_id: str, step: str, location: str) -> None:

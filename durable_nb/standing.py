@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from durable_nb import leases
@@ -74,9 +73,10 @@ class Used(NamedTuple):
         return json.dumps(self._asdict())
 
 
-@dataclass(frozen=True, slots=True)
 class Status(RunSnapshot):
     """Where a run stands, with its steps; as text it is what ``durable-nb status`` shows."""
+
+    __slots__ = ()
 
     @property
     def spent(self) -> Used:

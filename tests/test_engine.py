@@ -1,7 +1,5 @@
 """The table of what replays and what runs, row by row."""
 
-from dataclasses import replace
-
 import pytest
 
 from durable_nb.engine import decide
@@ -11,7 +9,7 @@ from durable_nb.records import Action, Call, Step, StepKind, StepStatus
 DONE = Step("r", "s", StepKind.TASK, StepStatus.DONE, code="c1", arguments="n=1 m=2")
 STARTED = Step("r", "s", StepKind.CELL, StepStatus.STARTED, code="c1")
 FAILED = Step("r", "s", StepKind.TASK, StepStatus.FAILED, code="c1")
-GIVEN_UP = replace(FAILED, delivered_by="a person")
+GIVEN_UP = FAILED._replace(delivered_by="a person")
 RESET = Step("r", "s", StepKind.TASK, StepStatus.RESET, code="c1")
 SAME = Call("s", code="c1", arguments="n=1 m=2")
 
@@ -29,12 +27,12 @@ SAME = Call("s", code="c1", arguments="n=1 m=2")
         (FAILED, SAME._replace(moved_on=True, kind=StepKind.CELL), Action.RUN),
         (FAILED, SAME._replace(once=True), Action.ASK),
         (FAILED, SAME._replace(once=True, moved_on=True), Action.REPLAY),
-        (replace(STARTED, once=True), SAME, Action.ASK),
+        (STARTED._replace(once=True), SAME, Action.ASK),
         (RESET, SAME._replace(once=True), Action.RUN),
         (GIVEN_UP, SAME, Action.REPLAY),
         (GIVEN_UP, SAME._replace(once=True, code="c2", arguments="n=7 m=2"), Action.REPLAY),
         (GIVEN_UP, SAME._replace(kind=StepKind.CELL), Action.REPLAY),
-        (replace(GIVEN_UP, status=StepStatus.RESET), SAME, Action.RUN),
+        (GIVEN_UP._replace(status=StepStatus.RESET), SAME, Action.RUN),
         (DONE, SAME._replace(code="c2"), Action.REPLAY),
         (DONE, SAME._replace(code="c2", on_edit="rerun"), Action.RUN),
         (DONE, SAME._replace(code="c2", on_edit="ask"), Action.ASK),

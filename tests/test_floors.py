@@ -13,7 +13,7 @@ FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints"),
     (
         *("codec", "fingerprint", "disk", "blobs", "remote_blobs", "signing", "payloads", "deadline"),
-        *("interrupts", "loop", "answers", "typed", "stores"),
+        *("interrupts", "thread", "loop", "answers", "typed", "stores"),
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),

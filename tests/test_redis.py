@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import warnings
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -104,7 +103,7 @@ async def sample(journal, run_id):
     run = (await journal.open_run(Run(run_id, "w"))).run
     await journal.put_step(sample_step(run, payload=Payload("raw", b"x" * 300_000)))
     assert await journal.put_signal(Signal(run_id, "go", Payload("raw", b"y" * 300_000)))
-    await journal.finish_run(replace(run, result=Payload("raw", b"z" * 300_000)))
+    await journal.finish_run(run._replace(result=Payload("raw", b"z" * 300_000)))
     await journal.rename_run(run_id, f"{run_id}~9")
     assert await journal.read_run(run_id) is None
     again = await journal.open_run(Run(run_id, "w"))
@@ -253,11 +252,11 @@ async def test_a_run_is_forgotten_after_its_end_and_not_before(made, redis_serve
         return [redis_server.client.ttl(key) for key in keys]
 
     assert left() == [-1, -1]
-    await journal.finish_run(replace(run, status=RunStatus.WAITING))
+    await journal.finish_run(run._replace(status=RunStatus.WAITING))
     assert left() == [-1, -1]
-    await journal.finish_run(replace(run, status=RunStatus.INTERRUPTED))
+    await journal.finish_run(run._replace(status=RunStatus.INTERRUPTED))
     assert left() == [-1, -1]
-    await journal.finish_run(replace(run, status=status))
+    await journal.finish_run(run._replace(status=status))
     assert all(90 < seconds <= 100 for seconds in left())
     await journal.open_run(Run("r", "w"))
     assert left() == [-1, -1]
@@ -266,7 +265,7 @@ async def test_a_run_is_forgotten_after_its_end_and_not_before(made, redis_serve
 async def test_a_run_that_expired_is_off_the_list(made, redis_server, monkeypatch):
     journal = await made(ttl=1)
     run = (await journal.open_run(Run("r", "w"))).run
-    await journal.finish_run(replace(run, status=RunStatus.DONE))
+    await journal.finish_run(run._replace(status=RunStatus.DONE))
     redis_server.client.delete(*journal._keys.both("r"))
     assert await journal.list_runs() == []
     assert redis_server.client.zcard(journal._keys.runs) == 1  # it may be about to be opened

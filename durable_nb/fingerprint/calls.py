@@ -12,6 +12,7 @@ from durable_nb.fingerprint.values import value
 __all__ = ["arguments", "differ", "explain", "show", "unknown"]
 
 _UNKNOWN = "?"
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def arguments(values: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def differ(recorded: str | None, called: str | None) -> bool:
 
 def show(values: Mapping[str, Any] | None) -> str | None:
     """Bounded reprs of arguments, by name, as JSON; None without arguments."""
-    return json.dumps(shown(values), ensure_ascii=False) if values else None
+    return _json(shown(values)) if values else None
 
 
 def explain(recorded: str | None, called: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import reprlib
 import sys
@@ -101,10 +102,15 @@ def is_secret(name: object, value: object = None) -> bool:
     """
     if type(name) is not str:
         return False
+    secret, tokens = _sounds_like(name)
+    return secret and not (tokens and type(value) in (int, float))  # max_tokens=500 is no secret
+
+
+@functools.lru_cache
+def _sounds_like(name: str) -> tuple[bool, bool]:
+    """Whether a name sounds like a secret, and whether it sounds like a number of tokens."""
     plain = _WORD_START.sub("_", name).replace("-", "_").replace(" ", "_").lower()
-    if type(value) in (int, float) and _NUMBER_OF_TOKENS.search(plain):
-        return False  # max_tokens=500 is no secret
-    return _SECRET.search(plain) is not None
+    return _SECRET.search(plain) is not None, _NUMBER_OF_TOKENS.search(plain) is not None
 
 
 class _Short(reprlib.Repr):

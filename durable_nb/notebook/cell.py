@@ -7,7 +7,7 @@ import functools
 import json
 import shlex
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,7 +199,7 @@ async def _execute(
     changes = before.changes(user_ns, names.bound)
     saved = namespace.save(user_ns, changes, result=recording.result)
     reads = session.tracker.gave(record, begun.call, seen, changes, saved)
-    begun.step = replace(begun.step, reads=reads.to_json())
+    begun.step = begun.step._replace(reads=reads.to_json())
     step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())

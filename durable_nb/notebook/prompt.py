@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
@@ -107,7 +106,7 @@ class ShellFace:
                 try:
                     return read_answer(request, typed)
                 except SignalInvalid as error:
-                    request = replace(request, refused=error.what)
+                    request = request._replace(refused=error.what)
 
 
 def _prompt(request: SignalRequest) -> str:

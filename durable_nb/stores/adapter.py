@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import dataclasses
 import warnings
 import weakref
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from durable_nb import codec
@@ -101,7 +99,7 @@ class StoreJournal(Journal):
     ) -> RunSnapshot:
         """Create the run, or take it over for another pass."""
         known = await self.get_run(opening.run_id)
-        run = replace(opening, epoch=1, passes=1) if known is None else reopened(known, opening)
+        run = opening._replace(epoch=1, passes=1) if known is None else reopened(known, opening)
         await self._put_run(run)
         return RunSnapshot(run, await self._steps(run.run_id))
 
@@ -158,7 +156,7 @@ class StoreJournal(Journal):
         """Mark steps ``reset``."""
         steps = [step for step_id in step_ids if (step := await self.get_step(run.run_id, step_id))]
         for step in steps:
-            await self.put_step(replace(step, status=StepStatus.RESET))
+            await self.put_step(step._replace(status=StepStatus.RESET))
         return len(steps)
 
     async def put_signal(self, signal: Signal) -> bool:
@@ -182,7 +180,7 @@ class StoreJournal(Journal):
     async def request_signal(self, request: SignalRequest) -> SignalRequest:
         """Record what a run waits for, beside its steps."""
         known = await self.get_request(request.run_id, request.name)
-        request = replace(request, asked_at=known.asked_at) if known else request
+        request = request._replace(asked_at=known.asked_at) if known else request
         await self._put_request(request.run_id, request.name, _record(request))
         return request
 
@@ -252,21 +250,21 @@ class StoreJournal(Journal):
 
 def _record(record: Run | Step | Signal | SignalRequest) -> dict[str, Any]:
     """A record as plain JSON data."""
-    plain = dataclasses.asdict(record)
+    plain = record._asdict()
     for name in ("payload", "result"):
         if plain.get(name) is not None:
             plain[name] = _plain_payload(plain[name])
     return {_MARK: 1, **plain}
 
 
-def _plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
+def _plain_payload(payload: Payload) -> dict[str, Any]:
     try:
-        text = {"data": payload["data"].decode()}
+        text = {"data": payload.data.decode()}
     except UnicodeDecodeError:
-        text = {"base64": base64.b64encode(payload["data"]).decode()}
-    if payload["signature"] is not None:
-        text["signature"] = payload["signature"].hex()
-    return {"format": payload["format"], **text}
+        text = {"base64": base64.b64encode(payload.data).decode()}
+    if payload.signature is not None:
+        text["signature"] = payload.signature.hex()
+    return {"format": payload.format, **text}
 
 
 def _fields(record: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from durable_nb.blobs import Blobs
@@ -224,8 +223,7 @@ class Store(ABC):
 
 def reopened(known: Run, opening: Run) -> Run:
     """A known run as the next pass finds it: what ``opening`` says, under the next epoch."""
-    return replace(
-        known,
+    return known._replace(
         status=opening.status,
         owner=opening.owner,
         python=opening.python,

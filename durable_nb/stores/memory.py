@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 from durable_nb.blobs import Blobs, MemoryBlobs
 from durable_nb.errors import StoreUnavailable
@@ -62,7 +61,7 @@ class MemoryJournal(Journal):
         known = self._runs.get(opening.run_id)
         if known is None:
             epoch = max((run.epoch for run in self._runs.values()), default=0) + 1
-            run = replace(opening, epoch=epoch, passes=1, result=None)
+            run = opening._replace(epoch=epoch, passes=1, result=None)
         else:
             run = reopened(known, opening)
         self._runs[run.run_id] = run
@@ -98,14 +97,14 @@ class MemoryJournal(Journal):
         others = self._signals.get(new_id, {})
         if new_id in self._runs or signals.keys() & others.keys():
             raise id_taken(run_id, new_id)
-        self._runs[new_id] = replace(self._runs.pop(run_id), run_id=new_id)
+        self._runs[new_id] = self._runs.pop(run_id)._replace(run_id=new_id)
         steps = self._steps.pop(run_id, {})
-        self._steps[new_id] = {step_id: replace(step, run_id=new_id) for step_id, step in steps.items()}
-        moved = {name: replace(signal, run_id=new_id) for name, signal in signals.items()}
+        self._steps[new_id] = {step_id: step._replace(run_id=new_id) for step_id, step in steps.items()}
+        moved = {name: signal._replace(run_id=new_id) for name, signal in signals.items()}
         self._signals[new_id] = others | moved
         self._signals.pop(run_id, None)
         for key in [key for key in self._requests if key[0] == run_id]:
-            self._requests[new_id, key[1]] = replace(self._requests.pop(key), run_id=new_id)
+            self._requests[new_id, key[1]] = self._requests.pop(key)._replace(run_id=new_id)
 
     async def put_step(self, step: Step) -> None:
         """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
@@ -122,8 +121,8 @@ class MemoryJournal(Journal):
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         self._check_open()
         known = self._check_epoch(run.run_id, run.epoch)
-        self._runs[run.run_id] = replace(
-            known, status=run.status, result=run.result, updated_at=run.updated_at
+        self._runs[run.run_id] = known._replace(
+            status=run.status, result=run.result, updated_at=run.updated_at
         )
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
@@ -133,7 +132,7 @@ class MemoryJournal(Journal):
         steps = self._steps.get(run.run_id, {})
         found = set(step_ids) & steps.keys()
         for step_id in found:
-            steps[step_id] = replace(steps[step_id], status=StepStatus.RESET)
+            steps[step_id] = steps[step_id]._replace(status=StepStatus.RESET)
         return len(found)
 
     async def put_signal(self, signal: Signal) -> bool:
@@ -152,7 +151,7 @@ class MemoryJournal(Journal):
         self._check_open()
         signals = self._signals.get(signal.run_id, {})
         if signals.get(signal.name) == signal:
-            signals[name] = replace(signals.pop(signal.name), name=name)
+            signals[name] = signals.pop(signal.name)._replace(name=name)
 
     async def version(self) -> int:
         """How many deliveries there were."""
@@ -163,7 +162,7 @@ class MemoryJournal(Journal):
         self._check_open()
         key = request.run_id, request.name
         asked_at = self._requests.get(key, request).asked_at
-        self._requests[key] = replace(request, asked_at=asked_at)
+        self._requests[key] = request._replace(asked_at=asked_at)
         return self._requests[key]
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:

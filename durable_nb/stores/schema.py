@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
@@ -269,7 +268,7 @@ def read_signal(row: Sequence[Any]) -> Signal:
 
 def request_row(request: SignalRequest) -> tuple[Any, ...]:
     """A request as the values of its columns."""
-    return dataclasses.astuple(request)
+    return tuple(request)
 
 
 def read_request(row: Sequence[Any]) -> SignalRequest:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,7 +164,7 @@ class SqliteJournal(SignalTables):
         """Create the run, or take it over for another pass, under the next epoch."""
         self._check_open()
         run_id = opening.run_id
-        new = replace(opening, epoch=0, passes=1, result=None)
+        new = opening._replace(epoch=0, passes=1, result=None)
         sid = await self._sessions.enrol()
         changed = 0
         while not changed:  # until nobody else has opened it between our look at its owner and our opening

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-from dataclasses import replace
 from typing import Any
 
 from durable_nb import codec, settings
@@ -85,13 +84,13 @@ class JournalStore(Store):
             payload = await keep(self.journal, payload, step.run_id, step.step_id)
         now = time.time()
         await self.journal.put_step(
-            replace(step, payload=payload, epoch=run.epoch, started_at=now, finished_at=now)
+            step._replace(payload=payload, epoch=run.epoch, started_at=now, finished_at=now)
         )
 
     async def _mark(self, run_id: str, status: RunStatus, error: str | None) -> None:
         run = await self._run(run_id)
         result = None if error is None else codec.encode(error)
-        await self.journal.finish_run(replace(run, status=status, result=result, updated_at=time.time()))
+        await self.journal.finish_run(run._replace(status=status, result=result, updated_at=time.time()))
 
     async def _run(self, run_id: str) -> Run:
         await self.journal.setup()
@@ -111,7 +110,7 @@ class JournalStore(Store):
     async def _set_signal(self, signal: Signal) -> bool:
         await self.journal.setup()
         payload = await keep(self.journal, signal.payload, signal.run_id, signal_step(signal.name))
-        return await self.journal.put_signal(replace(signal, payload=payload))
+        return await self.journal.put_signal(signal._replace(payload=payload))
 
 
 def _value(payload: Payload | None) -> tuple[bool, Any]:

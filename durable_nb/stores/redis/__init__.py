@@ -7,7 +7,6 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -170,11 +169,12 @@ class RedisJournal(RedisSignals):
         if run is None:
             return None
         steps, chunks = rows.read_steps(run_id, fields), self._chunks
-        in_pieces = [step for step in steps if chunks.has(step.payload)]
-        whole = await asyncio.gather(*map(self._whole_step, in_pieces))
-        found = {step.step_id: step for step in (*steps, *whole)}
-        ordered = sorted(found.values(), key=attrgetter("recorded", "step_id"))
-        return RunSnapshot(await self._whole_run(run), tuple(ordered))
+        in_pieces = [number for number, step in enumerate(steps) if chunks.has(step.payload)]
+        whole = await asyncio.gather(*(self._whole_step(steps[number]) for number in in_pieces))
+        for number, step in zip(in_pieces, whole, strict=True):
+            steps[number] = step
+        steps.sort(key=attrgetter("recorded", "step_id"))
+        return RunSnapshot(await self._whole_run(run), tuple(steps))
 
     async def list_runs(self) -> Sequence[Run]:
         """All runs, the one with the latest ``updated_at`` first."""
@@ -290,10 +290,10 @@ class RedisJournal(RedisSignals):
         return await run_script(self._link, script, self._keys.both(run_id), *words)
 
     async def _whole_run(self, run: Run) -> Run:
-        return replace(run, result=await self._chunks.get(run.run_id, run.result))
+        return run._replace(result=await self._chunks.get(run.run_id, run.result))
 
     async def _whole_step(self, step: Step) -> Step:
-        return replace(step, payload=await self._chunks.get(step.run_id, step.payload))
+        return step._replace(payload=await self._chunks.get(step.run_id, step.payload))
 
     async def _refuse_other_slot(self, run_id: str, new_id: str) -> None:
         if await self.get_run(run_id) is None:

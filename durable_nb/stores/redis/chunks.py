@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import replace
 from typing import Final, TypeGuard
 
 from durable_nb import settings
@@ -50,7 +49,7 @@ class Chunks:
         key = self._keys.chunks(run_id)
         for name, piece in zip(_names(blob), pieces, strict=True):
             await self._link.call("HSET", key, name, piece)
-        return replace(payload, data=b"", blob=blob)
+        return payload._replace(data=b"", blob=blob)
 
     async def get(self, run_id: str, payload: Payload | None) -> Payload | None:
         """A payload as it was before it was taken apart.
@@ -68,7 +67,7 @@ class Chunks:
                 run_id=run_id,
                 remedy="Restore the server from a copy, or have the step run again: %durable_reset STEP.",
             )
-        return replace(payload, data=b"".join(pieces), blob=None)
+        return payload._replace(data=b"".join(pieces), blob=None)
 
     async def drop(self, run_id: str, payload: Payload | None) -> None:
         """Remove pieces that will not be named after all."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+import hiredis
 import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -172,7 +173,7 @@ class Pipe:
             if not connection.is_connected:
                 await connection.connect()
             unanswered = [sent for sent in batch if not sent[1].done()]
-            packed = connection.pack_commands(words for words, _ in unanswered)
+            packed = [hiredis.pack_command(words) for words, _ in unanswered]  # type: ignore[arg-type]
             async with asyncio.timeout(settings.REDIS_TIMEOUT) as silence:
                 await connection.send_packed_command(packed)
                 for number, (_, answer) in enumerate(unanswered):

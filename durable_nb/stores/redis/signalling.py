@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
@@ -117,4 +116,4 @@ class RedisSignals(Journal):
 
     async def _whole_signal(self, signal: Signal) -> Signal:
         payload = await self._chunks.get(signal.run_id, signal.payload)
-        return replace(signal, payload=payload or signal.payload)
+        return signal._replace(payload=payload or signal.payload)

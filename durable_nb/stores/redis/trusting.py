@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from durable_nb import codec, signing
@@ -61,7 +61,7 @@ class Notary:
         key, field = self.keys.run(one.run_id), rows.field_of(one.table, one.name)
         value = await self.link.call("HGET", key, field)
         payload = None if value is None else await self.chunks.get(one.run_id, _payload(value))
-        if payload is None or replace(payload, signature=one.payload.signature) != one.payload:
+        if payload is None or payload._replace(signature=one.payload.signature) != one.payload:
             return False
         signature = signing.sign(one.payload, one.run_id, one.step).signature or b""
         first, line, data = value.split(b"\n", 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -51,8 +50,8 @@ class RunContract:
 
     async def test_a_new_run_keeps_every_field(self, journal: Journal) -> None:
         """All but ``epoch``, ``passes`` and ``result`` is as in the opening."""
-        snapshot = await journal.open_run(replace(RUN, result=JSON, passes=7))
-        assert snapshot.run == replace(RUN, epoch=snapshot.run.epoch, passes=1)
+        snapshot = await journal.open_run(RUN._replace(result=JSON, passes=7))
+        assert snapshot.run == RUN._replace(epoch=snapshot.run.epoch, passes=1)
         assert snapshot.run.epoch >= 1
         assert snapshot.steps == ()
         assert await journal.get_run("r/1") == snapshot.run
@@ -66,11 +65,10 @@ class RunContract:
     async def test_taking_a_run_over(self, journal: Journal) -> None:
         """Another opening takes the next epoch and pass, and changes what the contract names, no more."""
         first = await opened(journal)
-        await journal.finish_run(replace(first, status=RunStatus.DONE, result=PICKLE, updated_at=3.0))
+        await journal.finish_run(first._replace(status=RunStatus.DONE, result=PICKLE, updated_at=3.0))
         other = Run("r/1", "other", owner="b", python="3.12", code="x", created_at=9.0, updated_at=10.0)
         again = (await journal.open_run(other)).run
-        assert again == replace(
-            first,
+        assert again == first._replace(
             status=RunStatus.RUNNING,
             owner="b",
             python="3.12",
@@ -102,8 +100,8 @@ class RunContract:
     async def test_finishing_a_run(self, journal: Journal, payload: Payload | None) -> None:
         """Status, result and time are recorded, and nothing else."""
         run = await opened(journal)
-        end = replace(run, status=RunStatus.FAILED, result=payload, updated_at=99.5)
-        await journal.finish_run(replace(end, workflow="x", owner="x", code="x", passes=50, created_at=0.0))
+        end = run._replace(status=RunStatus.FAILED, result=payload, updated_at=99.5)
+        await journal.finish_run(end._replace(workflow="x", owner="x", code="x", passes=50, created_at=0.0))
         assert await journal.get_run("r/1") == end
 
     async def test_an_old_owner_cannot_finish_a_run(self, journal: Journal) -> None:
@@ -111,7 +109,7 @@ class RunContract:
         old = await opened(journal)
         new = await opened(journal, owner="the other kernel")
         with pytest.raises(RunHeld, match="the other kernel"):
-            await journal.finish_run(replace(old, status=RunStatus.DONE))
+            await journal.finish_run(old._replace(status=RunStatus.DONE))
         assert await journal.get_run("r/1") == new
 
     async def test_runs_are_listed_latest_first(self, journal: Journal) -> None:
@@ -120,7 +118,7 @@ class RunContract:
             await opened(journal, name, updated_at=at) for name, at in [("b", 2.0), ("c", 3.0), ("a", 1.0)]
         ]
         assert list(await journal.list_runs()) == [runs[1], runs[0], runs[2]]
-        await journal.finish_run(replace(runs[2], updated_at=4.0))
+        await journal.finish_run(runs[2]._replace(updated_at=4.0))
         assert [run.run_id for run in await journal.list_runs()] == ["a", "c", "b"]
 
     async def test_renaming_a_run(self, journal: Journal) -> None:
@@ -131,9 +129,9 @@ class RunContract:
         assert await journal.get_signal("r/1", "go") is None
         moved = await journal.read_run("r/1~old")
         assert moved is not None
-        assert moved.run == replace(run, run_id="r/1~old")
-        assert moved.steps == (replace(step, run_id="r/1~old"),)
-        assert await journal.get_signal("r/1~old", "go") == replace(signal, run_id="r/1~old")
+        assert moved.run == run._replace(run_id="r/1~old")
+        assert moved.steps == (step._replace(run_id="r/1~old"),)
+        assert await journal.get_signal("r/1~old", "go") == signal._replace(run_id="r/1~old")
 
     async def test_a_renamed_run_stays_fenced_off_from_its_successor(self, journal: Journal) -> None:
         """Who owned the old one cannot write to the one that starts over under its id, nor to the old one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -80,8 +79,8 @@ class SignalContract:
         """All of it is replaced but for when it was asked first."""
         await journal.request_signal(SignalRequest("r/1", "go", prompt="now?", asked_by="ann", asked_at=1.0))
         again = SignalRequest("r/1", "go", "then?", '{"type": "boolean"}', "[true]", "no", "bob", 2.0)
-        assert await journal.request_signal(again) == replace(again, asked_at=1.0)
-        assert await journal.get_request("r/1", "go") == replace(again, asked_at=1.0)
+        assert await journal.request_signal(again) == again._replace(asked_at=1.0)
+        assert await journal.get_request("r/1", "go") == again._replace(asked_at=1.0)
 
     async def test_a_withdrawn_request_is_gone(self, journal: Journal) -> None:
         """Withdrawing it again is harmless."""
@@ -97,7 +96,7 @@ class SignalContract:
         await journal.put_signal(bad)
         for _ in range(2):
             await journal.set_aside_signal(bad, "go~1")
-        assert await journal.get_signal("r/1", "go~1") == replace(bad, name="go~1")
+        assert await journal.get_signal("r/1", "go~1") == bad._replace(name="go~1")
         assert await journal.put_signal(good) is True
         await journal.set_aside_signal(bad, "go~2")
         assert await journal.get_signal("r/1", "go") == good

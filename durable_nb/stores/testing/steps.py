@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -107,10 +106,10 @@ class StepContract:
         assert await journal.reset_steps(run, ["a"]) == 1
         assert await journal.reset_steps(run, []) == 0
         with pytest.raises(RunHeld):
-            await journal.reset_steps(replace(run, epoch=run.epoch + 1), ["a"])
+            await journal.reset_steps(run._replace(epoch=run.epoch + 1), ["a"])
         with pytest.raises(RunHeld):
-            await journal.reset_steps(replace(run, run_id="none"), ["a"])
-        reset = {name: replace(steps[name], status=StepStatus.RESET) for name in ("a", "c")}
+            await journal.reset_steps(run._replace(run_id="none"), ["a"])
+        reset = {name: steps[name]._replace(status=StepStatus.RESET) for name in ("a", "c")}
         assert await read_steps(journal) == steps | reset
 
     async def test_many_steps_at_once(self, journal: Journal) -> None:
