@@ -324,7 +324,7 @@ def test_the_columns_are_the_records_fields():
 
     def columns(record, field):
         names = []
-        for name in record.__dataclass_fields__:
+        for name in record._fields:
             names += [f"{field}_{part}" for part in payload] if name == field else [name]
         return ", ".join(names)
 
