@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -164,7 +165,7 @@ class Bench:
         self.slow_fsync = compiled(folder)
 
     def run(self, program: str, count: int, *words: str, slow: bool = False, db: str = "") -> float:
-        """The seconds that a program prints: with slow fsyncs those of the clock, else those of the processor.
+        """The seconds that a program prints: the processor's, or with slow fsyncs those that passed.
 
         It has a database of its own, if none is named.
         """
@@ -179,13 +180,13 @@ class Bench:
         return float(done.stdout or "nan")
 
     def compare(
-        self, what: str, ours: tuple[str, ...], other: str, bar: float, *, slow: bool = False
+        self, what: str, ours: tuple[str, str], other: str, bar: float, *, slow: bool = False
     ) -> bool:
         """Show how many times as long ours takes as the other, and what ours takes."""
-        program, *words = ours
-        count = GATHERED if "gather" in words else max(20, int(2000 * self.scale))
+        program, kind = ours
+        count = GATHERED if kind == "gather" else max(20, int(2000 * self.scale))
         pairs = [
-            (self.run(program, count, *words, slow=slow), self.run(other, count, slow=slow))
+            (self.run(program, count, kind, slow=slow), self.run(other, count, slow=slow))
             for _ in range(self.rounds)
         ]
         mine, theirs = map(min, zip(*pairs, strict=True))
@@ -195,10 +196,10 @@ class Bench:
         """The least seconds of the processor that a process takes from its start to its end."""
         found = []
         for _ in range(2 * self.rounds):
-            before = os.times()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, "-c", program], check=True)
-            after = os.times()
-            found.append(sum(after[2:4]) - sum(before[2:4]))
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found.append(sum(after[:2]) - sum(before[:2]))
         return min(found)
 
 

@@ -24,3 +24,12 @@ def test_signals_are_measured_against_their_bars(tmp_path):
     program = [sys.executable, ROOT / "benchmarks" / "signals.py"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert len(done.stdout.splitlines()) == 3, done.stderr
+
+
+@pytest.mark.long
+def test_steps_measures_every_bar(tmp_path):
+    program = [sys.executable, ROOT / "benchmarks" / "steps.py", "--scale", "0.02"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6, done.stderr
+    assert done.returncode == any(line.startswith("OVER") for line in lines)
