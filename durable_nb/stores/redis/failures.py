@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 from redis import exceptions
 
 from durable_nb.errors import DurableError, RunHeld, StoreError, StoreUnavailable, StoreUnreadable
 
 __all__ = ["foreign", "forgotten", "is_passing", "translated", "written_again"]
+
+E = TypeVar("E", bound=BaseException)
 
 _PASSING = (
     OSError,
@@ -105,7 +108,7 @@ def translated(error: Exception, location: str) -> DurableError:
     return StoreError(f"{location!r} did not take it: {said}", remedy="Nothing was written.")
 
 
-def _itself(error: BaseException) -> BaseException:
+def _itself(error: E) -> E | exceptions.ResponseError:
     """An error as it would be outside a script."""
     found = _IN_SCRIPT.match(str(error)) if isinstance(error, exceptions.ResponseError) else None
     return _OF_CODES.get(found[2], exceptions.ResponseError)(found[1]) if found else error
