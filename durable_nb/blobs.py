@@ -20,7 +20,7 @@ import xxhash
 from durable_nb import disk, settings
 from durable_nb.errors import StepNotRestored, StepNotSaved, StoreUnavailable
 
-__all__ = ["BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
+__all__ = ["DIGEST", "BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
 
 _Mark: TypeAlias = tuple[bytes, int]
 """A faster hash of bytes than their digest, and how many there are."""
@@ -31,7 +31,8 @@ BlobData: TypeAlias = bytes | bytearray | memoryview | Iterable[bytes | bytearra
 _WRITING: Final = ".writing-"
 """What the name of a file begins with that is not whole yet; its writer holds a lock on it."""
 
-_DIGEST = re.compile("[0-9a-f]{64}")
+DIGEST: Final = re.compile("[0-9a-f]{64}")
+"""What names a blob, and nothing else: no path of somebody's that leads elsewhere."""
 
 
 class Blobs(Protocol):
@@ -179,7 +180,7 @@ class BlobFolder:
         Raises:
             StepNotRestored: It is no digest, and would name a file outside the folder.
         """
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise _not_restored(digest, "not to be found: that is no SHA-256")
         return self.folder / digest[:2] / digest
 

@@ -1,30 +1,31 @@
 """Running a task's body elsewhere: on any ``concurrent.futures.Executor``, in other processes and machines.
 
-A body travels as bytes, in a small callable that needs cloudpickle alone where it arrives: what a notebook
-defined goes along. Its result or its own exception comes back the same way. **Dask is the engine that we
-document**; start its scheduler with ``distributed.scheduler.allowed-failures: 0``, since it otherwise runs a
-body again by itself when a worker dies. Retries belong to the run.
+What a notebook defined goes along, and the result or the body's own exception comes back. **Dask is the
+engine that we document**: through ``DaskExecutor``, which has no body begun twice. Dask's own executor begins
+a body again by itself when a worker dies, unless its scheduler has
+``distributed.scheduler.allowed-failures: 0``. Retries belong to the run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import inspect
-import io
-import pickle
 import threading
 import uuid
 import warnings
+import weakref
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb import scopes, settings
-from durable_nb.errors import DurableNotice, ExecutorLost, InvalidOption
+from durable_nb.errors import DurableError, DurableNotice, ExecutorLost, InvalidOption
 from durable_nb.records import StepStatus
-from durable_nb.tasks import Task, name_of
+from durable_nb.tasks import name_of
+from durable_nb.travelling import Call, outcome, sent, travels
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,7 +35,8 @@ __all__ = ["DaskExecutor", "Place", "elsewhere"]
 Place: TypeAlias = Executor | Callable[[], Executor]
 """Where bodies run: an executor, or a function that makes one, again when it broke."""
 
-_made: dict[Callable[[], Executor], Executor] = {}
+# A cell that is run again brings a function of its own: what the former one made goes with it.
+_made = weakref.WeakKeyDictionary[Callable[[], Executor], Executor]()
 _making = threading.Lock()
 
 
@@ -52,7 +54,7 @@ def elsewhere(function: Callable[..., Any], place: Place) -> Callable[..., Any]:
         >>> @Workflow("fits").task(executor=lambda: ProcessPoolExecutor(4))
         ... def fit(seed: int) -> float: ...
     """
-    if not (hasattr(place, "submit") or callable(place)):
+    if not (_is_executor(place) or callable(place)):
         raise InvalidOption(
             f"executor={place!r} makes no sense",
             remedy="Give an executor, or a function that makes one: executor=lambda: ProcessPoolExecutor(4).",
@@ -92,7 +94,7 @@ class _submitted:  # noqa: N801 - used as a function
 
     def __init__(self, place: Place, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._place = place
-        call = Call(_pickled((function, args, kwargs)))
+        call = sent(function, args, kwargs)
         if len(call.blob) > settings.LARGE_CALL:
             told = (
                 f"{name_of(function)} takes {len(call.blob) / 2**20:.0f} MiB along to its executor, with each"
@@ -102,18 +104,18 @@ class _submitted:  # noqa: N801 - used as a function
         self._call = call
 
     def __enter__(self) -> Any:
-        executor = _executor(self._place)
+        self._executor = _executor(self._place)
         try:
             # The last argument is none of the body's: equal calls would share one result on Dask.
-            self._future = executor.submit(self._call, uuid.uuid4().hex)
-        except BrokenExecutor as error:
-            _discard(self._place)
+            self._future = self._executor.submit(self._call, uuid.uuid4().hex)
+        except Exception as error:  # whatever it is, the body has not begun
+            _discard(self._place, self._executor)
             raise _lost(error) from error
         return self._future
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ExecutorLost):
-            _discard(self._place)
+            _discard(self._place, self._executor)
         if kind is not None and not self._future.done():
             self._future.cancel()
 
@@ -121,13 +123,13 @@ class _submitted:  # noqa: N801 - used as a function
 def _outcome(future: Any) -> Any:
     """What a body gave, or its own exception."""
     try:
-        returned, value = pickle.loads(future.result())  # noqa: S301 - made by the body that we sent
-    except (BrokenExecutor, CancelledError, asyncio.CancelledError) as error:
-        # Nobody here cancelled it: whoever does is not waiting any more.
+        blob = future.result()
+    except DurableError:  # the attempt's time is up
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        # The body's own exceptions are in the blob, and nobody here cancelled it: whoever does waits no more.
         raise _lost(error) from error
-    if returned:
-        return value
-    raise value
+    return outcome(blob)
 
 
 def _lost(error: BaseException) -> ExecutorLost:
@@ -139,8 +141,12 @@ def _lost(error: BaseException) -> ExecutorLost:
     )
 
 
-def _executor(place: Place) -> Any:
-    if hasattr(place, "submit"):
+def _is_executor(place: object) -> bool:
+    return hasattr(place, "submit") and not isinstance(place, type)  # a class is a function that makes one
+
+
+def _executor(place: Any) -> Any:
+    if _is_executor(place):
         return place
     with _making:
         if place not in _made:
@@ -148,91 +154,40 @@ def _executor(place: Place) -> Any:
         return _made[place]
 
 
-def _discard(place: Place) -> None:
+def _discard(place: Any, broken: Any) -> None:
+    """Have another one made next time, unless that was done already."""
     with _making:
-        broken = _made.pop(place, None) if callable(place) else None
-    if broken is not None:
+        known = not _is_executor(place) and _made.get(place) is broken
+        if known:
+            del _made[place]
+    if known:
         broken.shutdown(wait=False)
 
 
-class Call:
-    """A body on its way: pickled, it names nothing of ours, so that a worker needs cloudpickle alone.
-
-    Args:
-        blob: The function and its arguments.
-    """
-
-    def __init__(self, blob: bytes) -> None:
-        self.blob = blob
-
-    def __call__(self, _nonce: str = "") -> bytes:
-        """Run it; gives the outcome as bytes."""
-        return _run(self.blob)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (_pickled(functools.partial(_run, self.blob)),)
-
-
-def _run(blob: bytes, _nonce: str = "") -> bytes:
-    import asyncio
-    import inspect
-    import pickle
-    import traceback
-
-    import cloudpickle
-
-    try:
-        function, args, kwargs = pickle.loads(blob)  # noqa: S301 - made by the process that sent it
-        value = function(*args, **kwargs)
-        if inspect.iscoroutine(value):
-            value = asyncio.run(value)
-        outcome = True, value
-    except Exception as error:
-        error.add_note("".join(traceback.format_exception(error)))
-        outcome = False, error
-    return bytes(cloudpickle.dumps(outcome))
-
-
-_run.__module__ = "__main__"  # cloudpickle sends what is in no module by value
-
-
-def _pickled(value: Any) -> bytes:
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def reducer_override(self, each: Any) -> Any:
-            if isinstance(each, Task):  # a task named in a body would take its store along
-                return _same, (each.function,)
-            return super().reducer_override(each)
-
-    file = io.BytesIO()
-    Pickler(file).dump(value)
-    return file.getvalue()
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-_same.__module__ = "__main__"
-
-
+@travels
 def _once_published(call: Callable[[], bytes], gate: str, limit: float) -> bytes:
     from distributed import Event
 
     if not Event(gate).wait(timeout=limit):  # type: ignore[no-untyped-call]
         raise TimeoutError("the kernel died before anybody could have found this body again")
+    begun = Event(_begun(gate))  # type: ignore[no-untyped-call]
+    if begun.is_set():  # type: ignore[no-untyped-call]
+        raise RuntimeError("the worker that ran it is gone, and Dask began it again by itself")
+    begun.set()  # type: ignore[no-untyped-call]
     return call()
 
 
-_once_published.__module__ = "__main__"
+@travels
+def _begun(gate: str) -> str:
+    return f"{gate}/begun"
 
 
 class DaskExecutor(Executor):
     """Runs bodies on a Dask cluster, and finds those again that went on while the kernel was dead.
 
-    A body is published there under the name of its run, step and attempt, until its result is on record: the
-    kernel that takes the run up again waits for that one instead of starting it anew.
+    A body is published there under the name of its run and step: the kernel that takes the run up again waits
+    for that one instead of starting it anew. Once its result is on record, the next call, or the end of the
+    process, has the cluster forget it. A body that was begun is never begun again by Dask itself.
 
     Args:
         client: A ``distributed.Client``.
@@ -246,15 +201,19 @@ class DaskExecutor(Executor):
     def __init__(self, client: Client) -> None:
         self.client = client
         self._published: dict[str, tuple[scopes.Scope, str, str]] = {}
+        atexit.register(_leave, weakref.ref(self))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a function on the cluster; in a durable call, find the one that was begun before."""
-        self._unpublish()
+        self.forget_recorded()
         scope = scopes.current()
         if scope is None or not isinstance(function, Call):
             return self.client.submit(functools.partial(function, *args, **kwargs), pure=False)
         name = _name(scope)
-        future = self._begun_before(name) or self._published_as(name, function, args[0])
+        former = self._published.get(name)
+        again = former is not None and former[0].run is scope.run  # another attempt of the same pass
+        future = None if again else self._begun_before(name)
+        future = future or self._published_as(name, function, args[0])
         self._published[name] = scope, scope.path[:-1], future.key
         self._gate(future.key).set()
         return future
@@ -282,17 +241,25 @@ class DaskExecutor(Executor):
         with contextlib.suppress(KeyError):
             self.client.unpublish_dataset(name)
 
-    def _unpublish(self) -> None:
+    def forget_recorded(self) -> None:
+        """Have it forget all whose results are on record by now."""
         for name, (scope, step_id, key) in list(self._published.items()):
             record = scope.run.history.get(step_id)
             if record is not None and record.status is not StepStatus.STARTED:
                 self._published.pop(name, None)
                 self.forget(name)
-                self._gate(key).clear()
+                for gate in key, _begun(key):
+                    self._gate(gate).clear()
+
+
+def _leave(executor: weakref.ref[DaskExecutor]) -> None:
+    with contextlib.suppress(Exception):  # the cluster may have ended first
+        if (present := executor()) is not None:
+            present.forget_recorded()
 
 
 def _name(scope: scopes.Scope) -> str:
-    """Run, step and attempt: also what is told apart by when the run was begun."""
+    """Run, step and how often it is on record: also what is told apart by when the run was begun."""
     run, step_id = scope.run.run, scope.path[:-1]
     record = scope.run.history.get(step_id)
     return f"durable_nb/{run.run_id}/{run.created_at}/{step_id}/{record.attempt if record else 0}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from durable_nb.blobs import BlobData, BlobFolder, Blobs
+from durable_nb.blobs import DIGEST, BlobData, BlobFolder, Blobs
 from durable_nb.errors import InvalidOption, StepNotRestored, StoreUnavailable
 
 __all__ = ["BlobPlace", "RemoteBlobs", "blobs_at"]
@@ -60,7 +61,8 @@ class RemoteBlobs:
         try:
             import fsspec
 
-            self._files, self._folder = fsspec.core.url_to_fs(url)
+            # What another machine has written or deleted meanwhile must be seen.
+            self._files, self._folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise InvalidOption(
                 f"blobs={url!r} cannot be used ({error})",
@@ -75,8 +77,7 @@ class RemoteBlobs:
         name = self._name(digest)
         try:
             if not (self._files.exists(name) and self._files.size(name) == len(whole)):
-                self._files.makedirs(name.rpartition("/")[0], exist_ok=True)
-                self._files.pipe_file(name, whole)
+                self._write(name, whole)
         except Exception as error:  # each file system has exceptions of its own
             raise self._unavailable("written", error) from error
         return digest
@@ -85,22 +86,30 @@ class RemoteBlobs:
         """The bytes under a digest, compared with it.
 
         Raises:
-            StepNotRestored: They are missing or damaged.
+            StepNotRestored: They are missing or damaged. What is damaged is kept as ``<digest>.damaged``, so
+                that running the step again writes it anew.
             StoreUnavailable: The place cannot be reached.
         """
+        name = self._name(digest)
         try:
-            data: bytes = self._files.cat_file(self._name(digest))
+            data: bytes = self._files.cat_file(name)
         except FileNotFoundError:
             raise _not_restored(digest, f"missing in {self._url!r}") from None
         except Exception as error:
             raise self._unavailable("read", error) from error
         if hashlib.sha256(data).hexdigest() != digest:
+            with contextlib.suppress(Exception):
+                self._files.mv(name, f"{name}.damaged")
             raise _not_restored(digest, f"damaged in {self._url!r}: it is not what was written")
         return data
 
     def exists(self, digest: str) -> bool:
         """Whether there are bytes under a digest; they are not looked at."""
-        return bool(self._files.exists(self._name(digest)))
+        name = self._name(digest)
+        try:
+            return bool(self._files.exists(name))
+        except Exception as error:
+            raise self._unavailable("looked for", error) from error
 
     def view(self, digest: str, size: int, stamp: str) -> memoryview:  # noqa: ARG002 - they are read anyway
         """The bytes of a digest as memory of the caller's own, which may be written to."""
@@ -110,7 +119,16 @@ class RemoteBlobs:
         """What never changes: bytes that were damaged do not go unnoticed."""
         return "remote"
 
+    def _write(self, name: str, whole: bytes) -> None:
+        try:
+            self._files.pipe_file(name, whole)
+        except FileNotFoundError:  # where folders are real; making one in a bucket may not be permitted
+            self._files.makedirs(name.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(name, whole)
+
     def _name(self, digest: str) -> str:
+        if not DIGEST.fullmatch(digest):
+            raise _not_restored(digest, "not to be found: that is no SHA-256")
         return f"{self._folder}/{digest[:2]}/{digest}"
 
     def _unavailable(self, verb: str, error: Any) -> StoreUnavailable:

@@ -1,6 +1,7 @@
 """Bodies that run elsewhere: processes, loky, Dask; and each of the traps."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -11,8 +12,16 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 
 import pytest
 
-from durable_nb import Workflow, constant
-from durable_nb.errors import DurableNotice, ExecutorLost, InvalidOption, StepTimeout
+from durable_nb import Workflow, constant, executors
+from durable_nb.errors import (
+    DurableNotice,
+    ExecutorLost,
+    InvalidOption,
+    StepError,
+    StepFailed,
+    StepNotSaved,
+    StepTimeout,
+)
 from durable_nb.executors import DaskExecutor
 
 PROGRAM = """
@@ -187,6 +196,181 @@ def test_a_pool_that_cannot_be_made_again_says_so(wf):
 
         with pytest.raises(ExecutorLost, match="executor=lambda: ProcessPoolExecutor"):
             main.run("r")
+
+
+def test_of_many_on_a_broken_pool_each_is_made_up_for_once(wf, tmp_path):
+    """Whoever hears of it late does not break the pool that was made instead."""
+    made, mark = [], tmp_path / "died"
+
+    def factory():
+        made.append(ProcessPoolExecutor(2))
+        return made[-1]
+
+    @wf.task(executor=factory, retries=1)
+    async def work(n):
+        if n == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    @wf.workflow
+    async def main():
+        return await asyncio.gather(*map(work, range(20)))
+
+    assert asyncio.run(main.run("r")) == list(range(20))
+    assert len(made) == 2
+    made[-1].shutdown()
+
+
+def test_a_pool_that_was_shut_down_is_lost(wf):
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    work = wf.task(executor=pool, retries=0, name="work")(lambda: 1)
+    with pytest.raises(ExecutorLost, match="cannot schedule new futures"):
+        wf.workflow(lambda: work()).run("r")
+
+
+def test_a_class_makes_one(wf):
+    work = wf.task(executor=ThreadPoolExecutor, name="work")(lambda: 1)
+    assert wf.workflow(lambda: work()).run("r") == 1
+
+
+def test_what_a_factory_made_goes_with_it(wf):
+    """A cell that is run again brings another factory."""
+    before = len(executors._made)
+    for number in range(3):
+        work = wf.task(executor=lambda: ThreadPoolExecutor(1), name=f"work{number}")(lambda: 1)
+        assert wf.workflow(work).run(f"r{number}") == 1
+    del work
+    gc.collect()
+    assert len(executors._made) <= before + 1
+
+
+def bodies(log):
+    return log.read_text() if log.exists() else ""
+
+
+def noted(log):
+    with log.open("a") as file:
+        file.write("x")
+
+
+def test_a_result_that_cannot_travel_never_repeats_the_body(wf, tmp_path):
+    log = tmp_path / "bodies.log"
+
+    def work():
+        noted(log)
+        return (n for n in range(3))
+
+    with ProcessPoolExecutor(1) as pool:
+        work = wf.task(executor=pool, retries=2)(work)
+        with pytest.raises(StepNotSaved, match="generator: cannot pickle") as caught:
+            wf.workflow(lambda: work()).run("r")
+    assert (caught.value.run_id, caught.value.step) == ("r", "work")
+    assert bodies(log) == "x"
+
+
+class Broken:
+    """What only its own process can make again."""
+
+    def __reduce__(self):
+        return made_in, (os.getpid(),)
+
+
+def made_in(pid):
+    if os.getpid() != pid:
+        raise RuntimeError("not here")
+
+
+def test_a_result_that_cannot_be_read_here_neither(wf, tmp_path):
+    log = tmp_path / "bodies.log"
+
+    def work():
+        noted(log)
+        return Broken()
+
+    with ProcessPoolExecutor(1) as pool:
+        work = wf.task(executor=pool, retries=2)(work)
+        with pytest.raises(StepNotSaved, match="RuntimeError: not here"):
+            wf.workflow(lambda: work()).run("r")
+    assert bodies(log) == "x"
+
+
+def test_a_call_that_cannot_travel_is_said_and_never_retried(wf):
+    place, lock = Fake(), threading.Lock()
+    work = wf.task(executor=place, retries=2, name="work")(lambda: lock)
+    with pytest.raises(StepError, match=r"cannot be sent to the executor.*lock.*Pass plain data") as caught:
+        wf.workflow(lambda: work()).run("r")
+    assert caught.value.step == "work"
+    assert place.calls == []
+
+
+def test_a_body_that_its_worker_cannot_load(wf):
+    class Elsewhere:
+        def __reduce__(self):
+            return __import__, ("no_such_module",)
+
+    thing = Elsewhere()
+    place = Fake()
+    work = wf.task(executor=place, retries=2, name="work")(lambda: thing)
+    with pytest.raises(StepError, match=r"cannot load the body.*no_such_module"):
+        wf.workflow(lambda: work()).run("r")
+    assert len(place.calls) == 1
+
+
+class Picky(Exception):
+    """Does not take the arguments that it shows."""
+
+    def __init__(self, n, why):
+        super().__init__(f"{n}, {why}")
+        self.n = n
+
+
+def test_an_exception_keeps_its_class_whatever_it_takes(wf):
+    def work():
+        raise Picky(7, "because")
+
+    with ProcessPoolExecutor(1) as pool:
+        work = wf.task(executor=pool, retries=0)(work)
+        with pytest.raises(Picky, match="7, because") as caught:
+            wf.workflow(lambda: work()).run("r")
+    assert caught.value.n == 7
+    assert "in work" in caught.value.__notes__[0]
+
+
+def test_an_exception_that_cannot_travel_is_told(wf):
+    def work():
+        error = ValueError("no")
+        error.lock = threading.Lock()
+        raise error
+
+    work = wf.task(executor=Fake(), retries=0)(work)
+    with pytest.raises(StepFailed, match="ValueError: no"):
+        wf.workflow(lambda: work()).run("r")
+
+
+LIBRARY = """
+from durable_nb import Workflow
+wf = Workflow("library")
+
+@wf.task
+def helper(n):
+    return n + 1
+
+def use(n):
+    return helper(n)
+"""
+
+
+def test_a_forked_worker_is_in_no_run(wf, tmp_path, monkeypatch):
+    """A task of an imported module is the plain function there, as on another machine."""
+    (tmp_path / "a_library.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    import a_library
+
+    with ProcessPoolExecutor(1) as pool:
+        work = wf.task(executor=pool, retries=0, name="work")(lambda: a_library.use(1))
+        assert wf.workflow(lambda: work()).run("r") == 2
 
 
 def test_a_large_global_is_told_of(wf):
@@ -425,6 +609,60 @@ def test_dask_loses_a_worker_and_the_retry_is_ours(wf, dask, tmp_path):
     assert log.read_text() == "xxx"
 
 
+def test_a_retry_on_dask_executes_the_body_again(wf, dask, tmp_path):
+    log = tmp_path / "bodies.log"
+
+    @wf.task(executor=DaskExecutor(dask), retries=2)
+    async def fails_twice():
+        noted(log)
+        if len(bodies(log)) < 3:
+            raise ValueError(bodies(log))
+        return "fine"
+
+    @wf.workflow
+    async def main():
+        return await fails_twice()
+
+    assert asyncio.run(main.run("r")) == "fine"
+    assert bodies(log) == "xxx"
+
+
+def test_dask_never_begins_a_body_again_by_itself(wf, dask, tmp_path):
+    """Not when a worker dies, nor when one that has the result does; a retry is ours, and counted."""
+    log = tmp_path / "bodies.log"
+    dask.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 3))
+
+    @wf.task(executor=DaskExecutor(dask), retries=0)
+    async def dies():
+        noted(log)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @wf.workflow
+    async def main():
+        return await dies()
+
+    with pytest.raises(ExecutorLost, match="Dask began it again by itself"):
+        asyncio.run(main.run("r"))
+    assert bodies(log) == "x"
+    dask.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
+
+
+def test_what_is_on_record_is_forgotten_by_the_cluster(wf, dask):
+    place = DaskExecutor(dask)
+
+    @wf.task(executor=place)
+    async def work(n):
+        return n
+
+    @wf.workflow
+    async def main():
+        return await asyncio.gather(*map(work, range(5)))
+
+    assert asyncio.run(main.run("recorded")) == list(range(5))
+    place.forget_recorded()
+    assert not [name for name in dask.list_datasets() if name.startswith("durable_nb/recorded/")]
+
+
 KERNEL = """
 import asyncio, sys
 from distributed import Client
@@ -449,13 +687,18 @@ if __name__ == "__main__":
 """
 
 
+def moved_to(folder, dask):
+    """Have both workers there: one that another test has killed must be back first."""
+    dask.wait_for_workers(2)
+    assert len(dask.run(os.chdir, str(folder))) == 2
+
+
 def test_the_kernel_dies_while_dask_works(dask, tmp_path):
     """The one that takes the run up waits for what was begun: it is executed once."""
     (tmp_path / "kernel.py").write_text(KERNEL)
-    address = dask.scheduler.address
-    command = [sys.executable, "kernel.py", address]
+    command = [sys.executable, "kernel.py", dask.scheduler.address]
     begun = tmp_path / "begun"
-    dask.run(os.chdir, str(tmp_path))
+    moved_to(tmp_path, dask)
     first = subprocess.Popen(command, cwd=tmp_path)
     while not begun.exists():
         assert first.poll() is None
@@ -478,7 +721,7 @@ def test_the_kernel_dies_before_the_body_could_begin(dask, tmp_path):
     """Published and not let go: the next kernel does that; nothing begins that nobody could find again."""
     (tmp_path / "early.py").write_text(KERNEL.replace("\nif __name__", f"{EARLY}\nif __name__"))
     (tmp_path / "kernel.py").write_text(KERNEL)
-    dask.run(os.chdir, str(tmp_path))
+    moved_to(tmp_path, dask)
     command = [sys.executable, "early.py", dask.scheduler.address]
     assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 9
     assert not (tmp_path / "begun").exists()

@@ -20,8 +20,8 @@ FLOORS = (
         *("waiting", "resolving", "forking"),
     ),
     (
-        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "executors", "passes", "entry"),
-        *("waits", "mapping", "workflow"),
+        *("scopes", "asking", "doubts", "context", "attempts", "tasks", "travelling", "executors"),
+        *("passes", "entry", "waits", "mapping", "workflow"),
     ),
     ("notebook", "pydantic_ai"),
     ("supervisor", "cli"),

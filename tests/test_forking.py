@@ -1,10 +1,11 @@
 """A fork has the history of a run up to a step, and the run itself stays as it is."""
 
 import sqlite3
+import uuid
 
 import pytest
 
-from durable_nb import InMemoryStore, SQLiteStore, Workflow, forking
+from durable_nb import InMemoryStore, RedisStore, SQLiteStore, Workflow, forking
 from durable_nb.errors import RunNotFound, StepNotFound, StoreError, UntrustedCheckpoint
 from durable_nb.loop import submit
 
@@ -40,9 +41,16 @@ def fork(wf, *args):
     return submit(forking.fork(wf.journal, *args)).result()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "redis", "cluster"])
 def store(request, db):
-    return SQLiteStore(str(db)) if request.param == "sqlite" else InMemoryStore()
+    if request.param == "sqlite":
+        return SQLiteStore(str(db))
+    if request.param == "memory":
+        return InMemoryStore()
+    url = request.getfixturevalue("redis_server").url  # says where there is none
+    if request.param == "cluster":
+        url = request.getfixturevalue("redis_cluster")
+    return RedisStore(url, prefix=f"fork{uuid.uuid4().hex}")
 
 
 OF_ALL = [
@@ -83,6 +91,25 @@ def test_the_fork_and_the_run_have_nothing_to_do_with_each_other(store):
         fork(wf, "r", "new", "outer#2")
         assert define(wf, [], plus=1).run("new") == [3, 21, 203]
         assert define(wf, []).run("r") == [3, 21, 201]
+
+
+def test_a_large_value_comes_along(store):
+    bodies = []
+    with Workflow("shop", db=store) as wf:
+
+        @wf.task
+        def load():
+            bodies.append(1)
+            return b"x" * 9_000_000
+
+        @wf.workflow
+        def main():
+            return len(load())
+
+        assert main.run("r") == 9_000_000
+        assert fork(wf, "r", "new") == 1
+        assert main.run("new") == 9_000_000
+    assert bodies == [1]
 
 
 def test_what_is_refused(store):

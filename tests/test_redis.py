@@ -234,7 +234,7 @@ async def test_a_full_server_refuses_and_keeps_what_it_has(own_redis):
     await journal.setup()
     run = (await journal.open_run(Run("r", "w"))).run
     await journal.put_step(sample_step(run, "kept"))
-    server.client.config_set("maxmemory", "1mb")
+    server.client.config_set("maxmemory", "1")
     with pytest.raises(StoreUnavailable, match="is full"):
         await journal.put_step(sample_step(run, "lost"))
     assert [step.step_id for step in (await journal.read_run("r")).steps] == ["kept"]

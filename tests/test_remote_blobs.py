@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -32,11 +33,27 @@ def test_what_is_missing_or_damaged_is_said(blobs):
         blobs.get("0" * 64)
     assert not blobs.exists("0" * 64)
     digest = blobs.put(b"large")
-    blobs._files.pipe_file(blobs._name(digest), b"smaller")
-    with pytest.raises(StepNotRestored, match=r"damaged.*%durable_reset"):
-        blobs.get(digest)
-    assert blobs.put(b"large") == digest  # of another size: written again
-    assert blobs.get(digest) == b"large"
+    for damaged in (b"smaller", b"other"):  # of the same size, too
+        blobs._files.pipe_file(blobs._name(digest), damaged)
+        with pytest.raises(StepNotRestored, match=r"damaged.*%durable_reset"):
+            blobs.get(digest)
+        assert blobs._files.cat_file(f"{blobs._name(digest)}.damaged") == damaged
+        assert blobs.put(b"large") == digest
+        assert blobs.get(digest) == b"large"
+
+
+def test_what_is_no_digest_names_nothing(blobs):
+    """A database of somebody else's leads to no other file."""
+    blobs.put(b"large")
+    for use in (blobs.get, blobs.exists):
+        with pytest.raises(StepNotRestored, match="no SHA-256"):
+            use("../outside")
+
+
+def test_writers_at_one_time_write_one_blob(blobs):
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(blobs.put, [b"large" * 1000] * 40))
+    assert blobs.get(*set(digests)) == b"large" * 1000
 
 
 def test_a_place_out_of_reach_is_said(tmp_path):

@@ -248,7 +248,8 @@ def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> Ru
         became = "cancelled" if present.status is RunStatus.CANCELLED else "opened again elsewhere"
         by = present.owner or "somebody unnamed"
         what = f"this kernel no longer owns the run: it was {became} (by {by})"
-    remedy = f"Nothing was written; go on there, or {_taking_over(run_id)}"
+    where = "look for it in the list of runs" if present is None else "go on there"
+    remedy = f"Nothing was written; {where}, or {_taking_over(run_id)}"
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
 
 

@@ -78,7 +78,7 @@ class Heart(ABC, Generic[Who]):
         Raises:
             RunHeld: Somebody else owns it, and lives.
         """
-        first = owner = await self.find_owner(run_id)
+        first = owner = await self._looked(run_id)
         while owner is not None and not self.is_ours(owner):
             lives = self.lives(owner)
             if lives is False:
@@ -88,7 +88,7 @@ class Heart(ABC, Generic[Who]):
             if time.monotonic() > self._silent_since(owner) + settings.OWNER_SILENT:
                 break
             await _look_later(owner, told=owner is not first)
-            owner = await self.find_owner(run_id)
+            owner = await self._looked(run_id)
         return None if owner is None else owner.epoch
 
     def is_abandoned(self, owner: Who) -> bool:
@@ -120,6 +120,13 @@ class Heart(ABC, Generic[Who]):
         self._owned.clear()
         self._listeners.clear()
 
+    async def _looked(self, run_id: str) -> Who | None:
+        began = time.monotonic()
+        owner = await self.find_owner(run_id)
+        if time.monotonic() - began > settings.HEARTBEAT:  # no sign of life could come through either
+            self._silent.pop(run_id, None)
+        return owner
+
     def _silent_since(self, owner: Owner) -> float:
         """When we first saw it with this beat, be it for a caller who gave up waiting for the next one."""
         sign, since = self._silent.get(owner.run_id, (owner.sign, time.monotonic()))
@@ -141,11 +148,13 @@ class Heart(ABC, Generic[Who]):
 
     async def _beat(self) -> None:
         owned = dict(self._owned)  # what is opened from now on is not among what is read
-        standing = await self.beat(owned)
-        if standing is not None:
-            self._tell_losers(owned, standing)
-        if self._owned:
-            self._arm()
+        try:
+            standing = await self.beat(owned)
+            if standing is not None:
+                self._tell_losers(owned, standing)
+        finally:  # whatever went wrong: others would take an owner without a heart for dead
+            if self._owned:
+                self._arm()
 
     def _tell_losers(self, owned: Mapping[str, int], standing: Mapping[str, Run]) -> None:
         for run_id, epoch in owned.items():

@@ -48,5 +48,5 @@ def without_password(url: str) -> str:
         >>> without_password("redis://ann:secret@host:6379/0")
         'redis://ann:***@host:6379/0'
     """
-    hidden = re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", url)
+    hidden = re.sub(r"(://[^/@]*?):[^?#]*@", r"\1:***@", url)
     return re.sub(r"(?i)((?:password|passwd|secret|token|key)=)[^&]*", r"\1***", hidden)

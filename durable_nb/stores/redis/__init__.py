@@ -27,10 +27,12 @@ from durable_nb.stores.base import ENDED, id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import rows, scripts
 from durable_nb.stores.redis.bell import Bell
 from durable_nb.stores.redis.chunks import Chunks
+from durable_nb.stores.redis.failures import forgotten, written_again
 from durable_nb.stores.redis.keys import Keys, same_slot
-from durable_nb.stores.redis.link import Link, Pipe, Spread, run_script
+from durable_nb.stores.redis.link import Link, Spread, run_script
+from durable_nb.stores.redis.passes import Passes
 from durable_nb.stores.redis.register import Register
-from durable_nb.stores.redis.server import check_layout, examined
+from durable_nb.stores.redis.server import reached
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
 from durable_nb.stores.redis.signalling import RedisSignals
 from durable_nb.stores.redis.trusting import Notary
@@ -39,6 +41,7 @@ from durable_nb.stores.urls import with_options, without_options, without_passwo
 __all__ = ["RedisJournal"]
 
 _OPTIONS = ("prefix", "ttl", "blobs")
+_FIXED = ("protocol", "decode_responses")
 
 
 class RedisJournal(RedisSignals):
@@ -71,19 +74,21 @@ class RedisJournal(RedisSignals):
         prefix: str | None = None,
         blobs: BlobPlace | None = None,
     ) -> None:
-        self._url, told = without_options(url, _OPTIONS)
+        address, told = without_options(url, _OPTIONS)
+        self._url, _ = without_options(address, _FIXED)
         self._ttl = _seconds(told.get("ttl") if ttl is None else ttl)
         prefix = told.get("prefix", settings.REDIS_PREFIX) if prefix is None else prefix
         self._keys = Keys(prefix)
         blobs = told.get("blobs") if blobs is None else blobs
         self._blobs = None if blobs is None else blobs_at(blobs)
         said = {"prefix": prefix} if prefix != settings.REDIS_PREFIX else {}
-        said |= {"blobs": str(blobs)} if isinstance(blobs, str | Path) else {}
-        self._location = with_options(without_password(self._url), said)
+        said |= {"blobs": without_password(str(blobs))} if isinstance(blobs, str | Path) else {}
+        self._location = with_options(without_password(address), said)
         self._changing = asyncio.Lock()
         self._closed = False
         self._open: Link | None = None
         self._sessions: RedisSessions | None = None
+        self._passes = Passes()
         self._bell = Bell(self._url, self._keys.channel)
 
     @property
@@ -112,7 +117,7 @@ class RedisJournal(RedisSignals):
             if self._closed:
                 raise self._shut()
             if self._open is None:
-                self._open = await self._connect()
+                self._open = await reached(self._url, self._keys, self.location)
                 self._sessions = RedisSessions(self._keys, self._open)
 
     async def close(self) -> None:
@@ -123,8 +128,9 @@ class RedisJournal(RedisSignals):
             self._bell.silence()
             if link is None or self._sessions is None:
                 return
-            with suppress(DurableError):  # a server that is gone forgets the session by itself
-                await self._sessions.end()
+            with suppress(DurableError, TimeoutError):  # a server that is gone forgets the session by itself
+                async with asyncio.timeout(settings.EXIT_GRACE):
+                    await self._sessions.end()
             await link.close()
 
     async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
@@ -132,13 +138,14 @@ class RedisJournal(RedisSignals):
         sessions, run_id = self._lease, opening.run_id
         words = (rows.made(opening), rows.opened(opening), rows.standing(opening), sessions.token)
         await asyncio.gather(sessions.enrol(), self._runs.note(run_id))
-        opened = 0
-        while not opened:  # until nobody else has opened it between our look at its owner and our opening
+        while True:  # until nobody else opens it between our look at its owner and our reading
+            token = uuid.uuid4().hex
             epoch = "" if take_over else str(await sessions.free_epoch(run_id) or 0)
-            opened = await self._script(scripts.OPEN, run_id, uuid.uuid4().hex, epoch, *words)
-        snapshot = await self.read_run(run_id)
-        if snapshot is None:
-            raise lost_run(run_id, None)
+            opened = await self._script(scripts.OPEN, run_id, token, epoch, *words)
+            snapshot = await self.read_run(run_id) if opened else None
+            if snapshot is not None and snapshot.run.epoch == opened:
+                break
+        self._passes.begin(snapshot.run, token)
         sessions.hold(snapshot.run)
         return snapshot
 
@@ -207,15 +214,20 @@ class RedisJournal(RedisSignals):
             raise id_taken(run_id, new_id)
         if answer == b"missing":
             raise unknown_run(run_id)
+        self._passes.end(run_id)
 
     async def put_step(self, step: Step) -> None:
         """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
         payload = await self._chunks.put(step.run_id, step.payload, step=step.step_id)
         value = rows.packed_step(step, payload)
-        field = rows.step_field(step.step_id)
-        if not await self._script(scripts.PUT_STEP, step.run_id, step.epoch, field, value):
+        fence, field = self._passes.fence(step.run_id, step.epoch), rows.step_field(step.step_id)
+        answer = await self._script(scripts.PUT_STEP, step.run_id, *fence, field, value)
+        if not answer:
             await self._chunks.drop(step.run_id, payload)
-            raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
+            raise await self._lost(step.run_id, step.epoch, step=step.step_id)
+        if answer > 0:
+            self._passes.wrote(step, answer - 1)
+            await self._write_again(step.run_id, *self._passes.missing(step.run_id, step.epoch, answer - 1))
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """One step as it was last recorded, or None."""
@@ -229,22 +241,26 @@ class RedisJournal(RedisSignals):
         payload = await self._chunks.put(run.run_id, run.result)
         result = b"" if payload is None else rows.packed("", (), payload)
         ttl = self._ttl if self._ttl is not None and run.status in ENDED else 0
-        words = (run.epoch, rows.standing(run), result, ttl)
-        finished = await self._script(scripts.FINISH, run.run_id, *words)
-        if run.status not in (RunStatus.RUNNING, RunStatus.WAITING) or not finished:
+        words = (*self._passes.fence(run.run_id, run.epoch), rows.standing(run), result, ttl)
+        answer = await self._script(scripts.FINISH, run.run_id, *words)
+        if answer:
+            missing = self._passes.missing(run.run_id, run.epoch, answer - 1, settled=True)
+            await self._write_again(run.run_id, *missing)
+        if run.status not in (RunStatus.RUNNING, RunStatus.WAITING) or not answer:
             self._lease.let_go(run)
-        if not finished:
+        if not answer:
             await self._chunks.drop(run.run_id, payload)
-            raise lost_run(run.run_id, await self.get_run(run.run_id))
+            raise await self._lost(run.run_id, run.epoch)
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
         fields = {rows.step_field(step_id) for step_id in step_ids}
-        words = (run.epoch, StepStatus.RESET.value, *fields)
-        found: int = await self._script(scripts.RESET, run.run_id, *words)
-        if found < 0:
-            raise lost_run(run.run_id, await self.get_run(run.run_id))
-        return found
+        words = (*self._passes.fence(run.run_id, run.epoch), StepStatus.RESET.value, *fields)
+        answer: int = await self._script(scripts.RESET, run.run_id, *words)
+        if not answer:
+            raise await self._lost(run.run_id, run.epoch)
+        self._passes.reset(run, set(step_ids))
+        return answer - 1
 
     @property
     def _link(self) -> Link:
@@ -271,20 +287,17 @@ class RedisJournal(RedisSignals):
     def _chunks(self) -> Chunks:
         return Chunks(self._keys, self._link)
 
-    async def _connect(self) -> Link:
-        link: Link = Pipe(self._url, self.location)
-        try:
-            server = await examined(link, self.location)
-            if server.is_cluster:
-                await link.close()
-                link = Spread(self._url, self.location)
-            await check_layout(link, self._keys, self.location)
-        except BaseException:
-            await link.close()
-            raise
-        for notice in server.notices:
-            warnings.warn(notice, DurableNotice, stacklevel=2)
-        return link
+    async def _lost(self, run_id: str, epoch: int, *, step: str | None = None) -> RunHeld:
+        """The error for a write that was refused: the run is another's, or the server has forgotten it."""
+        there = await self._link.call("HGET", self._keys.run(run_id), b"epoch")
+        if int(there or 0) < epoch:
+            return forgotten(self.location, run_id, step)
+        return lost_run(run_id, await self.get_run(run_id), step=step)
+
+    async def _write_again(self, run_id: str, lost: int, steps: Sequence[Step]) -> None:
+        if lost:
+            await asyncio.gather(*map(self.put_step, steps))
+            warnings.warn(written_again(self.location, run_id, lost), DurableNotice, stacklevel=2)
 
     async def _script(self, script: scripts.Script, run_id: str, *words: Any) -> Any:
         return await run_script(self._link, script, self._keys.both(run_id), *words)

@@ -68,6 +68,7 @@ class Bell:
                     await self._hear(client)
                 except (OSError, RedisError):  # the other connection says what is wrong, to whoever asks
                     await asyncio.sleep(settings.REDIS_LONGEST_PAUSE)
+                    self.ring()  # who may not subscribe looks now and then
 
     async def _hear(self, client: redis.asyncio.Redis) -> None:
         async with client.pubsub() as ear:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 
@@ -35,5 +36,7 @@ class Register:
     async def forget(self, run_ids: Iterable[str]) -> None:
         """Take runs off the list that are gone; not one that is about to be created."""
         old = time.time() - settings.SESSION_KEPT
-        for run_id in run_ids:
-            await run_script(self._link, scripts.STRIKE, (self._key,), rows.name(run_id), old)
+        names = map(rows.name, run_ids)
+        await asyncio.gather(
+            *(run_script(self._link, scripts.STRIKE, (self._key,), name, old) for name in names)
+        )

@@ -1,7 +1,9 @@
 """What Redis does in one go: the Lua scripts, each of which may be sent again without harm.
 
-A run is one hash. ``epoch`` is the fence, and outlives the run under its id; ``made`` is there while there is
-a run; ``opened``, ``standing``, ``passes``, ``session`` and ``result`` say how it stands. Its steps are the
+A run is one hash. ``epoch`` is the fence, and outlives the run under its id; a server that has lost it counts
+anew, so that a write also names the ``opening`` that it belongs to. ``written`` counts the steps that were
+written since. ``made`` is there while there is a run; ``opened``, ``standing``, ``passes``, ``session`` and
+``result`` say how it stands. Its steps are the
 fields ``s:<id>``, its signals ``g:<name>``, its requests for them ``q:<name>``. A value's first line can be
 changed here, its second one has the columns as JSON, the rest is the payload. Beside the hash, ``:chunks``
 keeps what is too large for it.
@@ -42,6 +44,16 @@ class Script:
         object.__setattr__(self, "sha", hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest())
 
 
+_FENCE = """
+local made, epoch, opening = unpack(redis.call('HMGET', KEYS[1], 'made', 'epoch', 'opening'))
+if not made or epoch ~= ARGV[1] or (ARGV[2] ~= '' and opening ~= ARGV[2]) then return 0 end
+"""
+
+_CHUNKS_TOO = """
+local left = redis.call('PTTL', KEYS[1])
+if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
+"""
+
 _DROP_CHUNKS = """
 local function chunks(value)
     local columns = value and string.match(value, '^[^\\n]*\\n([^\\n]*)') or ''
@@ -56,67 +68,75 @@ local function replace(field, value)
 end
 """
 
-OPEN: Final = Script("""
+OPEN: Final = Script(
+    _DROP_CHUNKS
+    + """
 local present = redis.call('HEXISTS', KEYS[1], 'made') == 1 and redis.call('HGET', KEYS[1], 'epoch') or '0'
-if redis.call('HGET', KEYS[1], 'opening') == ARGV[1] then return 1 end
+if redis.call('HGET', KEYS[1], 'opening') == ARGV[1] then return tonumber(present) end
 if ARGV[2] ~= '' and ARGV[2] ~= present then return 0 end
 redis.call('HSETNX', KEYS[1], 'made', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HINCRBY', KEYS[1], 'passes', 1)
-redis.call('HSET', KEYS[1], 'opening', ARGV[1], 'opened', ARGV[4], 'standing', ARGV[5], 'session', ARGV[6])
-redis.call('HDEL', KEYS[1], 'result')
+redis.call('HSET', KEYS[1], 'opening', ARGV[1], 'opened', ARGV[4], 'standing', ARGV[5], 'session', ARGV[6],
+    'written', 0)
+replace('result', '')
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[2])
-return 1
-""")
+return epoch
+"""
+)
 """Opens the run KEYS[1]. ARGV: opening's own id, the epoch that it must have or nothing, made, opened,
-standing, session. Gives 0 where the epoch is another one."""
+standing, session. Gives its epoch, or 0 where that is not the one that it must have."""
 
 PUT_STEP: Final = Script(
-    _DROP_CHUNKS
+    _FENCE
+    + _DROP_CHUNKS
     + """
-if redis.call('HEXISTS', KEYS[1], 'made') == 0 or redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
-    return 0
+if redis.call('HGET', KEYS[1], ARGV[3]) == ARGV[4] then
+    return -1 - tonumber(redis.call('HGET', KEYS[1], 'written') or 0)
 end
-replace(ARGV[2], ARGV[3])
-return 1
+replace(ARGV[3], ARGV[4])
+"""
+    + _CHUNKS_TOO
+    + """
+return 1 + redis.call('HINCRBY', KEYS[1], 'written', 1)
 """
 )
-"""Writes a field of the run KEYS[1], with chunks in KEYS[2]. ARGV: epoch, field, value."""
+"""Writes a field of the run KEYS[1], with chunks in KEYS[2]. ARGV: epoch, opening or nothing, field, value.
+Gives one more than how many were written since the opening, below 0 where the value was there; or 0."""
 
 FINISH: Final = Script(
-    _DROP_CHUNKS
+    _FENCE
+    + _DROP_CHUNKS
     + """
-if redis.call('HEXISTS', KEYS[1], 'made') == 0 or redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
-    return 0
+redis.call('HSET', KEYS[1], 'standing', ARGV[3])
+replace('result', ARGV[4])
+if ARGV[5] ~= '0' then
+    redis.call('EXPIRE', KEYS[1], ARGV[5])
+    redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'standing', ARGV[2])
-replace('result', ARGV[3])
-if ARGV[4] ~= '0' then
-    redis.call('EXPIRE', KEYS[1], ARGV[4])
-    redis.call('EXPIRE', KEYS[2], ARGV[4])
-end
-return 1
+return 1 + tonumber(redis.call('HGET', KEYS[1], 'written') or 0)
 """
 )
-"""Says how a run stands. ARGV: epoch, standing, result or nothing, seconds until it is forgotten or 0."""
+"""Says how a run stands. ARGV: epoch, opening or nothing, standing, result or nothing, seconds until it is
+forgotten or 0. Gives one more than how many steps were written since the opening; or 0."""
 
-RESET: Final = Script("""
-if redis.call('HEXISTS', KEYS[1], 'made') == 0 or redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
-    return -1
-end
-local found = 0
-for number = 3, #ARGV do
+RESET: Final = Script(
+    _FENCE
+    + """
+local found = 1
+for number = 4, #ARGV do
     local value = redis.call('HGET', KEYS[1], ARGV[number])
     if value then
         found = found + 1
-        redis.call('HSET', KEYS[1], ARGV[number], ARGV[2] .. string.sub(value, string.find(value, '\\n'), -1))
+        redis.call('HSET', KEYS[1], ARGV[number], ARGV[3] .. string.sub(value, string.find(value, '\\n'), -1))
     end
 end
 return found
-""")
-"""Gives steps another first line. ARGV: epoch, line, fields. Gives how many there were, -1 under a wrong
-epoch."""
+"""
+)
+"""Gives steps another first line. ARGV: epoch, opening or nothing, line, fields. Gives one more than how many
+there were; or 0."""
 
 PROGRESS: Final = Script("""
 local found, all = {0}, redis.call('HGETALL', KEYS[1])
@@ -131,15 +151,21 @@ return found
 """)
 """Gives how many steps of a run are done, and the fields of the signals that were asked for."""
 
-PUT_SIGNAL: Final = Script("""
+PUT_SIGNAL: Final = Script(
+    """
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 1 then
-    redis.call('PUBLISH', ARGV[4], '')
+    redis.pcall('PUBLISH', ARGV[4], '')
+"""
+    + _CHUNKS_TOO
+    + """
     return 1
 end
 local there = redis.call('HGET', KEYS[1], ARGV[1])
 return string.sub(there, 1, #ARGV[3] + 1) == ARGV[3] .. '\\n' and 1 or 0
-""")
-"""Delivers a signal. ARGV: field, value, the delivery's own id, which is the value's first line, channel."""
+"""
+)
+"""Delivers a signal. ARGV: field, value, the delivery's own id, which is the value's first line, channel. Who
+may not publish delivers all the same: whoever waits looks now and then."""
 
 SET_ASIDE: Final = Script("""
 local value = redis.call('HGET', KEYS[1], ARGV[1])
