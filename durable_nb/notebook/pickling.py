@@ -126,6 +126,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduced is not NotImplemented and cls.__module__ != "builtins":
             self.by_value.add(id(cls))
         if type(reduced) is tuple and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:  # noqa: SLF001
+            reduced[2][0].pop("__slotnames__", None)  # pickle's own note, at the first instance
             return make_class, *reduced[1:]
         return reduced
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import copyreg
 import functools
+import importlib
 import io
 import logging
 import sys
@@ -28,7 +30,7 @@ LRU_CACHE: Final = type(functools.lru_cache(len))
 def importable(value: Any) -> bool:
     """Whether a class or function is found under its own name in a module other than the notebook."""
     name = getattr(value, "__module__", None)
-    module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+    module = _home(name) if isinstance(name, str) and name != "__main__" else None
     path = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if not isinstance(module, types.ModuleType) or not isinstance(path, str):
         return False
@@ -37,6 +39,13 @@ def importable(value: Any) -> bool:
         return functools.reduce(getattr, rest, vars(module).get(first)) is value
     except AttributeError:
         return False
+
+
+def _home(name: str) -> types.ModuleType | None:
+    if name not in sys.modules and name.startswith("numpy."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)  # numpy says of classes that they live where it has not looked yet
+    return sys.modules.get(name)
 
 
 def set_attributes(obj: Any, state: dict[str, Any]) -> None:

@@ -57,8 +57,19 @@ class Statement:
 
 
 def statements(body: Sequence[ast.stmt]) -> Iterator[Statement]:
-    """Look at each statement of a cell."""
-    return map(_statement, body)
+    """Look at each statement of a cell; each name that is imported counts as imported by one of its own."""
+    return (_statement(each) for node in body for each in _apart(node))
+
+
+def _apart(node: ast.stmt) -> list[ast.stmt]:
+    match node:
+        case ast.Import(names=aliases):
+            parts: list[ast.stmt] = [ast.Import([alias]) for alias in aliases]
+        case ast.ImportFrom(module=module, names=aliases, level=level):
+            parts = [ast.ImportFrom(module, [alias], level) for alias in aliases]
+        case _:
+            return [node]
+    return [ast.copy_location(part, node) for part in parts]
 
 
 def _statement(node: ast.stmt) -> Statement:

@@ -13,7 +13,8 @@ CELLS = (
 )
 SAME = (
     "environ is __import__('os').environ, ip is get_ipython(), rcParams is matplotlib.rcParams",
-    "stdout is __import__('sys').stdout, shell_of['shell'] is ip, shell_of['seen'], rcParams['lines.linewidth']",
+    "stdout is __import__('sys').stdout, shell_of['shell'] is ip, shell_of['seen']",
+    "rcParams['lines.linewidth']",
     "drawn, random(), module.random(), rand(), np.random.rand(), (seed(2), module.random(), random())",
 )
 
