@@ -763,6 +763,11 @@ def test_a_series_is_saved_once(ns):
     assert size(saved) < 82_000
 
 
+def test_a_class_is_not_changed_by_being_looked_at(ns):
+    _execute("class C: pass\none = C(); n = 1", ns)
+    assert run(ns, "n += 1")[0].groups == (("n",),)
+
+
 def test_what_is_shared_comes_along_and_nothing_else(ns):
     run(ns, "shared = [1]; a = {'s': shared}; b = (shared, [2]); far = [b[1]]; other = [3]")
     changes, _ = run(ns, "a['x'] = 1")
