@@ -19,6 +19,8 @@ _PLACES: Final = (
     ("sys", "stdin"),
     ("sys", "stdout"),
     ("sys", "stderr"),
+    ("sys", "__stdout__"),
+    ("sys", "__stderr__"),
     ("random", "_inst"),  # `from random import choice` binds a method of it
     ("numpy.random.mtrand", "_rand"),
     ("matplotlib", "rcParams"),
