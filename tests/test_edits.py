@@ -43,6 +43,7 @@ class Case:
 
 C = Case
 FRAME = "import pandas as pd; df = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})"
+MODEL = "class M:\n    def fit(self, x): self.n = len(x); return self\n    def fit_transform(self, x): return self.fit(x) and x"
 RESULT = "which gave another result"
 CASES = [
     C("comment in the cell", "@s x = 1", "@s x = 1  # one", {"s": ""}),
@@ -278,6 +279,42 @@ CASES = [
         "import time ‖ now = time.time_ns() ‖ @s --on-drift rerun\ny = now",
         {"s": "run: drifted: `now`"},
         planned={"s": "replay"},
+    ),
+    C(
+        "imports parted, joined and added to",
+        "import math, time\nfrom os import path ‖ @s y = math.pi, path.sep",
+        "import time, os\nfrom os import getcwd, path\nimport math ‖ @s y = math.pi, path.sep",
+        {"s": ""},
+    ),
+    C(
+        "another import of the same name",
+        "from os import path, sep ‖ @s y = path.sep",
+        "from posixpath import sep\nimport ntpath as path ‖ @s y = path.sep",
+        {"s": "run: it now reads `import ntpath as path` (was `from os import path`)"},
+    ),
+    C(
+        "a model fitted to something else, whose value is kept or shown",
+        f"{MODEL} ‖ m = M() ‖ given = m.fit_transform([1]) ‖ @s y = m.n",
+        f"{MODEL} ‖ m = M() ‖ given = m.fit_transform([1, 2]) ‖ @s y = m.n",
+        {"s": "run: it now reads `given = m.fit_transform([1, 2])` (was `given = m.fit_transform([1])`)"},
+    ),
+    C(
+        "a model fitted once more, at the end of a cell",
+        f"{MODEL} ‖ m = M() ‖ m.fit([1]) ‖ @s y = m.n",
+        f"{MODEL} ‖ m = M() ‖ m.fit([1])\nm.fit([1, 2]) ‖ @s y = m.n",
+        {"s": "run: `m.fit([1, 2])` was added"},
+    ),
+    C(
+        "a model that is made and fitted in one, by a class that is imported",
+        "from collections import Counter ‖ c = Counter('ab').pop('a') ‖ @s y = Counter('a')",
+        "from collections import Counter ‖ c = Counter('abc').pop('a') ‖ @s y = Counter('a')",
+        {"s": ""},
+    ),
+    C(
+        "something popped",
+        "d = {'a': 1, 'b': 2} ‖ x = d.pop('a') ‖ @s y = dict(d)",
+        "d = {'a': 1, 'b': 2} ‖ x = d.pop('b') ‖ @s y = dict(d)",
+        {"s": "run: it now reads `x = d.pop('b')` (was `x = d.pop('a')`)"},
     ),
     C(
         "a star import",

@@ -90,6 +90,20 @@ SCENARIOS = [
         "import numpy as np; big = np.asfortranarray(np.ones((30, 40))); a = big[:, 3]; b = big[4]; del big",
         "a[4] = 8; assert b[3] == 8",
     ),
+    S(
+        "8d views that are masked, of records, of a class of the user's, and sliding ones",
+        "import numpy as np\nfrom numpy.lib.stride_tricks import sliding_window_view\n"
+        "class Unit(np.ndarray):\n    def __array_finalize__(self, obj): self.unit = getattr(obj, 'unit', None)\n"
+        "base = np.arange(600.0).reshape(60, 10) ‖"
+        "masked = np.ma.array(base[:5, 0], mask=[0, 1, 0, 1, 0], copy=False); windows = sliding_window_view(base[:, 1], 4) ‖"
+        "metres = base[3:6].view(Unit); metres.unit = 'm'; part = metres[:2]; part.unit = 'km' ‖"
+        "table = np.zeros(4, [('a', 'i4'), ('b', 'f8')]); records = table.view(np.recarray); records.b[1] = 5",
+        "base[0, 0] = -1; base[2, 1] = -2; base[4, 4] = -3; table['a'][2] = 7\n"
+        "assert masked[0] == -1 and masked.mask.tolist() == [0, 1, 0, 1, 0] and masked.sum() == 59\n"
+        "assert windows[2, 0] == windows[0, 2] == -2 and not windows.flags.writeable\n"
+        "assert metres[1, 4] == part[1, 4] == -3 and (metres.unit, part.unit) == ('m', 'km') and type(part) is Unit\n"
+        "assert records.a[2] == 7 and records[1].b == 5 and type(records) is np.recarray",
+    ),
     S("9 del", "x = 1; y = 2 ‖ del x", "assert 'x' not in globals() and y == 2"),
     S("10 import as", "import math as m, os.path as p", "assert m.sqrt(4) == 2 and p.join"),
     S("11 star import", "from math import *", "assert sqrt(4) == 2 and pi > 3"),
@@ -747,6 +761,11 @@ def test_frames_that_pandas_keeps_apart_are_not_saved_together(ns):
 def test_a_series_is_saved_once(ns):
     _, saved = run(ns, "import pandas as pd; s = pd.Series(range(10_000))")
     assert size(saved) < 82_000
+
+
+def test_a_class_is_not_changed_by_being_looked_at(ns):
+    _execute("class C: pass\none = C(); n = 1", ns)
+    assert run(ns, "n += 1")[0].groups == (("n",),)
 
 
 def test_what_is_shared_comes_along_and_nothing_else(ns):

@@ -21,7 +21,7 @@ from durable_nb.codec import arrays, objects
 from durable_nb.codec.culprit import locate, type_name
 from durable_nb.errors import DurableError, StepNotRestored, StepNotSaved
 
-__all__ = ["dump_parts", "dumps", "loads", "take", "writable"]
+__all__ = ["dump_parts", "dumps", "loads", "reduce_exception", "take", "writable"]
 
 _PROTOCOL: Final = 5
 _REMEDY: Final = (
@@ -163,9 +163,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             return _reduce_view(obj)
         if issubclass(kind, io.IOBase):
             _refuse_file(obj)
-        if issubclass(kind, BaseException) and not _has_own_reduction(kind):
-            return _reduce_exception(obj, linked=obj is not self.unlinked)
-        reduction = arrays.reduce(obj, kind)
+        if issubclass(kind, BaseException):
+            reduction = reduce_exception(obj, linked=obj is not self.unlinked)
+        else:
+            reduction = arrays.reduce(obj, kind)
         if reduction is not NotImplemented:
             return reduction
         reduction = super().reducer_override(obj)
@@ -215,9 +216,18 @@ def _has_own_reduction(kind: type) -> bool:
     return any(isinstance(hook, FunctionType) for hook in (kind.__reduce__, kind.__reduce_ex__))
 
 
-def _reduce_exception(exc: BaseException, *, linked: bool) -> tuple[Any, ...]:
-    # By default an exception is rebuilt by its __init__, which often takes other arguments than it
-    # passes on: loading then fails or, worse, gives other args.
+def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
+    """Say how to pickle an exception; NotImplemented where its class says it.
+
+    By default one is rebuilt by its ``__init__``, which often takes other arguments than it passes on:
+    loading then fails or, worse, gives other args.
+
+    Args:
+        exc: Any exception.
+        linked: Whether its cause comes along.
+    """
+    if _has_own_reduction(type(exc)):
+        return NotImplemented
     reduced: Any = exc.__reduce_ex__(_PROTOCOL)
     state = reduced[2] if len(reduced) > 2 else None
     links = (exc.__cause__, exc.__suppress_context__) if linked else None

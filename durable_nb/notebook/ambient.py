@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from durable_nb import fingerprint
 from durable_nb.errors import DurableError
-from durable_nb.notebook.kinds import KINDS, NotKeptError, secrets
-from durable_nb.notebook.pickling import Saver, load, reason
+from durable_nb.notebook import patches
+from durable_nb.notebook.kinds import KINDS, PATCHES, NotKeptError, secrets
+from durable_nb.notebook.look import named_objects
+from durable_nb.notebook.pickling import NamedRef, Saver, load, reason
+from durable_nb.notebook.sharing import ATOMS
 
 __all__ = ["Saved", "Snapshot", "restore", "take"]
 
@@ -59,26 +63,49 @@ class Snapshot:
 
     _before: dict[str, Any] = field(repr=False)
 
-    def changes(self, user_ns: dict[str, Any]) -> Saved:
+    def changes(self, user_ns: dict[str, Any], stored: Collection[tuple[str, ...]] = ()) -> Saved:
         """Pickle what is not as it was; what cannot be is named.
 
         Args:
-            user_ns: The namespace, which functions among the state refer to.
+            user_ns: The namespace, which the state refers to where a name is bound to part of it.
+            stored: The attributes that the cell stores into, as `patches.set_by` takes them.
         """
         after, unsaved = _look()
-        pickled = {}
+        pickled, live = {}, named_objects(user_ns)
         for kind in KINDS:
             if kind.name not in after:
                 continue
             before = self._before.get(kind.name)
             before = kind.fresh(sys.modules[kind.module]) if before is None else before
             if before != after[kind.name]:
-                saver = Saver(user_ns, {})
+                saver = Saver(user_ns, {} if kind.before_names else live)
                 try:
                     pickled[kind.name], _ = saver.save(kind.change(before, after[kind.name]))
                 except Exception as error:
                     unsaved[kind.name] = _why(saver.culprit, error)
-        return Saved(pickled, unsaved | secrets(self._before, after))
+        saved = Saved(pickled, unsaved | secrets(self._before, after))
+        if stored:
+            _save_patches(saved, user_ns, live, patches.set_by(user_ns, stored))
+        return saved
+
+
+def _save_patches(
+    saved: Saved, user_ns: dict[str, Any], live: dict[int, str], found: Iterable[patches.Patch]
+) -> None:
+    kept = []
+    for patch in found:
+        saver = Saver(user_ns, live)
+        if type(patch.value) not in ATOMS and id(patch.value) in live:
+            patch = patch._replace(value=NamedRef(live[id(patch.value)]))
+        try:
+            if fingerprint.is_secret(patch.path, patch.value):
+                raise NotKeptError("by its name it is a secret")
+            saver.save(patch)
+            kept.append(patch)
+        except Exception as error:
+            saved.unsaved[f"{patch.module}.{patch.path}"] = _why(saver.culprit, error)
+    if kept:
+        saved.pickled[PATCHES], _ = Saver(user_ns, live).save(kept)
 
 
 def take() -> Snapshot:

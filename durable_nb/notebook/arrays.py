@@ -42,9 +42,15 @@ def is_frozen(kind: type) -> bool:
 
 def owner(array: Any) -> Any:
     """Give the array at the end of a chain of views: the one whose memory they all look at."""
-    while is_array(type(array.base)):
-        array = array.base
+    while is_array(type(base := _base(array))):
+        array = base
     return array
+
+
+def _base(array: Any) -> Any:
+    base = array.base
+    # as_strided and sliding_window_view put an object in between.
+    return base.base if type(base).__name__ == "DummyArray" else base
 
 
 def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
@@ -102,12 +108,23 @@ def _reduce_array(array: Any, kind: type, shared: frozenset[int]) -> Any:
     mapped = kind is numpy.memmap
     if mapped and base is array:
         return _reduce_memmap(array)
-    if (kind is numpy.ndarray and id(base) in shared) or mapped:
-        if base is array or not (base.flags.c_contiguous or base.flags.f_contiguous):
-            return arrays.reduce_array(array)
-        offset = _address(array) - _address(base)
-        return _view, (base, kind, array.dtype, array.shape, offset, array.strides, array.flags.writeable)
-    return arrays.reduce_array(array)
+    if base is array or not (mapped or (id(base) in shared and _may_be_view(numpy, array, kind))):
+        return arrays.reduce_array(array)
+    if not base.flags.forc:
+        return arrays.reduce_array(array)
+    layout = array.shape, _address(array) - _address(base), array.strides, array.flags.writeable
+    state = vars(array) if kind is not numpy.ndarray and not mapped else None
+    return _view, (base, kind, array.dtype, *layout), state, None, None, _set_state
+
+
+def _may_be_view(numpy: Any, array: Any, kind: type) -> bool:
+    """Whether an array is no more than its memory and its attributes, as those of most classes are."""
+    plain = kind.__reduce__ in (numpy.ndarray.__reduce__, numpy.ma.MaskedArray.__reduce__)
+    return kind is numpy.ndarray or (plain and hasattr(array, "__dict__") and not array.dtype.hasobject)
+
+
+def _set_state(array: Any, state: dict[str, Any]) -> None:
+    vars(array).update(state)  # ndarray has a __setstate__, which wants its bytes
 
 
 def _reduce_memmap(array: Any) -> Any:

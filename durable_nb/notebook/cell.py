@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import shlex
+from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from types import ModuleType
@@ -183,8 +184,9 @@ async def _execute(
     record = run.history.get(begun.call.step_id)
     earlier = len(run.replays)
     user_ns = session.shell.user_ns
-    names = reach.names(session.shell, source)
-    before = namespace.take(user_ns, session.shell.user_ns_hidden, reach.reached(user_ns, names.named))
+    before = namespace.take(
+        user_ns, session.shell.user_ns_hidden, reach.reached(user_ns, seen.mentioned.named)
+    )
     state = ambient.take()
     with outputs.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
@@ -195,15 +197,15 @@ async def _execute(
                 await run.fail_step(begun, failure, AWAITING)
             _show_stopped(session, begun, before)
             raise
-    state_saved = state.changes(user_ns)
-    changes = before.changes(user_ns, names.bound)
+    state_saved = state.changes(user_ns, seen.mentioned.attributes)
+    changes = before.changes(user_ns, seen.mentioned.bound)
     saved = namespace.save(user_ns, changes, result=recording.result)
     reads = session.tracker.gave(record, begun.call, seen, changes, saved)
     begun.step = begun.step._replace(reads=reads.to_json())
     step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())
-    notices = _unnoticed(session, before, changes, names)
+    notices = _unnoticed(session, before, changes, seen.mentioned.named)
     if begun.decision.notice:
         notices += _replayed_inside(begun, run.replays[earlier:])
     _show(session, begun, step.seconds, changes.names, unsaved, *notices)
@@ -219,10 +221,10 @@ def _payload(saved: namespace.Saved, state: ambient.Saved, shown: list[Any]) -> 
 
 
 def _unnoticed(
-    session: Session, before: namespace.Snapshot, changes: namespace.Changes, names: reach.Names
+    session: Session, before: namespace.Snapshot, changes: namespace.Changes, named: Collection[str]
 ) -> list[str]:
     """What a person must know of changes that the record may lack; of a name that cannot be seen, once."""
-    unseen = [name for name in changes.unseen if name in before.unseen and name in names.named]
+    unseen = [name for name in changes.unseen if name in before.unseen and name in named]
     unseen = [name for name in unseen if not _is_of_ours(session, name)]
     told = [name for name in unseen if name not in session.told_unseen and name not in changes.names]
     session.told_unseen.update(told)

@@ -10,8 +10,12 @@ from typing import Any, Final, NamedTuple
 from IPython.core.getipython import get_ipython
 
 from durable_nb import fingerprint
+from durable_nb.notebook import loggers, patches
 
-__all__ = ["KINDS", "NotKeptError", "secrets"]
+__all__ = ["KINDS", "PATCHES", "NotKeptError", "secrets"]
+
+PATCHES: Final = "what was set in modules"
+"""A kind that is looked at by what a cell stores into: modules hold too much to be compared."""
 
 _WITHOUT_WINDOWS: Final = ("agg", "cairo", "pdf", "pgf", "ps", "svg")
 """matplotlib's backends that work in every front end."""
@@ -99,10 +103,6 @@ def _put_decimal(module: Any, arguments: tuple[Any, ...]) -> None:
         setattr(context, name, getattr(saved, name))
     context.flags.update(saved.flags)
     context.traps.update(saved.traps)
-
-
-def _refuse_handlers(_before: Any, _after: Any) -> Any:
-    raise NotKeptError("handlers hold open streams")
 
 
 # Libraries.
@@ -211,19 +211,13 @@ KINDS: Final = (
     ),
     Kind("warnings' filters", "warnings", lambda module: list(module.filters), _put_filters),
     Kind(
-        "root logger's level",
-        "logging",
-        lambda module: module.getLogger().level,
-        lambda module, level: module.getLogger().setLevel(level),
+        "recursion limit",
+        "sys",
+        lambda module: module.getrecursionlimit(),
+        lambda module, limit: module.setrecursionlimit(limit),
     ),
-    Kind(
-        "root logger's handlers",
-        "logging",
-        lambda module: list(module.getLogger().handlers),
-        lambda *_: None,
-        _refuse_handlers,
-        lambda _: [],
-    ),
+    Kind("loggers' levels", "logging", loggers.levels, loggers.put_levels, _entries),
+    Kind("what loggers write to", "logging", loggers.handlers, loggers.put_handlers, _entries),
     Kind(
         "decimal's context",
         "decimal",
@@ -264,6 +258,21 @@ KINDS: Final = (
         _entries,
         lambda module: _params(module.rcParamsOrig),
     ),
+    Kind(
+        "scikit-learn's options",
+        "sklearn._config",
+        lambda module: module.get_config(),
+        lambda module, change: module.set_config(**change[0]),
+        _entries,
+        lambda module: dict(module._global_config),  # noqa: SLF001 - scikit-learn names no other
+    ),
+    Kind(
+        "which expressions are shown",
+        "IPython.core.interactiveshell",
+        lambda _: getattr(get_ipython(), "ast_node_interactivity", None),
+        lambda _, which: setattr(get_ipython(), "ast_node_interactivity", which),
+    ),
+    Kind(PATCHES, "sys", lambda _: None, patches.put),
     Kind("matplotlib's backend", "matplotlib", _look_at_backend, _put_backend, before_names=True),
     Kind(
         "inline figures' options",

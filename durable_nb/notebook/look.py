@@ -19,7 +19,7 @@ from durable_nb.notebook.pickling import Fingerprinter, NamedRef, OverBudget, re
 from durable_nb.notebook.reducers import LRU_CACHE, importable
 from durable_nb.notebook.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
 
-__all__ = ["RESULT", "Look", "Marks"]
+__all__ = ["RESULT", "Look", "Marks", "named_objects"]
 
 RESULT: Final = "<result>"
 """The name under which a cell's last value is saved: no identifier, so no user's name."""
@@ -224,6 +224,11 @@ class Look:
     def _with_failed(self, user_ns: dict[str, Any]) -> Fingerprinter:
         unpicklable = (id(self.values[name]) for name in self.failed if name in self.values)
         return Fingerprinter(user_ns, (*self.anchors, *unpicklable), self.fingerprinter.kept)
+
+
+def named_objects(user_ns: Mapping[str, object]) -> dict[int, str]:
+    """The user's names by the ids of what they are bound to."""
+    return {id(value): name for name, value in user_ns.items() if _is_name(name)}
 
 
 def _is_name(name: object) -> bool:

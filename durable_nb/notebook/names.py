@@ -7,9 +7,19 @@ import functools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["bound_by", "outer_reads", "parse", "read_later", "read_now", "same_scope", "stored"]
+__all__ = [
+    "Mentioned",
+    "bound_by",
+    "mentioned",
+    "outer_reads",
+    "parse",
+    "read_later",
+    "read_now",
+    "same_scope",
+    "stored",
+]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -40,6 +50,49 @@ def outer_reads(body: Sequence[ast.stmt]) -> frozenset[str]:
     """The names that a cell reads before it has bound them itself."""
     reads, bound = _reads(body, frozenset())
     return reads | (read_later(body) - bound)
+
+
+class Mentioned(NamedTuple):
+    """What a cell's code mentions.
+
+    Attributes:
+        bound: The names that it binds or deletes, perhaps in a function that declares them global.
+        named: Those, all that are read, and attributes.
+        attributes: The attributes that it stores into: ``("a", "b", "c")`` for `a.b.c = 1`.
+    """
+
+    bound: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+    attributes: frozenset[tuple[str, ...]] = frozenset()
+
+
+def mentioned(body: Iterable[ast.stmt]) -> Mentioned:
+    """What a cell's code mentions."""
+    bound, named, attributes = set[str](), set[str](), set[tuple[str, ...]]()
+    for top in body:
+        bound.update(stored(top, ast.Store), stored(top, ast.Del))
+        for node in ast.walk(top):
+            match node:
+                case ast.Name(id=name):
+                    named.add(name)
+                case ast.Global(names=names):
+                    bound.update(names)
+                case ast.Attribute(attr=name, ctx=ctx):
+                    named.add(name)
+                    if isinstance(ctx, ast.Store):
+                        attributes.add(_dotted(node))
+    return Mentioned(frozenset(bound), frozenset(bound | named), frozenset(attributes - {()}))
+
+
+def _dotted(node: ast.expr) -> tuple[str, ...]:
+    """The names of `a.b.c`; empty for what is not made of names alone."""
+    match node:
+        case ast.Name(id=name):
+            return (name,)
+        case ast.Attribute(value=value, attr=name):
+            outer = _dotted(value)
+            return (*outer, name) if outer else ()
+    return ()
 
 
 def _without_magic(node: ast.stmt) -> list[ast.stmt]:

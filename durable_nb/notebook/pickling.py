@@ -19,10 +19,12 @@ from typing import Any, Final, TypeAlias
 import cloudpickle
 import xxhash
 
+from durable_nb.codec.culprit import type_name
 from durable_nb.codec.pickled import take, writable
 from durable_nb.errors import DurableError
 from durable_nb.notebook import arrays
-from durable_nb.notebook.reducers import REDUCERS, importable, make_class, set_attributes
+from durable_nb.notebook.process import own_objects
+from durable_nb.notebook.reducers import REDUCERS, importable, make_class, reduce_by_base, set_attributes
 
 __all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 
@@ -92,6 +94,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(_Sink(write), protocol=5, buffer_callback=buffer)
         self.user_ns = user_ns
         self.live = live
+        self.own = own_objects()
         self.shared: frozenset[int] = frozenset()
         self.top: object = None
         self.culprit: object = None
@@ -102,6 +105,8 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         key = self.live.get(id(obj))
         if key is not None and obj is not self.top:
             return _live, (key,)
+        if id(obj) in self.own:
+            return self.own[id(obj)]
         kind = type(obj)
         if kind is types.FunctionType:
             return self._reduce_function(obj)
@@ -109,6 +114,9 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return REDUCERS[kind](obj)
         if issubclass(kind, type):
             return self._reduce_class(obj)
+        reduced = reduce_by_base(obj, kind)
+        if reduced is not NotImplemented:
+            return reduced
         return arrays.reduce(obj, kind, self.shared)
 
     def _reduce_class(self, cls: type) -> Any:
@@ -118,6 +126,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduced is not NotImplemented and cls.__module__ != "builtins":
             self.by_value.add(id(cls))
         if type(reduced) is tuple and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:  # noqa: SLF001
+            reduced[2][0].pop("__slotnames__", None)  # pickle's own note, at the first instance
             return make_class, *reduced[1:]
         return reduced
 
@@ -184,7 +193,8 @@ class Fingerprinter(_NamespacePickler):
     def visited(self) -> Iterable[tuple[int, object]]:
         """Everything with an identity that the last value held, as the memo has it."""
         memo = self.memo.copy()
-        del memo[id(self.user_ns)]
+        for key in (id(self.user_ns), *self.own):
+            memo.pop(key, None)
         values: Iterable[tuple[int, object]] = memo.values()
         return values
 
@@ -214,7 +224,7 @@ class Saver(_NamespacePickler):
         super().__init__(self._stream.write, functools.partial(take, self._buffers), user_ns, live)
         self.shared = shared
 
-    def save(self, values: dict[str, Any]) -> tuple[bytes, tuple[memoryview, ...]]:
+    def save(self, values: object) -> tuple[bytes, tuple[memoryview, ...]]:
         """Give the stream and the buffers beside it."""
         self._put_namespace_first()
         self.dump(values)
@@ -287,18 +297,13 @@ def reason(value: object, culprit: object, error: BaseException) -> str:
     """
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return "it is nested too deeply to be saved"
-    named = _type_name(type(culprit))
+    named = type_name(type(culprit))
     stood = f"{named} cannot be saved" if culprit is value else f"it holds {named}, which cannot be saved"
     try:
         message = str(error)[:_REASON_LENGTH]
     except Exception:
         message = ""
     return f"{stood} ({type(error).__name__}: {message})"
-
-
-def _type_name(kind: type) -> str:
-    module = str(kind.__module__)
-    return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
 
 
 def _home(function: types.FunctionType, user_ns: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Final, NoReturn
 
 from durable_nb.errors import StepNotRestored
@@ -99,10 +100,11 @@ def _described(stand_in: Placeholder) -> tuple[str, str, str]:
 
 def _refuse(stand_in: Placeholder, *_: Any, **__: Any) -> NoReturn:
     name, step, reason = _described(stand_in)
+    reset = f"%durable_reset {shlex.quote(step or 'STEP')}"
     raise StepNotRestored(
         f"`{name}` could not be restored: {reason}",
         step=step or None,
-        remedy=f"Make `{name}` in an ordinary cell, which runs every time, or reset the step.",
+        remedy=f"Make `{name}` in an ordinary cell, which runs every time, or type: {reset}",
     )
 
 

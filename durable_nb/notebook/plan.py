@@ -144,7 +144,7 @@ class _Planner:
         """Take in what a step gives: what it gave before, and, if it runs, whatever its code may write."""
         reads = reads_of(record) if record is not None else Reads(step_id)
         if action is not Action.REPLAY:
-            written = {name for one in seen.body for name in one.binds | one.changes} - {STAR}
+            written = {name for one in seen.body for name in one.binds | one.changes | one.called_on} - {STAR}
             reads = replace(reads, gave={**dict.fromkeys(written, _UNKNOWN), **reads.gave})
         self._origins.write(sources(step_id, reads, seen), reads.deleted)
 

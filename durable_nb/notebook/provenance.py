@@ -96,10 +96,10 @@ class Origins:
             self._execute(statement, key, changes)
 
     def _execute(self, statement: Statement, key: _Key, changes: Callable[[Statement], bool]) -> None:
-        changed = set(statement.changes)
+        changed = statement.changes.union(name for name in statement.called_on if not self._imported(name))
         called = statement.looked_at
         if called is not None and (statement.may_change or not self._imported(called)) and changes(statement):
-            changed.add(called)
+            changed |= {called}
         source = self._source(statement, key, changed)
         for name in statement.deletes:
             self._chains.pop(name, None)

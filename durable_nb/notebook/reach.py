@@ -1,40 +1,12 @@
-"""What names a cell binds, what it names, and what it can reach through them."""
+"""What a cell can reach through the functions and classes of the notebook that it names."""
 
 from __future__ import annotations
 
-import ast
-import dis
 import types
-import warnings
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-if TYPE_CHECKING:
-    from durable_nb.notebook.body import Shell
-
-__all__ = ["Names", "names", "reached"]
-
-
-class Names(NamedTuple):
-    """The names in a cell's code.
-
-    Attributes:
-        bound: Bound or deleted by assignment, import, definition or ``global``.
-        named: Those, and all that are read, attributes among them.
-    """
-
-    bound: frozenset[str]
-    named: frozenset[str]
-
-
-def names(shell: Shell, body: str) -> Names:
-    """The names in a cell's code."""
-    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        code = compile(shell.transform_cell(body), "<cell>", "exec", flags, dont_inherit=True)
-    bound = frozenset(_stores(code, ("STORE_NAME", "STORE_GLOBAL", "DELETE_NAME", "DELETE_GLOBAL")))
-    return Names(bound, bound.union(_names_in(code)))
+__all__ = ["reached"]
 
 
 def reached(user_ns: Mapping[str, Any], named: Collection[str]) -> set[str]:
@@ -70,12 +42,3 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names_in(constant)
-
-
-def _stores(code: types.CodeType, operations: tuple[str, ...]) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in operations:
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _stores(constant, operations[1::2])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import copyreg
 import functools
+import importlib
 import io
+import logging
 import sys
 import threading
 import types
@@ -16,7 +19,9 @@ from typing import Any, Final, cast
 
 from cloudpickle import cloudpickle as internals
 
-__all__ = ["LRU_CACHE", "REDUCERS", "importable", "make_class", "set_attributes"]
+from durable_nb.codec.pickled import reduce_exception
+
+__all__ = ["LRU_CACHE", "REDUCERS", "importable", "make_class", "reduce_by_base", "set_attributes"]
 
 LRU_CACHE: Final = type(functools.lru_cache(len))
 """The type of what `functools.lru_cache` gives, which has no public name."""
@@ -25,7 +30,7 @@ LRU_CACHE: Final = type(functools.lru_cache(len))
 def importable(value: Any) -> bool:
     """Whether a class or function is found under its own name in a module other than the notebook."""
     name = getattr(value, "__module__", None)
-    module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+    module = _home(name) if isinstance(name, str) and name != "__main__" else None
     path = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if not isinstance(module, types.ModuleType) or not isinstance(path, str):
         return False
@@ -34,6 +39,13 @@ def importable(value: Any) -> bool:
         return functools.reduce(getattr, rest, vars(module).get(first)) is value
     except AttributeError:
         return False
+
+
+def _home(name: str) -> types.ModuleType | None:
+    if name not in sys.modules and name.startswith("numpy."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)  # numpy says of classes that they live where it has not looked yet
+    return sys.modules.get(name)
 
 
 def set_attributes(obj: Any, state: dict[str, Any]) -> None:
@@ -137,10 +149,7 @@ def _reduce_cached(cached: Any) -> Any:
     return _cached, (cached.__wrapped__, settings["maxsize"], settings["typed"]), vars(cached)
 
 
-def _reduce_stream(stream: io.TextIOWrapper) -> Any:
-    for name in ("stdin", "stdout", "stderr"):
-        if stream is getattr(sys, name):
-            return getattr, (sys, name)
+def _refuse_file(_file: io.TextIOWrapper) -> Any:
     raise TypeError("an open file")  # cloudpickle would give its contents, in another type
 
 
@@ -181,7 +190,7 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     _thread.LockType: _reduce_lock,
     type(threading.RLock()): _reduce_lock,
     LRU_CACHE: _reduce_cached,
-    io.TextIOWrapper: _reduce_stream,
+    io.TextIOWrapper: _refuse_file,
     memoryview: _reduce_memoryview,
     weakref.ref: _reduce_weakref,
     weakref.WeakKeyDictionary: _reduce_weak_dict,
@@ -189,3 +198,44 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     **dict.fromkeys(_OF_ASYNCIO, _reduce_bound_to_loop),
 }
 """By exact type: what gives a reduce value, NotImplemented to leave it to pickle, or raises."""
+
+
+def reduce_by_base(value: Any, kind: type) -> Any:
+    """Say how to pickle an object of a class that is, or derives from, a known one; else NotImplemented.
+
+    Args:
+        value: Any object.
+        kind: Its type.
+    """
+    if issubclass(kind, BaseException):
+        return reduce_exception(value)
+    if issubclass(kind, logging.FileHandler):
+        return _reduce_file_handler(value)
+    widgets = sys.modules.get("ipywidgets")
+    if widgets is not None and issubclass(kind, getattr(widgets, "Widget", ())):
+        raise TypeError("half of a widget lives in the front end")
+    return _reduce_proxy(value, kind) if hasattr(kind, "__getattr__") else NotImplemented
+
+
+def _reduce_proxy(value: Any, kind: type) -> Any:
+    # pickle asks the new, still empty object for its __setstate__; a __getattr__ that passes everything on
+    # to an attribute then asks itself without end.
+    hooks = {"__reduce__", "__reduce_ex__", "__setstate__"}
+    if any(not hooks.isdisjoint(vars(base)) for base in kind.__mro__ if base is not object):
+        return NotImplemented
+    reduced: Any = value.__reduce_ex__(5)
+    return NotImplemented if reduced[2] is None else (*reduced, _set_state)
+
+
+def _set_state(obj: Any, state: Any) -> None:
+    attributes, slots = state if type(state) is tuple else (state, {})
+    if attributes:
+        vars(obj).update(attributes)
+    for name, value in slots.items():
+        object.__setattr__(obj, name, value)
+
+
+def _reduce_file_handler(handler: logging.FileHandler) -> Any:
+    # It opens its file when it has something to write; what is in there already must stay.
+    state = {**vars(handler), "stream": None, "mode": handler.mode.replace("w", "a")}
+    return copyreg.__newobj__, (type(handler),), state  # type: ignore[attr-defined]

@@ -24,6 +24,11 @@ _MUTATORS: Final = frozenset({*dir(list), *dir(dict), *dir(set), *dir(bytearray)
 )
 """Methods that only containers which change have: a call of one is likely to change what it is called on."""
 
+_GIVING: Final = frozenset(
+    {"fit", "fit_predict", "fit_transform", "partial_fit", "pop", "popitem", "setdefault"}
+)
+"""Methods that change what they are called on, by what everybody means by them, and give something too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -36,6 +41,7 @@ class Statement:
         later: The names that functions in it read when they are called.
         binds: The names that it certainly binds; `STAR` for those of a star import.
         changes: The names that it changes in place, or binds perhaps.
+        called_on: The names that it calls a method of which gives something and changes them as well.
         deletes: The names that it deletes.
         imports: Whether it is an import.
         looked_at: The name whose method the statement calls, if its value may be shown or thrown away.
@@ -49,6 +55,7 @@ class Statement:
     later: frozenset[str]
     binds: frozenset[str]
     changes: frozenset[str]
+    called_on: frozenset[str]
     deletes: frozenset[str]
     imports: bool
     looked_at: str | None
@@ -57,8 +64,19 @@ class Statement:
 
 
 def statements(body: Sequence[ast.stmt]) -> Iterator[Statement]:
-    """Look at each statement of a cell."""
-    return map(_statement, body)
+    """Look at each statement of a cell; each name that is imported counts as imported by one of its own."""
+    return (_statement(each) for node in body for each in _apart(node))
+
+
+def _apart(node: ast.stmt) -> list[ast.stmt]:
+    match node:
+        case ast.Import(names=aliases):
+            parts: list[ast.stmt] = [ast.Import([alias]) for alias in aliases]
+        case ast.ImportFrom(module=module, names=aliases, level=level):
+            parts = [ast.ImportFrom(module, [alias], level) for alias in aliases]
+        case _:
+            return [node]
+    return [ast.copy_location(part, node) for part in parts]
 
 
 def _statement(node: ast.stmt) -> Statement:
@@ -75,6 +93,7 @@ def _statement(node: ast.stmt) -> Statement:
         later=frozenset(read_later([node])),
         binds=certain,
         changes=changes,
+        called_on=frozenset(_called_on(node)),
         deletes=frozenset(stored(node, ast.Del)),
         imports=isinstance(node, ast.Import | ast.ImportFrom),
         looked_at=looked_at,
@@ -102,6 +121,15 @@ def _changed(node: ast.AST) -> Iterator[str]:
             case ast.Expr() if each is not node:
                 root, _ = _method_call(each)
                 yield from [root] if root else []
+
+
+def _called_on(node: ast.AST) -> Iterator[str]:
+    for each in same_scope(node):
+        match each:
+            case ast.Call(func=ast.Attribute(value=holder, attr=method)) if method in _GIVING:
+                # Of what a call gives, such as Model().fit(x), nothing else has a name.
+                if not any(isinstance(part, ast.Call) for part in ast.walk(holder)):
+                    yield from _root(holder)
 
 
 def _method_call(node: ast.stmt) -> tuple[str | None, bool]:

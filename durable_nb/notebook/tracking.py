@@ -13,7 +13,7 @@ import xxhash
 
 from durable_nb import fingerprint
 from durable_nb.notebook import drift, frontend
-from durable_nb.notebook.names import outer_reads, parse
+from durable_nb.notebook.names import Mentioned, mentioned, outer_reads, parse
 from durable_nb.notebook.provenance import Chain, Origins, Reads, Source, difference, step_source
 from durable_nb.notebook.statements import Statement, statements
 from durable_nb.records import Call, Step, StepKind, StepStatus, scope_of
@@ -45,12 +45,14 @@ class Seen:
         names: Where the names that it reads come from.
         values: Fingerprints of the small ones among their values.
         cell: The cell's id, where the front end told it.
+        mentioned: What its code mentions.
     """
 
     body: tuple[Statement, ...] = ()
     names: Mapping[str, Chain] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     cell: str | None = None
+    mentioned: Mentioned = field(default_factory=Mentioned)
 
 
 def look(origins: Origins, source: str, user_ns: Mapping[str, Any], cell: str | None = None) -> Seen:
@@ -66,7 +68,7 @@ def look(origins: Origins, source: str, user_ns: Mapping[str, Any], cell: str | 
     direct = outer_reads(tree)
     names = origins.of(sorted(direct))
     values = drift.small_values(user_ns, _judged_by_value({*direct, *names}, names))
-    return Seen(tuple(statements(tree)), names, values, cell)
+    return Seen(tuple(statements(tree)), names, values, cell, mentioned(tree))
 
 
 def _judged_by_value(reads: Iterable[str], names: Mapping[str, Chain]) -> Iterator[str]:

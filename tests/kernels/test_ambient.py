@@ -40,7 +40,19 @@ CELLS = {
         ),
         "decimal.getcontext().prec, logging.getLogger().level, warnings.filters[0][0]",
     ),
-    "handlers": ("logging.basicConfig()", "1"),
+    "loggers": (
+        (
+            "log = logging.getLogger('mine.part')\nlog.setLevel(10)\nlog.propagate = False\n"
+            "shown = logging.StreamHandler(sys.stdout)\nshown.setFormatter(logging.Formatter('%(name)s!'))\n"
+            "log.addHandler(shown)\nfiled = logging.FileHandler('my.log', mode='w')\nlog.addHandler(filed)\n"
+            "log.info('first')\nlogging.basicConfig(format='root: %(message)s', stream=sys.stdout)"
+        ),
+        "log.info('next'), logging.error('no'), log.handlers == [shown, filed], open('my.log').read()[:11]",
+    ),
+    "handlers": (
+        "import threading\nodd = logging.Handler()\nodd.own = threading.local()\nlog.addHandler(odd)",
+        "log.handlers[0] is shown",
+    ),
     "drawn": ("second = random.random(), np.random.random()", "second"),
 }
 NEXT_DRAWS = "print(random.random(), np.random.random(), np.random.normal(), first, second)"
@@ -87,7 +99,8 @@ def test_what_cells_changed_around_them_comes_back(kernel_factory, folder):
     assert "sub\n" in states
     assert held == "[5] 5 True True later\n"
     assert "os.environ['API_KEY'] is not saved: by its name it is a secret" in badges["environment"]
-    assert "root logger's handlers is not saved" in badges["handlers"]
+    assert "odd is not saved" in badges["handlers"]
+    assert "mine.part!\nroot: no\nNone None True first\nnext\n\n" in states
     first.sigkill()
     assert b"hush-hush" not in b"".join(path.read_bytes() for path in folder.glob("runs.db*"))
     again = kernel_factory(cwd=folder, GONE="here")

@@ -1,0 +1,52 @@
+"""What a cell set in modules and in classes of libraries: `config.DEBUG = True`, `json.dumps = mine`."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from durable_nb.notebook.reducers import importable
+
+__all__ = ["Patch", "put", "set_by"]
+
+
+class Patch(NamedTuple):
+    """One attribute that a cell set.
+
+    Attributes:
+        module: The module's name.
+        path: What of it was set; of a class with the class's name, as in ``DataFrame.shape``.
+        value: What it was set to.
+    """
+
+    module: str
+    path: str
+    value: Any
+
+
+def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Iterator[Patch]:
+    """What a cell's stores of attributes set in modules and classes of libraries.
+
+    Args:
+        user_ns: The namespace, after the cell.
+        stored: The stores, name by name: `config.DEBUG = True` is ``("config", "DEBUG")``.
+    """
+    for name, *between, attribute in stored:
+        holder: Any = user_ns.get(name)
+        for part in between:
+            holder = vars(holder).get(part) if isinstance(holder, ModuleType) else None
+        if isinstance(holder, ModuleType) and holder.__name__ != "__main__" and hasattr(holder, attribute):
+            yield Patch(holder.__name__, attribute, getattr(holder, attribute))
+        elif issubclass(type(holder), type) and attribute in vars(holder) and importable(holder):
+            yield Patch(holder.__module__, f"{holder.__qualname__}.{attribute}", vars(holder)[attribute])
+
+
+def put(_module: ModuleType, patches: Iterable[Patch]) -> None:
+    """Set them again."""
+    for module, path, value in patches:
+        *holder, attribute = path.split(".")
+        found: Any = importlib.import_module(module)
+        setattr(operator.attrgetter(".".join(holder))(found) if holder else found, attribute, value)
