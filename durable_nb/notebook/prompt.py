@@ -65,18 +65,19 @@ class ShellFace:
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show what is waited for, and how to answer from elsewhere; in a page, with a form."""
-        signal = f"signal {request.name!r} of run {request.run_id!r}"
         choices = f"one of {hint(request)}" if request.choices else None
-        parts = [request.prompt, f"waiting for {signal}", request.refused, choices, command]
+        waits = f"waiting for signal {request.name!r} of run {request.run_id!r}"
+        parts = [request.prompt, waits, request.refused, choices, command]
         text = " · ".join(filter(None, parts))
         page = self._open_page()
         form, close = page.show(journal, request, command) if page else (None, None)
-        line = view.SignalLine(self._session.badge, request.name, text, form=form)
+        placed = self._placed(request.run_id, request.name)
+        line = view.SignalLine(self._session.badge, placed, text, form=form)
 
         def over(told: str) -> None:
             if close is not None:
                 close(told)
-            line.update(f"{signal} {told}")
+            line.update(told)
 
         return over
 
@@ -85,8 +86,13 @@ class ShellFace:
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
         """Show who had answered."""
-        text = f"signal {name!r} of run {run_id!r} answered by {by} at {spell_moment(at)}"
-        view.SignalLine(self._session.badge, name, text)
+        text = f"answered by {by} at {spell_moment(at)}"
+        view.SignalLine(self._session.badge, self._placed(run_id, name), text, is_over=True)
+
+    def _placed(self, run_id: str, name: str) -> str:
+        """A signal's name, with its run where that is not the notebook's own."""
+        run = self._session.run
+        return name if run is not None and run.run_id == run_id else f"{name} of run {run_id}"
 
     def _reader(self) -> Callable[[str], Awaitable[str]] | None:
         """What reads a line that a person types, without blocking the loop."""
