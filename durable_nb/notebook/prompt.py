@@ -71,13 +71,12 @@ class ShellFace:
         text = " · ".join(filter(None, parts))
         page = self._open_page()
         form, close = page.show(journal, request, command) if page else (None, None)
-        placed = self._placed(request.run_id, request.name)
-        line = view.SignalLine(self._session.badge, placed, text, form=form)
+        line = view.SignalLine(self._session.badge, request.name, text, form=form)
 
         def over(told: str) -> None:
             if close is not None:
                 close(told)
-            line.update(told)
+            line.update(f"{self._elsewhere(request.run_id)}{told}")
 
         return over
 
@@ -86,13 +85,13 @@ class ShellFace:
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
         """Show who had answered."""
-        text = f"answered by {by} at {spell_moment(at)}"
-        view.SignalLine(self._session.badge, self._placed(run_id, name), text, is_over=True)
+        text = f"{self._elsewhere(run_id)}answered by {by} at {spell_moment(at)}"
+        view.SignalLine(self._session.badge, name, text, is_over=True)
 
-    def _placed(self, run_id: str, name: str) -> str:
-        """A signal's name, with its run where that is not the notebook's own."""
+    def _elsewhere(self, run_id: str) -> str:
+        """The run, where that is not the notebook's own."""
         run = self._session.run
-        return name if run is not None and run.run_id == run_id else f"{name} of run {run_id}"
+        return "" if run is not None and run.run_id == run_id else f"run {run_id!r} · "
 
     def _reader(self) -> Callable[[str], Awaitable[str]] | None:
         """What reads a line that a person types, without blocking the loop."""
