@@ -54,6 +54,15 @@ def test_the_status_of_a_run_says_what_failed(opened):
     assert "<i>" not in status["text/html"]
 
 
+def test_a_plain_line_names_what_is_not_saved_and_none_is_shown_where_it_is_off(opened):
+    opened.run("%durable_workflow '<b>book</b>' --badge plain")
+    step = "%%durable_step ledger\nimport sqlite3\nrows = [1]\nlink = sqlite3.connect(':memory:')"
+    lines = [opened.run(step).outputs[-1]["data"] for _ in range(2)]
+    assert lines == [{"text/plain": "durable step ledger · not saved: link"}] * 2
+    opened.run("%durable_workflow '<b>book</b>' --badge off")
+    assert [one["data"] for one in opened.run(step).outputs] == [{}]
+
+
 def test_a_question_mark_shows_each_option_of_a_magic(opened):
     for magic, parser in (("%durable_workflow", "workflow_parser"), ("%%durable_step", "step_parser")):
         options = [text for one in getattr(syntax, parser)()._actions for text in one.option_strings]
