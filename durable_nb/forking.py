@@ -49,7 +49,7 @@ async def fork(journal: Journal, run_id: str, new_id: str, before: str | None = 
     await journal.setup()
     snapshot = await journal.read_run(run_id)
     if snapshot is None:
-        raise unknown_run(run_id)
+        raise unknown_run(run_id, journal.address)
     if await journal.get_run(new_id) is not None:
         raise id_taken(run_id, new_id, "forked under")
     steps = [_signed_for(journal, step, new_id) for step in _until(snapshot.steps, run_id, before)]

@@ -207,7 +207,7 @@ async def _mark_cancelled(journal: Journal, run_id: str) -> bool:
     await journal.setup()
     known = await journal.get_run(run_id)
     if known is None:
-        raise unknown_run(run_id)
+        raise unknown_run(run_id, journal.address)
     if known.status in ENDED:
         return False
     # Under the next epoch, so that another process which has it open is fenced off.

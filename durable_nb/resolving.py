@@ -41,7 +41,7 @@ async def recorded_run(journal: Journal, run_id: str, colour: Colour) -> OpenRun
             raise
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
-            raise unknown_run(run_id)
+            raise unknown_run(run_id, journal.address)
         return OpenRun(journal, snapshot.run, snapshot.steps)
 
     await catch_up(colour)

@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_nb import leases
-from durable_nb.errors import StoreUnavailable
+from durable_nb import codec, leases
+from durable_nb.errors import StepNotRestored, StoreUnavailable
 from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus
 from durable_nb.stores.base import unknown_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from durable_nb.records import Run, Step
+    from durable_nb.records import Payload, Run, Step
     from durable_nb.stores.base import Journal
 
-__all__ = ["Status", "Table", "Used", "all_runs", "one_run", "set_up"]
+__all__ = ["Status", "Table", "Used", "all_runs", "one_run", "set_up", "spell"]
 
 _RUN = ("run", "workflow", "status", "steps", "waits for", "updated", "owner")
 _STEP = ("step", "kind", "status", "attempts", "took", "finished")
 _USED = ("requests", "input tokens", "output tokens", "requests saved", "tokens saved")
 _VOLATILE = {"updated", "owner", "took", "finished", "requests saved", "tokens saved"}
+_FAILED = ("failed", "error")
+_OPTIONAL = {"waits for", "finished"}
 _COLUMN_GAP = "  "
+_ERROR_WIDTH = 200
+_MINUTE = 60
+_HOUR = 3600
+
+
+def spell(seconds: float) -> str:
+    """A duration for people.
+
+    Example:
+        >>> spell(0.004), spell(12.41), spell(75), spell(9000)
+        ('4 ms', '12.4 s', '1 min 15 s', '2 h 30 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
 
 
 class Table(NamedTuple):
@@ -39,8 +61,18 @@ class Table(NamedTuple):
 
     def lasting(self) -> Table:
         """The same without the columns that are others every time."""
-        kept = [number for number, heading in enumerate(self.headings) if heading not in _VOLATILE]
-        return Table(_picked(self.headings, kept), [_picked(row, kept) for row in self.rows])
+        return self._only([heading not in _VOLATILE for heading in self.headings])
+
+    def filled(self) -> Table:
+        """The same without the columns in which nothing need stand, and nothing does."""
+        empty = [not any(column) for column in zip(*self.rows, strict=True)] or [True] * len(self.headings)
+        return self._only(
+            [not (empty[at] and heading in _OPTIONAL) for at, heading in enumerate(self.headings)]
+        )
+
+    def _only(self, kept: Sequence[bool]) -> Table:
+        rows = [tuple(compress(row, kept)) for row in self.rows]
+        return Table(tuple(compress(self.headings, kept)), rows)
 
     def __str__(self) -> str:
         lines = [self.headings, *self.rows]
@@ -101,7 +133,17 @@ class Status(RunSnapshot):
         if spent.requests:
             numbers = (*spent, saved.requests, saved.input_tokens + saved.output_tokens)
             tables.append(Table(_USED, [tuple(map(str, numbers))]))
-        return tables
+        tables.append(Table(_FAILED, self._failures()))
+        return [table.filled() for table in tables if table.rows]
+
+    def _failures(self) -> list[tuple[str, ...]]:
+        """What failed for good, and with what: steps, then the run."""
+        failed = [step for step in self.steps if step.status is StepStatus.FAILED]
+        found = [(_printable(step.step_id), _error(step.payload)) for step in failed]
+        own = _error(self.run.result)
+        if self.run.status is RunStatus.FAILED and own not in dict(found).values():
+            found.append(("the run", own))
+        return list[tuple[str, ...]](found)
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.tables))
@@ -119,7 +161,7 @@ async def all_runs(journal: Journal) -> Table:
     await set_up(journal)
     runs = await leases.list_runs(journal)
     progress = await journal.progress()
-    return Table(_RUN, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs])
+    return Table(_RUN, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs]).filled()
 
 
 async def one_run(journal: Journal, run_id: str) -> Status:
@@ -136,7 +178,7 @@ async def one_run(journal: Journal, run_id: str) -> Status:
     await set_up(journal)
     snapshot = await leases.read_run(journal, run_id)
     if snapshot is None:
-        raise unknown_run(run_id)
+        raise unknown_run(run_id, journal.address)
     return Status(snapshot.run, snapshot.steps)
 
 
@@ -161,7 +203,7 @@ def _run_row(run: Run, progress: Progress) -> tuple[str, ...]:
 
 
 def _step_row(step: Step) -> tuple[str, ...]:
-    took = f"{step.seconds:.3f} s" if step.finished_at else ""
+    took = spell(step.seconds) if step.finished_at else ""
     facts = (step.step_id, step.kind.value, step.status.value, str(step.attempt), took)
     return tuple(map(_printable, (*facts, _moment(step.finished_at))))
 
@@ -175,5 +217,9 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _picked(texts: Sequence[str], kept: list[int]) -> tuple[str, ...]:
-    return tuple(texts[number] for number in kept)
+def _error(payload: Payload | None) -> str:
+    try:
+        line = codec.failure_line(payload) if payload is not None else ""
+    except StepNotRestored:
+        line = ""
+    return _printable(line if len(line) <= _ERROR_WIDTH else f"{line[:_ERROR_WIDTH]}…") or "not on record"

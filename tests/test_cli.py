@@ -138,6 +138,24 @@ def test_status_shows_a_run_step_by_step_and_takes_nothing_over(kept, capsys):
     assert columns(capsys.readouterr().out)[-1] == ["signal:approval", "signal", "started", "1"]
 
 
+def test_status_says_what_failed(tmp_path, capsys):
+    with Workflow("shop", db=tmp_path / "runs.db") as wf:
+        shop = wf.workflow(lambda order: wf.task(lambda order: order[1], name="ship")(order))
+        for run_id, order in (("r-task", ()), ("r-body", None)):
+            with pytest.raises((IndexError, TypeError)):
+                shop.run(run_id, order)
+        own = wf.workflow(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            own.run("r-own")
+    said = {"r-task": "ship", "r-body": "ship", "r-own": "the run"}
+    for run_id, place in said.items():
+        assert main(["status", run_id, "--db", str(tmp_path / "runs.db")]) == 0
+        failed = columns(capsys.readouterr().out)[-2:]
+        assert failed[0] == ["failed", "error"]
+        assert failed[1][0] == place
+    assert failed[1][1] == "ZeroDivisionError: integer division or modulo by zero"
+
+
 @pytest.mark.parametrize("command", [["runs"], ["status", "r"]])
 def test_a_database_that_is_not_there_is_said_and_not_made(command, tmp_path, capsys):
     path = tmp_path / "none.db"
@@ -150,7 +168,9 @@ def test_a_database_that_is_not_there_is_said_and_not_made(command, tmp_path, ca
 
 def test_a_run_that_is_not_there_and_a_file_that_is_no_database(kept, tmp_path, capsys):
     assert main(["status", "none", "--db", str(kept)]) == 1
-    assert capsys.readouterr().err.startswith("durable-nb: run 'none': there is no such run. ")
+    assert capsys.readouterr().err.startswith(
+        f"durable-nb: run 'none': there is no such run. Which there are: durable-nb runs --db {kept}"
+    )
     (tmp_path / "text.db").write_text("no database at all, only text" * 100)
     assert main(["runs", "--db", str(tmp_path / "text.db")]) == 1
     assert "is not an SQLite database" in capsys.readouterr().err

@@ -19,8 +19,8 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
-    parser.add_argument("--run-id", required=True, metavar="ID", help="the run")
+    parser.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="the notebook's file")
+    parser.add_argument("--run-id", required=True, metavar="RUN_ID", help="the run's id")
     runs.add_arguments(parser)
 
 

@@ -14,7 +14,9 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``durable-nb runs``."""
-    parser.add_argument("--db", metavar="URL", default=settings.DB, help=f"by default {settings.DB}")
+    parser.add_argument(
+        "--db", metavar="URL", default=settings.DB, help=f"a path or redis://…, by default {settings.DB}"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

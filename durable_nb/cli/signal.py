@@ -20,7 +20,7 @@ TOO_LATE = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("run_id", metavar="RUN", help="the run's id")
+    parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
     parser.add_argument("name", metavar="NAME", help="the signal's name")
     parser.add_argument("value", metavar="VALUE", help="the value: JSON, or else text")
     runs.add_arguments(parser)

@@ -22,6 +22,7 @@ __all__ = [
     "decode_failure",
     "encode",
     "encode_failure",
+    "failure_line",
     "failure_text",
 ]
 
@@ -117,6 +118,24 @@ def decode_failure(payload: Payload) -> BaseException:
     from durable_nb.codec import failures
 
     return failures.loads(payload.data)
+
+
+def failure_line(payload: Payload) -> str:
+    """Give class and message of a recorded failure in one line, without loading any class.
+
+    Args:
+        payload: What :func:`encode_failure` gave.
+
+    Raises:
+        StepNotRestored: The bytes are not those of a failure.
+
+    Example:
+        >>> failure_line(encode_failure(ValueError("no")))
+        'ValueError: no'
+    """
+    from durable_nb.codec import failures
+
+    return failures.failure_line(payload)
 
 
 def failure_text(payload: Payload) -> str:

@@ -11,10 +11,12 @@ from durable_nb.codec import pickled
 from durable_nb.errors import StepFailed, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
 
-__all__ = ["dumps", "failure_text", "loads"]
+__all__ = ["dumps", "failure_line", "failure_text", "loads"]
 
 _TRACEBACK: Final = 64 * 1024
 """Characters kept of a traceback, from its end: enough for a thousand lines, small enough for a row."""
+
+_PLAIN: Final = ("builtins", "__main__", "durable_nb.errors")
 
 _CAUSES: Final = 50
 """Links kept of a chain of causes."""
@@ -65,6 +67,29 @@ def failure_text(payload: Payload) -> str:
         'ValueError: no'
     """
     return str(_read(payload.data).get("traceback", ""))
+
+
+def failure_line(payload: Payload) -> str:
+    """Give class and message of a recorded failure in one line, without loading any class.
+
+    Args:
+        payload: What ``encode_failure`` gave.
+
+    Raises:
+        StepNotRestored: The bytes are not those of a failure.
+
+    Example:
+        >>> failure_line(dumps(ValueError("no")))
+        'ValueError: no'
+    """
+    record = _read(payload.data)
+    message = " ".join(str(record.get("message", "")).split())
+    return f"{_class_name(record)}: {message}" if message else _class_name(record)
+
+
+def _class_name(record: dict[str, Any]) -> str:
+    module, _, qualname = record["class"].partition(":")
+    return str(qualname if module in _PLAIN else f"{module}.{qualname}")
 
 
 def _record(exc: BaseException, links: int) -> dict[str, Any]:
@@ -136,10 +161,8 @@ def _unpickled(text: str | None) -> BaseException | None:
 
 
 def _stand_in(record: dict[str, Any]) -> StepFailed:
-    module, _, qualname = record["class"].partition(":")
-    name = qualname if module in ("builtins", "__main__") else f"{module}.{qualname}"
     exc = StepFailed(
-        f"it failed with {name}: {record.get('message', '')}",
+        f"it failed with {_class_name(record)}: {record.get('message', '')}",
         remedy="Its class cannot be rebuilt here; the recorded traceback says more.",
     )
     for note in record.get("notes", ()):

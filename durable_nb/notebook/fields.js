@@ -68,6 +68,7 @@
     input.setAttribute('aria-describedby', problem.id)
     const label = element('label', { for: place.id }, title(schema, place.name))
     if (mayBeLeftOut(schema, place)) label.append(element('span', { class: 'dnb-hint' }, ' (optional)'))
+    else if (schema.default === undefined) input.setAttribute('aria-required', 'true')
     const fail = text => {
       problem.textContent = text
       input.setAttribute('aria-invalid', String(Boolean(text)))
@@ -242,7 +243,9 @@
       told.set(at, [...(told.get(at) ?? []), rest.length ? `${rest.join('.')}: ${text}` : text])
     }
     told.forEach((texts, at) => at.fail(texts.join('\n')))
-    return told.keys().next().value
+    let first
+    each(top, one => (first ??= told.has(one) ? one : undefined)) // as they stand in the page
+    return first
   }
 
   const each = (top, visit) => {

@@ -26,7 +26,18 @@ class LineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the line."""
-        raise UsageError(f"{self.prog}: {message}. {self.format_usage().strip()}")
+        raise UsageError(f"{self.prog}: {message}. {self.usage_line()}")
+
+    def usage_line(self) -> str:
+        """How the line is written: what stands there in any case, then the options."""
+        placed = [action for action in self._actions if not action.option_strings]
+        options = [action for action in self._actions if action.option_strings]
+        return " ".join(filter(None, (f"usage: {self.prog}", self._spelled(placed), self._spelled(options))))
+
+    def _spelled(self, actions: list[argparse.Action]) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(None, actions, (), prefix="")
+        return formatter.format_help().strip().removeprefix(self.prog).strip()
 
     def parse_line(self, line: str) -> argparse.Namespace:
         """Take a line apart as a shell would."""

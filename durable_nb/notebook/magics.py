@@ -49,7 +49,17 @@ class DurableMagics:
             self.session.badge = view.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
 
     def durable_workflow(self, line: str) -> None:
-        """Open a run, ``%durable_workflow RUN_ID``; alone, say where the open one stands."""
+        """Open a run, or resume it: ``%durable_workflow RUN_ID``; alone, say where the open one stands.
+
+        --db URL      where it is kept: a path or redis://…; by default durable.db beside the notebook
+        --name NAME   the workflow's name, by default notebook
+        --fresh       set the old history of that id aside, and start over
+        --take-over   open it although another living kernel has it, which then can write no more
+        --done        say that the open run is finished, and close it
+        --badge full|plain|off   what durable cells show; plain is the same text every time
+
+        Binds ``wf``, the run's workflow: @wf.task, wf.signal(…), wf.sleep(…), wf.map(…).
+        """
         options = syntax.workflow_parser().parse_line(line)
         session = self.session
         session.badge = options.badge or session.badge
@@ -71,7 +81,17 @@ class DurableMagics:
             self._say_where_it_stands()
 
     async def durable_step(self, line: str, cell: str) -> None:
-        """Run a cell once and checkpoint what it did: ``%%durable_step NAME``."""
+        """Run a cell once and checkpoint what it did; replay that from then on: ``%%durable_step NAME``.
+
+        --retries N             further attempts when it fails; none by default
+        --backoff exponential:2:60|linear:2:3|constant:5   the wait before each, in seconds
+        --timeout 30s|5m|2h     how long an attempt may take
+        --on-edit rerun|keep|ask|error    when the cell, or what it reads, was edited; rerun by default
+        --on-drift keep|rerun|ask|error   when the same code gave another value; keep by default
+        --once                  never run the body a second time unasked
+
+        %durable_reset NAME has it run again.
+        """
         options = syntax.parse_step(line)
         with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
@@ -81,7 +101,8 @@ class DurableMagics:
         LineParser("%durable_restore").parse_line(line)
         with one_line_errors():
             names, unsaved = restore_all(self.session)
-        told = f"{len(names)} names are as the finished steps left them"
+        are = "1 name is" if len(names) == 1 else f"{len(names)} names are"
+        told = f"{are} as the finished steps left them"
         print("\n".join([told, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
 
     def durable_reset(self, line: str) -> None:

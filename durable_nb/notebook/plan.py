@@ -136,7 +136,7 @@ class _Planner:
             if unsure:
                 return MAY_RUN, f"`{name}` comes from step `{unsure[0]}`, which may give another result"
         if record is not None and reads_of(record).values:
-            names = ", ".join(f"`{name}`" for name in reads_of(record).values)
+            names = ", ".join(f"`{name}`" for name in sorted(reads_of(record).values))
             reason += f"; may drift: {names}"
         return action, reason
 

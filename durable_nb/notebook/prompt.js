@@ -101,10 +101,13 @@
     const answer = async value => {
       each(made.top, one => one.fail(''))
       said.textContent = ''
+      const cell = root.closest('.jp-Cell') // by the time of the reply the page may have put a line in our place
       disable(true)
       const reply = await send({ token: ask.token, value })
       disable(false)
       show(reply)
+      const isLost = document.activeElement === document.body
+      if (isLost && reply?.status === 'over') cell?.focus() // not to begin at the top of the page again
     }
     const approving = !ask.schema || ask.schema.format === 'approval'
     const made = ask.choices ? choosing(answer, said) : approving ? approval(ask.schema ?? {}, answer, said) : filling(answer)

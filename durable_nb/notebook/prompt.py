@@ -64,9 +64,9 @@ class ShellFace:
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show what is waited for, and how to answer from elsewhere; in a page, with a form."""
-        signal = f"signal {request.name!r} of run {request.run_id!r}"
         choices = f"one of {hint(request)}" if request.choices else None
-        parts = [request.prompt, f"waiting for {signal}", request.refused, choices, command]
+        waits = f"waiting for signal {request.name!r} of run {request.run_id!r}"
+        parts = [request.prompt, waits, request.refused, choices, command]
         text = " · ".join(filter(None, parts))
         page = self._open_page()
         form, close = page.show(journal, request, command) if page else (None, None)
@@ -75,7 +75,7 @@ class ShellFace:
         def over(told: str) -> None:
             if close is not None:
                 close(told)
-            line.update(f"{signal} {told}")
+            line.update(f"{self._elsewhere(request.run_id)}{told}")
 
         return over
 
@@ -84,8 +84,13 @@ class ShellFace:
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
         """Show who had answered."""
-        text = f"signal {name!r} of run {run_id!r} answered by {by} at {spell_moment(at)}"
-        view.SignalLine(self._session.badge, name, text)
+        text = f"{self._elsewhere(run_id)}answered by {by} at {spell_moment(at)}"
+        view.SignalLine(self._session.badge, name, text, is_over=True)
+
+    def _elsewhere(self, run_id: str) -> str:
+        """The run, where that is not the notebook's own."""
+        run = self._session.run
+        return "" if run is not None and run.run_id == run_id else f"run {run_id!r} · "
 
     def _reader(self) -> Callable[[str], Awaitable[str]] | None:
         """What reads a line that a person types, without blocking the loop."""

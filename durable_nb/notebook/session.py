@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from durable_nb.notebook.tracking import Tracker, downstream
 from durable_nb.opening import open_run, this_process
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.stores import open_journal
+from durable_nb.stores.urls import without_password
 from durable_nb.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
@@ -72,7 +74,11 @@ class Session:
         """
         place = self._place(db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
-        run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
+        try:
+            run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
+        except RunHeld as held:
+            held.remedy = f"Go on there, or take it over: {_taking_over(run_id, db, fresh=fresh)}"
+            raise
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
             with suppress(RunHeld):  # taken over meanwhile: how it goes on is said elsewhere
                 self.leave(RunStatus.INTERRUPTED)
@@ -211,3 +217,11 @@ class Session:
     def finished(self) -> list[Step]:
         """The finished steps of the open run, in the order in which they were recorded."""
         return [step for step in self.require_run().history.values() if step.status is StepStatus.DONE]
+
+
+def _taking_over(run_id: str, db: Place | None, *, fresh: bool) -> str:
+    """The line that was typed, as it would take the run over."""
+    words = ["%durable_workflow", shlex.quote(run_id), "--take-over"]
+    words += ["--fresh"] if fresh else []
+    words += ["--db", shlex.quote(without_password(str(db)))] if db is not None else []
+    return " ".join(words)

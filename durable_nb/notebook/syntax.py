@@ -135,10 +135,9 @@ def parse_resolve(line: str) -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of attempts; write 0, 1, 2 …")
+    return int(text)
 
 
 def parse_seconds(text: str) -> float:

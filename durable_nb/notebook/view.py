@@ -9,7 +9,7 @@ from typing import Any
 from IPython.display import display
 
 from durable_nb.errors import InvalidOption
-from durable_nb.standing import Table
+from durable_nb.standing import Table, spell
 
 __all__ = [
     "BADGES",
@@ -20,33 +20,16 @@ __all__ = [
     "show_run",
     "show_stopped",
     "show_tables",
-    "spell",
 ]
 
 BADGES = ("full", "plain", "off")
 # JupyterLab's own variables make the line follow its theme; elsewhere the second value counts.
 _STYLE = "font: 0.85em var(--jp-ui-font-family, system-ui, sans-serif); padding: 2px 5px"
-_GREY, _AMBER = "var(--jp-ui-font-color2, #757575)", "var(--jp-warn-color-normal, #b26a00)"
+_GREY = "var(--jp-ui-font-color2, #757575)"
+_AMBER = "#b26a00"  # legible on white and on black; JupyterLab's own is the red of its errors
+_LEFT = 'style="text-align: left"'
 _LINE = f'<div style="color: {_GREY}; {_STYLE}">{{mark}}&ensp;<b>{{name}}</b>&ensp;·&ensp;{{text}}</div>'
 _WARNING = f'<div style="color: {_AMBER}; {_STYLE}">⚠&ensp;{{}}</div>'
-_MINUTE = 60
-_HOUR = 3600
-
-
-def spell(seconds: float) -> str:
-    """A duration for people.
-
-    Example:
-        >>> spell(0.004), spell(12.41), spell(75), spell(9000)
-        ('4 ms', '12.4 s', '1 min 15 s', '2 h 30 min')
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
-    return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
 
 
 def show_cell(
@@ -76,7 +59,7 @@ def show_cell(
     facts["saved"] = seconds if replayed else 0.0
     text = f"replayed · {spell(seconds)} saved" if replayed else f"ran {spell(seconds)}"
     if names:
-        text += f" · {listed(names)}"
+        text += f" · {'restored' if replayed else 'saved'} {listed(names)}"
     warnings = [
         f"{name} is not saved: {reason}. Make it in an ordinary cell."
         for name, reason in (unsaved or {}).items()
@@ -84,7 +67,8 @@ def show_cell(
     warnings += notices
     if notices:
         facts["notice"] = "\n".join(notices)
-    _show(badge, "↺" if replayed else "✓", step, text, f"durable step {step}", warnings, facts)
+    plain = f"durable step {step}" + (f" · not saved: {listed(list(unsaved))}" if unsaved else "")
+    _show(badge, "↺" if replayed else "✓", step, text, plain, warnings, facts)
 
 
 def show_stopped(
@@ -121,11 +105,18 @@ class SignalLine:
         name: The signal's name.
         text: What to say of it.
         form: The HTML in which a person can answer, whatever the badge.
+        is_over: Whether nobody is asked any more.
     """
 
-    def __init__(self, badge: str, name: str, text: str, *, form: str | None = None) -> None:
+    def __init__(
+        self, badge: str, name: str, text: str, *, form: str | None = None, is_over: bool = False
+    ) -> None:
         self._badge, self._name, self._form = badge, name, form
-        shown = self._bundle("?", text) if form is None else {"text/plain": text, "text/html": form}
+        shown = (
+            self._bundle("✓" if is_over else "?", text)
+            if form is None
+            else {"text/plain": text, "text/html": form}
+        )
         self._handle: Any = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, text: str) -> None:
@@ -152,8 +143,8 @@ def show_tables(badge: str, tables: Sequence[Table]) -> None:
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in table.headings)
-    rows = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in table.rows)
+    head = "".join(f"<th {_LEFT}>{html.escape(heading)}</th>" for heading in table.headings)
+    rows = ("".join(f"<td {_LEFT}>{html.escape(text)}</td>" for text in row) for row in table.rows)
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 

@@ -273,9 +273,16 @@ def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
     return RunHeld(what, run_id=run_id, remedy=f"Go on there, or {_taking_over(run_id)}")
 
 
-def unknown_run(run_id: str) -> RunNotFound:
-    """The error for a run that is not there to be renamed."""
-    return RunNotFound("there is no such run", run_id=run_id, remedy="Look at the list of runs for its id.")
+def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:
+    """The error for a run that is not there.
+
+    Args:
+        run_id: The run.
+        address: What opens the database elsewhere, if it is known.
+    """
+    db = shlex.quote(address) if address else "PATH"
+    remedy = f"Which there are: durable-nb runs --db {db}, in a notebook %durable_runs."
+    return RunNotFound("there is no such run", run_id=run_id, remedy=remedy)
 
 
 def id_taken(run_id: str, new_id: str, doing: str = "renamed to") -> StoreError:

@@ -1,7 +1,11 @@
 """What a person sees: a notebook in JupyterLab and Notebook 7 that goes on after its kernel has died."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 OPEN = "%load_ext durable_nb\n%durable_workflow {name} --db {name}.db"
 LOAD = """\
 %%durable_step load
@@ -28,4 +32,17 @@ def test_after_a_kill_run_all_replays(opened, shot, face):
     notebook.expect(1, "loaded", "[3, 4]", "replayed")
     assert notebook.cell(2).locator("img").count() == 1
     notebook.expect_printed(3, "7 loaded")
+    shot(notebook)
+
+
+def test_the_notebook_about_steps_in_doubt_asks_as_it_says(opened, shot):
+    cells = json.loads((NOTEBOOKS / "03_once_and_in_doubt.ipynb").read_text())["cells"]
+    notebook = opened(*("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    notebook.start_all()
+    notebook.button("it succeeded", 2).click()
+    notebook.form(2).get_by_label("Value").fill('"receipt by hand"')
+    notebook.button("Submit", 2).click()
+    notebook.finish()
+    notebook.expect(3, "receipt by hand")
+    notebook.expect(8, "charged a17", "charged b5", "shipped")
     shot(notebook)

@@ -43,6 +43,7 @@ def test_rejected_with_a_comment_by_keys_alone(asked):
     notebook.finish()
     notebook.expect_printed(1, "{'approved': False, 'comment': 'a b m x: no'}")
     assert notebook.page.locator(".jp-Cell").count() == 2
+    expect(notebook.page.locator(".jp-Cell").nth(1)).to_be_focused()  # not the top of the page
 
 
 SCHEMA = """\
@@ -91,6 +92,9 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
     fields.locator("[aria-invalid=true]").nth(4).wait_for()
     expect(fields).to_contain_text("-1 is less than or equal to the minimum of 0")
     shot(notebook, "wrong")
+    expect(fields.get_by_label("Name")).to_be_focused()  # the first one in the page
+    expect(fields.get_by_label("Name")).to_have_attribute("aria-required", "true")
+    assert fields.get_by_label("Amount").get_attribute("aria-required") is None  # it has a default
     for label in ("Name", "Amount", "Price", "Street"):
         field = fields.get_by_label(label)
         assert field.get_attribute("aria-invalid") == "true", label

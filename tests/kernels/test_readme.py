@@ -186,3 +186,26 @@ def test_the_commands_that_show_runs_are_taken(tmp_path):
         words[0] = str(Path(sys.executable).with_name(words[0]))
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[1].startswith("RUN_ID  w.<lambda>  done")
+
+
+def test_the_lines_on_its_first_screen_are_those_that_a_cell_shows(monkeypatch):
+    from durable_nb.notebook import view
+
+    shown = []
+    monkeypatch.setattr(view, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
+    for replayed in (False, True):
+        facts = {"run": "sales-2026", "step": "load", "seconds": 3 * 3600 + 2 * 60, "names": ("sales",)}
+        view.show_cell("full", replayed=replayed, **facts)
+    assert "```\n{}\n{}\n```".format(*shown) in README.read_text(encoding="utf-8")
+
+
+def test_the_notebooks_it_lists_are_those_that_there_are():
+    listed = re.findall(r"^\| `(\d\d_\w+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == sorted(path.stem for path in (README.parent / "notebooks").glob("*.ipynb"))
+
+
+def test_its_links_lead_to_sections_that_there_are():
+    text = README.read_text(encoding="utf-8")
+    headings = [re.sub(r"[^\w -]", "", one).lower() for one in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    there = {heading.replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#(.*?)\)", text)) <= there

@@ -54,7 +54,7 @@ def test_a_front_end_with_an_input_line_is_asked(kernel):
     cell = kernel.wait(request)
     assert cell.text == "{'approved': True, 'comment': 'go on'}\n"
     (line,) = shown(cell)
-    assert line.startswith("✓ approval · signal 'approval' of run 'shop' answered by process ")
+    assert line.startswith("✓ approval · answered by process ")
 
     # Asked in one place and answered in another; what is typed too late goes nowhere.
     kernel.run("%durable_signal early 5")

@@ -37,7 +37,7 @@ def test_the_second_kernel_is_told_who_has_it(kernels):
     assert seconds < 1.0
     assert "RunHeld" in cell.stderr + (cell.error or "")
     assert f"process {pid(first)} on " in cell.stderr + (cell.error or "")
-    assert "%durable_workflow shared --take-over" in cell.stderr + (cell.error or "")
+    assert "%durable_workflow shared --take-over --db runs.db" in cell.stderr + (cell.error or "")
     assert first.run(STEP.format("clean")).text == "body of clean\n"
 
 
