@@ -24,7 +24,7 @@ from durable_nb.codec.pickled import take, writable
 from durable_nb.errors import DurableError
 from durable_nb.notebook import arrays
 from durable_nb.notebook.process import own_objects
-from durable_nb.notebook.reducers import REDUCERS, importable, make_class, reduce_by_base, set_attributes
+from durable_nb.notebook.reducers import importable, make_class, reducer_of, set_attributes
 
 __all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 
@@ -95,6 +95,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.user_ns = user_ns
         self.live = live
         self.own = own_objects()
+        self._reducers: dict[type, Callable[[Any], Any] | None] = {}
         self.shared: frozenset[int] = frozenset()
         self.top: object = None
         self.culprit: object = None
@@ -110,13 +111,13 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if kind is types.FunctionType:
             return self._reduce_function(obj)
-        if kind in REDUCERS:
-            return REDUCERS[kind](obj)
         if issubclass(kind, type):
             return self._reduce_class(obj)
-        reduced = reduce_by_base(obj, kind)
-        if reduced is not NotImplemented:
-            return reduced
+        if kind not in self._reducers:
+            self._reducers[kind] = reducer_of(kind)
+        reduce = self._reducers[kind]
+        if reduce is not None:
+            return reduce(obj)
         return arrays.reduce(obj, kind, self.shared)
 
     def _reduce_class(self, cls: type) -> Any:

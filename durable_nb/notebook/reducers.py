@@ -21,7 +21,7 @@ from cloudpickle import cloudpickle as internals
 
 from durable_nb.codec.pickled import reduce_exception
 
-__all__ = ["LRU_CACHE", "REDUCERS", "importable", "make_class", "reduce_by_base", "set_attributes"]
+__all__ = ["LRU_CACHE", "importable", "make_class", "reducer_of", "set_attributes"]
 
 LRU_CACHE: Final = type(functools.lru_cache(len))
 """The type of what `functools.lru_cache` gives, which has no public name."""
@@ -184,7 +184,7 @@ _OF_ASYNCIO: Final = (
     *(asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue),
 )
 
-REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
+_REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     types.CodeType: _reduce_code,
     types.CellType: _reduce_cell,
     _thread.LockType: _reduce_lock,
@@ -200,30 +200,38 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
 """By exact type: what gives a reduce value, NotImplemented to leave it to pickle, or raises."""
 
 
-def reduce_by_base(value: Any, kind: type) -> Any:
-    """Say how to pickle an object of a class that is, or derives from, a known one; else NotImplemented.
+def reducer_of(kind: type) -> Callable[[Any], Any] | None:
+    """What gives a reduce value for objects of a type, of its own or by what it derives from; None for most.
 
     Args:
-        value: Any object.
-        kind: Its type.
+        kind: Any type but those of functions and classes.
     """
+    if kind in _REDUCERS:
+        return _REDUCERS[kind]
     if issubclass(kind, BaseException):
-        return reduce_exception(value)
+        return reduce_exception
     if issubclass(kind, logging.FileHandler):
-        return _reduce_file_handler(value)
+        return _reduce_file_handler
     widgets = sys.modules.get("ipywidgets")
     if widgets is not None and issubclass(kind, getattr(widgets, "Widget", ())):
-        raise TypeError("half of a widget lives in the front end")
-    return _reduce_proxy(value, kind) if hasattr(kind, "__getattr__") else NotImplemented
+        return _refuse_widget
+    return _reduce_proxy if _is_plain_proxy(kind) else None
 
 
-def _reduce_proxy(value: Any, kind: type) -> Any:
+def _refuse_widget(_widget: Any) -> Any:
+    raise TypeError("half of a widget lives in the front end")
+
+
+def _is_plain_proxy(kind: type) -> bool:
+    hooks = {"__reduce__", "__reduce_ex__", "__setstate__"}
+    own = any(not hooks.isdisjoint(vars(base)) for base in kind.__mro__ if base is not object)
+    return hasattr(kind, "__getattr__") and not own
+
+
+def _reduce_proxy(proxy: Any) -> Any:
     # pickle asks the new, still empty object for its __setstate__; a __getattr__ that passes everything on
     # to an attribute then asks itself without end.
-    hooks = {"__reduce__", "__reduce_ex__", "__setstate__"}
-    if any(not hooks.isdisjoint(vars(base)) for base in kind.__mro__ if base is not object):
-        return NotImplemented
-    reduced: Any = value.__reduce_ex__(5)
+    reduced: Any = proxy.__reduce_ex__(5)
     return NotImplemented if reduced[2] is None else (*reduced, _set_state)
 
 
