@@ -7,7 +7,6 @@ import threading
 import time
 import warnings
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -67,7 +66,7 @@ async def test_the_last_writes_are_lost_and_written_again(own_redis, made, end):
     server.client.save()
     await asyncio.gather(*(journal.put_step(sample_step(run, f"s{n}", payload=LARGE)) for n in range(3, 6)))
     back_in_time(server)
-    done = replace(run, status=RunStatus.DONE)
+    done = run._replace(status=RunStatus.DONE)
     call = journal.put_step(sample_step(run, "s6")) if end == "another step" else journal.finish_run(done)
     with pytest.warns(DurableNotice, match=r"has lost the last 3 writes of run 'r'.*written again"):
         await call
@@ -98,7 +97,7 @@ async def test_what_is_written_twice_is_no_loss(redis_server, made):
         warnings.simplefilter("error")
         for name in "aabab":
             await journal.put_step(sample_step(run, name))
-        await journal.finish_run(replace(run, status=RunStatus.DONE))
+        await journal.finish_run(run._replace(status=RunStatus.DONE))
 
 
 def test_a_run_goes_on_over_a_loss_and_nothing_runs_twice(own_redis):
@@ -139,7 +138,7 @@ async def test_a_run_that_the_server_has_forgotten(own_redis, made, how):
     calls = [
         journal.put_step(sample_step(run)),
         journal.reset_steps(run, ["load"]),
-        journal.finish_run(replace(run, status=RunStatus.DONE)),
+        journal.finish_run(run._replace(status=RunStatus.DONE)),
     ]
     for call in calls:
         with pytest.raises(RunHeld, match=r"run 'r'.*has forgotten the run.*appendonly yes"):
@@ -156,7 +155,7 @@ async def test_who_opened_it_before_the_loss_stays_fenced_off(redis_server, made
     with pytest.raises(RunHeld, match="opened again elsewhere"):
         await first.put_step(sample_step(old))
     with pytest.raises(RunHeld):
-        await first.finish_run(replace(old, status=RunStatus.DONE))
+        await first.finish_run(old._replace(status=RunStatus.DONE))
     with pytest.raises(RunHeld):
         await first.reset_steps(old, ["load"])
     await second.put_step(sample_step(new))
@@ -224,7 +223,7 @@ async def test_results_of_former_passes_leave_no_pieces(redis_server, made):
     journal = await made(redis_server.url)
     for _ in range(3):
         run = await opened(journal)
-        await journal.finish_run(replace(run, status=RunStatus.DONE, result=LARGE))
+        await journal.finish_run(run._replace(status=RunStatus.DONE, result=LARGE))
         assert pieces(journal, redis_server) == 1
     await opened(journal)
     assert pieces(journal, redis_server) == 0
@@ -233,7 +232,7 @@ async def test_results_of_former_passes_leave_no_pieces(redis_server, made):
 async def test_what_comes_after_the_end_is_forgotten_with_the_run(redis_server, made):
     journal = await made(redis_server.url, ttl=100)
     run = await opened(journal)
-    await journal.finish_run(replace(run, status=RunStatus.DONE))
+    await journal.finish_run(run._replace(status=RunStatus.DONE))
     await journal.put_signal(Signal("r", "go", LARGE))
     assert 0 < redis_server.client.ttl(journal._keys.chunks("r")) <= 100
     redis_server.client.delete(journal._keys.chunks("r"))
