@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic_ai import durable_exec
 from pydantic_ai.durable_exec import (
@@ -28,9 +28,6 @@ from durable_nb.pydantic_ai.config import Execution, is_hopeless
 from durable_nb.pydantic_ai.messages import request_arguments, tail
 from durable_nb.pydantic_ai.place import BY_HAND, MODEL, Place
 from durable_nb.pydantic_ai.streaming import feed
-
-if TYPE_CHECKING:
-    from durable_nb.pydantic_ai.durability import NotebookDurability
 
 __all__ = ["StepBackend", "operation_name", "replays_told"]
 
@@ -64,6 +61,13 @@ def operation_name(operation_id: Any) -> str:
     return _NAMES.get(variant, variant.removesuffix("Id").lower())
 
 
+class _Durability(Protocol):
+    """What is needed here of the capability of an agent run; it may learn its place later."""
+
+    name: str
+    place: Place | None
+
+
 class StepBackend(CallableOperationBackend[Execution]):
     """Executes each operation of an agent run as a step of our run.
 
@@ -72,9 +76,7 @@ class StepBackend(CallableOperationBackend[Execution]):
         config: How operations are executed.
     """
 
-    def __init__(
-        self, durability: NotebookDurability[Any], config: RoleBasedOperationConfig[Execution]
-    ) -> None:
+    def __init__(self, durability: _Durability, config: RoleBasedOperationConfig[Execution]) -> None:
         super().__init__(namer=_Namer(durability.name), config=config)
         self._durability = durability
 
