@@ -140,7 +140,7 @@ def test_status_shows_a_run_step_by_step_and_takes_nothing_over(kept, capsys):
 
 def test_status_says_what_failed(tmp_path, capsys):
     with Workflow("shop", db=tmp_path / "runs.db") as wf:
-        shop = wf.workflow(lambda order: wf.task(lambda order: order[1], name="ship")(order))
+        shop = wf.workflow(lambda order: wf.task(lambda order: order[1], name="ship", retries=0)(order))
         for run_id, order in (("r-task", ()), ("r-body", None)):
             with pytest.raises((IndexError, TypeError)):
                 shop.run(run_id, order)

@@ -18,7 +18,7 @@ def deliver(notebook, run, name, value):
     return subprocess.run(command, cwd=notebook.server.directory, capture_output=True, text=True, check=True)
 
 
-@pytest.mark.parametrize(("face", "dark"), [("doc", False), ("doc", True), ("notebooks", False)])
+@pytest.mark.parametrize(("face", "dark"), [("doc", True), ("notebooks", False)])
 def test_approved_by_a_click(asked, shot, face, dark):
     run = f"approve-{face}-{dark}".lower()
     notebook = asked(run, ASK, face=face, dark=dark)
@@ -178,6 +178,7 @@ def test_two_at_once_while_another_branch_goes_on(asked, shot):
     notebook.expect(1, "[1, 2, None]")
 
 
+@pytest.mark.long
 def test_an_untrusted_notebook_shows_the_command(asked, opened, shot):
     notebook = asked("untrusted", ASK)
     saved = notebook.save()

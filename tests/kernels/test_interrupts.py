@@ -185,6 +185,7 @@ def test_an_interrupt_ends_a_task_called_in_an_ordinary_cell(opened, task):
 CELL = "%%durable_step cell\nlog.append(3)\nprint('begun')"
 
 
+@pytest.mark.long
 def test_an_interrupt_while_a_step_commits(kernel_factory):
     kernel = kernel_factory(DURABLE_NB_FAILPOINTS=f"commit.before=delay:{COMMIT}")
     assert kernel.run(SETUP).error is None

@@ -1,12 +1,11 @@
 """What Redis does in one go: the Lua scripts, each of which may be sent again without harm.
 
-A run is one hash. ``epoch`` is the fence, and outlives the run under its id; a server that has lost it counts
-anew, so that a write also names the ``opening`` that it belongs to. ``written`` counts the steps that were
-written since. ``made`` is there while there is a run; ``opened``, ``standing``, ``passes``, ``session`` and
-``result`` say how it stands. Its steps are the
-fields ``s:<id>``, its signals ``g:<name>``, its requests for them ``q:<name>``. A value's first line can be
-changed here, its second one has the columns as JSON, the rest is the payload. Beside the hash, ``:chunks``
-keeps what is too large for it.
+A run is one hash. ``epoch`` is the fence, and outlives the run under its id; a server that has lost it
+counts anew, so that a write also names the ``opening`` that it belongs to. ``written`` counts the steps
+that were written since. ``made`` is there while there is a run; ``opened``, ``standing``, ``passes``,
+``session`` and ``result`` say how it stands. Its steps are the fields ``s:<id>``, its signals ``g:<name>``,
+its requests for them ``q:<name>``. A value's first line can be changed here, its second one has the columns
+as JSON, the rest is the payload. Beside the hash, ``:chunks`` keeps what is too large for it.
 """
 
 from __future__ import annotations
