@@ -73,7 +73,7 @@ core: $(TOOLS) system
 	@echo "== the core of the tests, without a browser"
 	@$(PYTEST) -m "not long" --ignore=tests/browser
 
-older: BIN = $(OLDER)/bin
+older $(OLDER)/.installed: BIN = $(OLDER)/bin
 older: $(OLDER)/.installed system
 	@echo "== prompts and agents on older versions: $(OLDER_VERSIONS)"
 	@$(PYTEST) -m "not long" $(OLDER_TESTS)
