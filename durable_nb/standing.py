@@ -139,11 +139,11 @@ class Status(RunSnapshot):
     def _failures(self) -> list[tuple[str, ...]]:
         """What failed for good, and with what: steps, then the run."""
         failed = [step for step in self.steps if step.status is StepStatus.FAILED]
-        found = [(_printable(step.step_id), _error(step.payload)) for step in failed]
+        found: list[tuple[str, ...]] = [(_printable(one.step_id), _error(one.payload)) for one in failed]
         own = _error(self.run.result)
-        if self.run.status is RunStatus.FAILED and own not in dict(found).values():
+        if self.run.status is RunStatus.FAILED and own not in {error for _, error in found}:
             found.append(("the run", own))
-        return list[tuple[str, ...]](found)
+        return found
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.tables))
