@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_nb import codec, leases
-from durable_nb.errors import StepNotRestored, StoreUnavailable
+from durable_nb import codec, leases, payloads
+from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable
 from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus
 from durable_nb.stores.base import unknown_run
 
@@ -139,11 +140,11 @@ class Status(RunSnapshot):
     def _failures(self) -> list[tuple[str, ...]]:
         """What failed for good, and with what: steps, then the run."""
         failed = [step for step in self.steps if step.status is StepStatus.FAILED]
-        found = [(_printable(step.step_id), _error(step.payload)) for step in failed]
+        found: list[tuple[str, ...]] = [(_printable(one.step_id), _error(one.payload)) for one in failed]
         own = _error(self.run.result)
-        if self.run.status is RunStatus.FAILED and own not in dict(found).values():
+        if self.run.status is RunStatus.FAILED and own not in {error for _, error in found}:
             found.append(("the run", own))
-        return list[tuple[str, ...]](found)
+        return found
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.tables))
@@ -179,7 +180,18 @@ async def one_run(journal: Journal, run_id: str) -> Status:
     snapshot = await leases.read_run(journal, run_id)
     if snapshot is None:
         raise unknown_run(run_id, journal.address)
-    return Status(snapshot.run, snapshot.steps)
+    run, steps = snapshot
+    read = [one._replace(payload=await _failure(journal, one.payload, run_id, one.step_id)) for one in steps]
+    return Status(run._replace(result=await _failure(journal, run.result, run_id, "")), tuple(read))
+
+
+async def _failure(journal: Journal, payload: Payload | None, run_id: str, step: str) -> Payload | None:
+    """With its bytes if it is a failure in a blob, as one is that held much, and these can be read."""
+    if payload is None or payload.blob is None or payload.format != "failure":
+        return payload
+    with suppress(DurableError):
+        return await payloads.fetch(journal, payload, run_id, step)
+    return payload
 
 
 async def set_up(journal: Journal) -> None:
@@ -218,8 +230,10 @@ def _printable(text: str) -> str:
 
 
 def _error(payload: Payload | None) -> str:
+    if payload is None:
+        return "not on record"
     try:
-        line = codec.failure_line(payload) if payload is not None else ""
+        line = codec.failure_line(payload)
     except StepNotRestored:
-        line = ""
-    return _printable(line if len(line) <= _ERROR_WIDTH else f"{line[:_ERROR_WIDTH]}…") or "not on record"
+        return "on record, but it cannot be read here"
+    return _printable(line if len(line) <= _ERROR_WIDTH else f"{line[:_ERROR_WIDTH]}…")

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_nb import Workflow
+from durable_nb import Workflow, settings
 from durable_nb.cli import COMMANDS, main
 from durable_nb.opening import this_process
 from durable_nb.records import Progress, Run
@@ -154,6 +155,22 @@ def test_status_says_what_failed(tmp_path, capsys):
         assert failed[0] == ["failed", "error"]
         assert failed[1][0] == place
     assert failed[1][1] == "ZeroDivisionError: integer division or modulo by zero"
+
+
+def test_status_says_what_failed_where_the_exception_held_much(tmp_path, capsys):
+    def fail():
+        raise ValueError("no luck", "x" * settings.BLOB_THRESHOLD)
+
+    with Workflow("shop", db=tmp_path / "runs.db") as wf:
+        shop = wf.workflow(lambda: wf.task(fail, name="ship", retries=0)())
+        with pytest.raises(ValueError, match="no luck"):
+            shop.run("r")
+    command = ["status", "r", "--db", str(tmp_path / "runs.db")]
+    assert main(command) == 0
+    assert columns(capsys.readouterr().out)[-1][1].startswith("ValueError: ('no luck', 'xxx")
+    shutil.rmtree(tmp_path / "runs.db.blobs")
+    assert main(command) == 0
+    assert columns(capsys.readouterr().out)[-1] == ["ship", "on record, but it cannot be read here"]
 
 
 @pytest.mark.parametrize("command", [["runs"], ["status", "r"]])

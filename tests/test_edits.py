@@ -18,6 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from durable_nb import asking
 from durable_nb.cli import main
+from durable_nb.notebook import names
 from durable_nb.workflow import NOTEBOOK
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"
@@ -308,6 +309,12 @@ CASES = [
         "a model that is made and fitted in one, by a class that is imported",
         "from collections import Counter ‖ c = Counter('ab').pop('a') ‖ @s y = Counter('a')",
         "from collections import Counter ‖ c = Counter('abc').pop('a') ‖ @s y = Counter('a')",
+        {"s": ""},
+    ),
+    C(
+        "a name that a comprehension has for itself",
+        f"{MODEL} ‖ m = 1 ‖ fitted = [m.fit([1]) for m in [M()]] ‖ @s y = m",
+        f"{MODEL} ‖ m = 1 ‖ fitted = [m.fit([1, 2]) for m in [M()]] ‖ @s y = m",
         {"s": ""},
     ),
     C(
@@ -773,3 +780,8 @@ def test_a_secret_is_not_on_record(shell, tmp_path):
     files = [path for path in tmp_path.iterdir() if path.name.startswith("runs.db")]
     assert files
     assert not any(b"sk-very-secret" in path.read_bytes() for path in files)
+
+
+def test_a_match_binds_what_its_patterns_capture():
+    body = names.parse("match d:\n    case {'a': [x, *others], **rest} as whole: pass")
+    assert names.mentioned(body).bound == {"x", "others", "rest", "whole"}

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from durable_nb import fingerprint
 from durable_nb.errors import DurableError
@@ -19,9 +19,10 @@ from durable_nb.notebook import patches
 from durable_nb.notebook.kinds import KINDS, PATCHES, NotKeptError, secrets
 from durable_nb.notebook.look import named_objects
 from durable_nb.notebook.pickling import NamedRef, Saver, load, reason
-from durable_nb.notebook.sharing import ATOMS
 
 __all__ = ["Saved", "Snapshot", "restore", "take"]
+
+_KINDS: Final = frozenset(kind.name for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ def _save_patches(
     kept = []
     for patch in found:
         saver = Saver(user_ns, live)
-        if type(patch.value) not in ATOMS and id(patch.value) in live:
+        if f"{patch.module}.{patch.path}" in _KINDS:  # sys.path, which is put back with more care
+            continue
+        if id(patch.value) in live:
             patch = patch._replace(value=NamedRef(live[id(patch.value)]))
         try:
             if fingerprint.is_secret(patch.path, patch.value):

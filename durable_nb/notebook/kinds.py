@@ -217,7 +217,9 @@ KINDS: Final = (
         lambda module, limit: module.setrecursionlimit(limit),
     ),
     Kind("loggers' levels", "logging", loggers.levels, loggers.put_levels, _entries),
-    Kind("what loggers write to", "logging", loggers.handlers, loggers.put_handlers, _entries),
+    Kind(
+        "what loggers write to", "logging", loggers.handlers, loggers.put_handlers, loggers.changed_handlers
+    ),
     Kind(
         "decimal's context",
         "decimal",

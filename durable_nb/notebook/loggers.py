@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
-__all__ = ["handlers", "levels", "put_handlers", "put_levels"]
+__all__ = ["changed_handlers", "handlers", "levels", "put_handlers", "put_levels"]
 
+_Handlers: TypeAlias = dict[str, tuple[Any, ...]]
 _Level: TypeAlias = tuple[int, bool, bool]
 
 _UNTOUCHED: Final[_Level] = (0, True, False)
@@ -26,7 +27,7 @@ def put_levels(logging: Any, change: tuple[dict[str, _Level], list[str]]) -> Non
         logger.propagate, logger.disabled = propagate, disabled
 
 
-def handlers(logging: Any) -> dict[str, tuple[Any, ...]]:
+def handlers(logging: Any) -> _Handlers:
     """The handlers of each logger that has any; those that libraries put there to do nothing are none."""
     found = {
         name: tuple(one for one in logger.handlers if type(one) is not logging.NullHandler)
@@ -35,9 +36,22 @@ def handlers(logging: Any) -> dict[str, tuple[Any, ...]]:
     return {name: those for name, those in found.items() if those}
 
 
-def put_handlers(logging: Any, change: tuple[dict[str, tuple[Any, ...]], list[str]]) -> None:
+def changed_handlers(before: _Handlers, after: _Handlers) -> dict[str, tuple[int, tuple[Any, ...]]]:
+    """Of each logger that has others now: how many stayed in front, and those that follow."""
+    changed = {}
+    for name in {**before, **after}:
+        had, has = before.get(name, ()), after.get(name, ())
+        if had != has:
+            stayed = len(had) if has[: len(had)] == had else 0
+            changed[name] = stayed, has[stayed:]
+    return changed
+
+
+def put_handlers(logging: Any, change: dict[str, tuple[int, tuple[Any, ...]]]) -> None:
     """Give loggers the handlers that they had; what could not be restored is no handler."""
-    for name, those in {**change[0], **dict.fromkeys(change[1], ())}.items():
+    there = handlers(logging)
+    for name, (stayed, added) in change.items():
+        those = (*there.get(name, ())[:stayed], *added)
         logging.getLogger(name).handlers[:] = [one for one in those if isinstance(one, logging.Handler)]
 
 

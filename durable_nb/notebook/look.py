@@ -227,8 +227,13 @@ class Look:
 
 
 def named_objects(user_ns: Mapping[str, object]) -> dict[int, str]:
-    """The user's names by the ids of what they are bound to."""
-    return {id(value): name for name, value in user_ns.items() if _is_name(name)}
+    """The user's names by the ids of what they are bound to, but for what importing gives as well."""
+    return {id(value): name for name, value in user_ns.items() if _is_name(name) and not _is_imported(value)}
+
+
+def _is_imported(value: object) -> bool:
+    kind = type(value)
+    return kind in _BY_IDENTITY or (_is_code(kind) and importable(value))
 
 
 def _is_name(name: object) -> bool:

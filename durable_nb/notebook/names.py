@@ -287,3 +287,5 @@ def _bound_otherwise(node: ast.AST) -> Iterator[str]:
             yield from (alias.asname or alias.name for alias in aliases)
         case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
             yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name

@@ -45,8 +45,22 @@ def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Ite
 
 
 def put(_module: ModuleType, patches: Iterable[Patch]) -> None:
-    """Set them again."""
-    for module, path, value in patches:
-        *holder, attribute = path.split(".")
-        found: Any = importlib.import_module(module)
-        setattr(operator.attrgetter(".".join(holder))(found) if holder else found, attribute, value)
+    """Set them again, each of them whatever becomes of the others.
+
+    Raises:
+        LookupError: Some could not be set.
+    """
+    failed = []
+    for patch in patches:
+        try:
+            _set(*patch)
+        except Exception as error:
+            failed.append(f"{patch.module}.{patch.path} ({type(error).__name__}: {error})")
+    if failed:
+        raise LookupError(", ".join(failed))
+
+
+def _set(module: str, path: str, value: object) -> None:
+    *holder, attribute = path.split(".")
+    found: Any = importlib.import_module(module)
+    setattr(operator.attrgetter(".".join(holder))(found) if holder else found, attribute, value)

@@ -16,21 +16,23 @@ __all__ = ["own_objects"]
 _PLACES: Final = (
     ("os", "environ"),
     ("os", "environb"),
-    ("sys", "stdin"),
-    ("sys", "stdout"),
-    ("sys", "stderr"),
-    ("sys", "__stdout__"),
-    ("sys", "__stderr__"),
     ("random", "_inst"),  # `from random import choice` binds a method of it
     ("numpy.random.mtrand", "_rand"),
     ("matplotlib", "rcParams"),
     ("IPython.core.interactiveshell", "InteractiveShell._instance"),
 )
 
+_STREAMS: Final = {
+    name: getattr(sys, name) for name in ("__stdout__", "__stderr__", "stdin", "stdout", "stderr")
+}
+"""As the process began with them: what somebody put in the place of one is no stream of the process's."""
 
-def own_objects() -> dict[int, tuple[Any, tuple[str, str]]]:
+
+def own_objects() -> dict[int, tuple[Any, tuple[str, ...]]]:
     """How to pickle each of them that is there now, by its id."""
-    found = {}
+    found: dict[int, tuple[Any, tuple[str, ...]]] = {
+        id(stream): (_stream, (name,)) for name, stream in _STREAMS.items()
+    }
     for module, path in _PLACES:
         if module in sys.modules:
             try:
@@ -39,6 +41,10 @@ def own_objects() -> dict[int, tuple[Any, tuple[str, str]]]:
                 continue
     found.pop(id(None), None)
     return found
+
+
+def _stream(name: str) -> Any:
+    return _STREAMS[name]
 
 
 def _own(module: str, path: str) -> Any:

@@ -10,6 +10,7 @@ import functools
 import importlib
 import io
 import logging
+import re
 import sys
 import threading
 import types
@@ -225,7 +226,7 @@ def _refuse_widget(_widget: Any) -> Any:
 def _is_plain_proxy(kind: type) -> bool:
     hooks = {"__reduce__", "__reduce_ex__", "__setstate__"}
     own = any(not hooks.isdisjoint(vars(base)) for base in kind.__mro__ if base is not object)
-    return hasattr(kind, "__getattr__") and not own
+    return hasattr(kind, "__getattr__") and not own and kind not in copyreg.dispatch_table
 
 
 def _reduce_proxy(proxy: Any) -> Any:
@@ -245,5 +246,5 @@ def _set_state(obj: Any, state: Any) -> None:
 
 def _reduce_file_handler(handler: logging.FileHandler) -> Any:
     # It opens its file when it has something to write; what is in there already must stay.
-    state = {**vars(handler), "stream": None, "mode": handler.mode.replace("w", "a")}
+    state = {**vars(handler), "stream": None, "mode": re.sub("[wx]", "a", handler.mode)}
     return copyreg.__newobj__, (type(handler),), state  # type: ignore[attr-defined]

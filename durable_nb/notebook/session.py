@@ -77,7 +77,7 @@ class Session:
         try:
             run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
         except RunHeld as held:
-            held.remedy = f"Go on there, or take it over: {_taking_over(run_id, db, fresh=fresh)}"
+            held.remedy = f"Go on there, or take it over: {_taking_over(run_id, db, name, fresh=fresh)}"
             raise
         if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
             with suppress(RunHeld):  # taken over meanwhile: how it goes on is said elsewhere
@@ -219,9 +219,10 @@ class Session:
         return [step for step in self.require_run().history.values() if step.status is StepStatus.DONE]
 
 
-def _taking_over(run_id: str, db: Place | None, *, fresh: bool) -> str:
+def _taking_over(run_id: str, db: Place | None, name: str | None, *, fresh: bool) -> str:
     """The line that was typed, as it would take the run over."""
     words = ["%durable_workflow", shlex.quote(run_id), "--take-over"]
     words += ["--fresh"] if fresh else []
+    words += ["--name", shlex.quote(name)] if name is not None else []
     words += ["--db", shlex.quote(without_password(str(db)))] if db is not None else []
     return " ".join(words)

@@ -82,6 +82,7 @@ def _apart(node: ast.stmt) -> list[ast.stmt]:
 def _statement(node: ast.stmt) -> Statement:
     certain = bound_by(node)
     everywhere = frozenset(stored(node, ast.Store))
+    now = frozenset(read_now(node))
     looked_at, may_change = _method_call(node)
     changes = frozenset(_changed(node)) | (everywhere - certain)
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
@@ -89,11 +90,11 @@ def _statement(node: ast.stmt) -> Statement:
     return Statement(
         code=fingerprint.syntax(node),
         text=_text(node, everywhere),
-        now=frozenset(read_now(node)),
+        now=now,
         later=frozenset(read_later([node])),
         binds=certain,
         changes=changes,
-        called_on=frozenset(_called_on(node)),
+        called_on=now.intersection(_called_on(node)),  # of a comprehension's own name nobody else knows
         deletes=frozenset(stored(node, ast.Del)),
         imports=isinstance(node, ast.Import | ast.ImportFrom),
         looked_at=looked_at,

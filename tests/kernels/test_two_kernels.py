@@ -38,6 +38,8 @@ def test_the_second_kernel_is_told_who_has_it(kernels):
     assert "RunHeld" in cell.stderr + (cell.error or "")
     assert f"process {pid(first)} on " in cell.stderr + (cell.error or "")
     assert "%durable_workflow shared --take-over --db runs.db" in cell.stderr + (cell.error or "")
+    named = second.run(f"{OPEN.splitlines()[1]} --name 'my book' --fresh").reply["evalue"]
+    assert "%durable_workflow shared --take-over --fresh --name 'my book' --db runs.db" in named
     assert first.run(STEP.format("clean")).text == "body of clean\n"
 
 
