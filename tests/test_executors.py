@@ -363,6 +363,25 @@ def test_an_exception_that_cannot_travel_is_told(wf):
         wf.workflow(lambda: work()).run("r")
 
 
+class Choosy(Exception):
+    """Is not even made with the arguments that it shows."""
+
+    def __new__(cls, *, why):
+        return super().__new__(cls, why)
+
+    def __init__(self, *, why):
+        super().__init__(why)
+
+
+def test_an_exception_that_cannot_be_made_again_is_told(wf):
+    def work():
+        raise Choosy(why="no luck")
+
+    work = wf.task(executor=Fake(), retries=0)(work)
+    with pytest.raises(StepFailed, match="Choosy: no luck"):
+        wf.workflow(lambda: work()).run("r")
+
+
 LIBRARY = """
 from durable_nb import Workflow
 wf = Workflow("library")
