@@ -3,8 +3,8 @@
 Run it with ``make bench``; ``--scale 0.1`` makes a tenth as many steps. Everything is measured several times
 in turn with what it is compared with, each time in a process of its own, and the lowest of each is taken:
 a machine that does something else as well makes nothing faster. The file is in memory, and times are those
-of the processor; for the rows marked so a small library makes every fsync take a millisecond (with a C
-compiler; where there is none they are left out, and it is said).
+of the processor; for the rows marked so a small library makes every fsync take a millisecond (on Linux
+with a C compiler; elsewhere they are left out, and it is said).
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ class Bench:
 
 
 def compiled(folder: Path) -> Path | None:
-    """The library that makes an fsync take a millisecond; None where nothing can compile it."""
-    compiler = shutil.which("cc")
+    """The library that makes an fsync take a millisecond; None where nothing can compile or load it."""
+    compiler = shutil.which("cc") if sys.platform == "linux" else None
     if compiler is None:
         return None
     source, library = folder / "fsync.c", folder / "fsync.so"
@@ -226,7 +226,7 @@ def measured(bench: Bench) -> list[bool]:
     sequence, gather = (OURS, "sequence"), (OURS, "gather")
     held = [bench.compare("a step in sequence, CPU ÷ aiosqlite's insert", sequence, AIOSQLITE, 2.5)]
     if bench.slow_fsync is None:
-        print("LEFT OUT  what needs an fsync of 1 ms: no C compiler (cc) here")
+        print("LEFT OUT  what needs an fsync of 1 ms: no Linux with a C compiler (cc) here")
     else:
         what = "a step in sequence, fsync 1 ms ÷ raw sqlite3"
         held.append(bench.compare(what, sequence, RAW, 1.2, slow=True))

@@ -108,6 +108,8 @@ class _submitted:  # noqa: N801 - used as a function
         try:
             # The last argument is none of the body's: equal calls would share one result on Dask.
             self._future = self._executor.submit(self._call, uuid.uuid4().hex)
+        except DurableError:  # the attempt's time is up
+            raise
         except Exception as error:  # whatever it is, the body has not begun
             _discard(self._place, self._executor)
             raise _lost(error) from error

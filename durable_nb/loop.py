@@ -204,8 +204,9 @@ def _end_of(future: Future[Any]) -> asyncio.Future[None]:
     mailbox = _ends.setdefault(loop, Mailbox(_settle))
 
     def wake(_: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            mailbox.put(end, loop)
+        with suppress(RuntimeError):  # the loop is closed just now
+            if not loop.is_closed():  # what nobody takes out would keep it alive
+                mailbox.put(end, loop)
 
     future.add_done_callback(wake)
     return end

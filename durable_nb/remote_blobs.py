@@ -61,8 +61,7 @@ class RemoteBlobs:
         try:
             import fsspec
 
-            # What another machine has written or deleted meanwhile must be seen.
-            self._files, self._folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            self._files, self._folder = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise InvalidOption(
                 f"blobs={url!r} cannot be used ({error})",
@@ -76,7 +75,7 @@ class RemoteBlobs:
         digest = hashlib.sha256(whole).hexdigest()
         name = self._name(digest)
         try:
-            if not (self._files.exists(name) and self._files.size(name) == len(whole)):
+            if not (self._is_there(name) and self._files.size(name) == len(whole)):
                 self._write(name, whole)
         except Exception as error:  # each file system has exceptions of its own
             raise self._unavailable("written", error) from error
@@ -107,7 +106,7 @@ class RemoteBlobs:
         """Whether there are bytes under a digest; they are not looked at."""
         name = self._name(digest)
         try:
-            return bool(self._files.exists(name))
+            return self._is_there(name)
         except Exception as error:
             raise self._unavailable("looked for", error) from error
 
@@ -118,6 +117,10 @@ class RemoteBlobs:
     def stamp(self, digest: str) -> str:  # noqa: ARG002 - each reading is compared with the digest
         """What never changes: bytes that were damaged do not go unnoticed."""
         return "remote"
+
+    def _is_there(self, name: str) -> bool:
+        self._files.invalidate_cache()  # another machine may have deleted it
+        return bool(self._files.exists(name))
 
     def _write(self, name: str, whole: bytes) -> None:
         try:

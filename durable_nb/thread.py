@@ -36,9 +36,14 @@ class Mailbox(Generic[T]):
     def put(self, thing: T, loop: asyncio.AbstractEventLoop) -> None:
         """Hand one over, from any thread; to the same loop each time."""
         self._things.append(thing)
-        if not self._woken:
+        if self._woken:
+            return
+        try:
             self._woken = True
             loop.call_soon_threadsafe(self._empty)
+        except BaseException:  # a closed loop; or an interrupt, after which the next one has to wake it
+            self._woken = False
+            raise
 
     def _empty(self) -> None:
         self._woken = False  # before it looks: what comes after the last look wakes the loop again

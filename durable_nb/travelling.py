@@ -155,7 +155,10 @@ def outcome(blob: bytes) -> Any:
 
 
 def _rebuilt(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
-    error = kind.__new__(kind, *args)
+    try:
+        error = kind.__new__(kind, *args)
+    except Exception:
+        return _unnamed(f"{kind.__name__}: {', '.join(map(str, args))}")
     error.args = args
     error.__dict__.update(state)
     return error

@@ -230,6 +230,20 @@ def test_a_pool_that_was_shut_down_is_lost(wf):
         wf.workflow(lambda: work()).run("r")
 
 
+class Slow(ThreadPoolExecutor):
+    """Takes its time to take a body, as a cluster may."""
+
+    def submit(self, *args, **kwargs):
+        time.sleep(5)
+        return super().submit(*args, **kwargs)
+
+
+def test_an_attempt_whose_time_is_up_while_it_is_submitted_has_lost_no_executor(wf):
+    work = wf.task(executor=Slow, timeout=0.2, retries=0, name="work")(lambda: 1)
+    with pytest.raises(StepTimeout):
+        wf.workflow(lambda: work()).run("r")
+
+
 def test_a_class_makes_one(wf):
     work = wf.task(executor=ThreadPoolExecutor, name="work")(lambda: 1)
     assert wf.workflow(lambda: work()).run("r") == 1
@@ -346,6 +360,25 @@ def test_an_exception_that_cannot_travel_is_told(wf):
 
     work = wf.task(executor=Fake(), retries=0)(work)
     with pytest.raises(StepFailed, match="ValueError: no"):
+        wf.workflow(lambda: work()).run("r")
+
+
+class Choosy(Exception):
+    """Is not even made with the arguments that it shows."""
+
+    def __new__(cls, *, why):
+        return super().__new__(cls, why)
+
+    def __init__(self, *, why):
+        super().__init__(why)
+
+
+def test_an_exception_that_cannot_be_made_again_is_told(wf):
+    def work():
+        raise Choosy(why="no luck")
+
+    work = wf.task(executor=Fake(), retries=0)(work)
+    with pytest.raises(StepFailed, match="Choosy: no luck"):
         wf.workflow(lambda: work()).run("r")
 
 

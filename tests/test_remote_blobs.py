@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from durable_nb import RedisStore, Workflow
 from durable_nb.blobs import BlobFolder
@@ -48,6 +50,39 @@ def test_what_is_no_digest_names_nothing(blobs):
     for use in (blobs.get, blobs.exists):
         with pytest.raises(StepNotRestored, match="no SHA-256"):
             use("../outside")
+
+
+class Hasty(LocalFileSystem):
+    """Connects with all the options it is given, as SFTP does, and remembers what it has seen, as S3 does."""
+
+    def __init__(self, *, port=22):
+        super().__init__(port=port)
+        self._seen = {}
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("hasty://"))
+
+    def info(self, path, **options):
+        return self._seen.setdefault(path, super().info(path, **options))
+
+    def exists(self, path, **options):
+        return path in self._seen or super().exists(path, **options)
+
+    def invalidate_cache(self, path=None):
+        self._seen.clear()
+        super().invalidate_cache(path)
+
+
+def test_what_another_machine_has_deleted_is_not_taken_for_there(tmp_path):
+    fsspec.register_implementation("hasty", Hasty, clobber=True)
+    blobs = RemoteBlobs(f"hasty://{tmp_path}/blobs")
+    digest = blobs.put(b"large")
+    assert blobs.put(b"large") == digest
+    (tmp_path / "blobs" / digest[:2] / digest).unlink()
+    assert not blobs.exists(digest)
+    assert blobs.put(b"large") == digest
+    assert blobs.get(digest) == b"large"
 
 
 def test_writers_at_one_time_write_one_blob(blobs):

@@ -1,12 +1,16 @@
 """Colours, threads, event loops and processes: who may call what from where."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -14,11 +18,62 @@ import pytest
 
 from durable_nb import SQLiteStore, Workflow
 from durable_nb.errors import DurableNotice, StepError
+from durable_nb.loop import AWAITING, wait_for_what_is_left
+from durable_nb.thread import Mailbox
 
 
 def step_ids(db):
     with sqlite3.connect(db) as connection:
         return {step for (step,) in connection.execute("SELECT step_id FROM steps")}
+
+
+# The way to an event loop
+
+
+class InterruptedLoop(asyncio.SelectorEventLoop):
+    """A person interrupts, or an alarm rings, just while it is being woken."""
+
+    interrupted = False
+
+    def call_soon_threadsafe(self, *args, **options):
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        return super().call_soon_threadsafe(*args, **options)
+
+
+def test_an_interrupt_while_a_loop_is_woken_does_not_put_it_to_sleep_for_good():
+    loop, received = InterruptedLoop(), []
+    mailbox = Mailbox(received.append)
+    with contextlib.closing(loop):
+        with pytest.raises(KeyboardInterrupt):
+            mailbox.put("first", loop)
+        mailbox.put("second", loop)
+        loop.run_until_complete(asyncio.sleep(0))
+    assert received == ["first", "second"]
+
+
+def test_what_ends_after_its_event_loop_keeps_that_alive_no_longer():
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work():
+        begun.set()
+        await asyncio.to_thread(ended.wait)
+
+    async def leave():
+        calling = asyncio.create_task(AWAITING.settled(work()))
+        await asyncio.to_thread(begun.wait)
+        calling.cancel()
+        await asyncio.wait([calling])
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(leave())
+    ended.set()
+    wait_for_what_is_left()
+    until = time.monotonic() + 10
+    while loop() is not None and time.monotonic() < until:  # who waited is woken before others are told
+        gc.collect()
+    assert loop() is None
 
 
 # Colours

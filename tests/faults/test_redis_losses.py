@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import sys
 import threading
 import time
 import warnings
@@ -14,8 +15,8 @@ import redis
 
 from durable_nb import Workflow, settings
 from durable_nb.errors import DurableNotice, InvalidOption, RunHeld, StoreUnavailable, StoreUnreadable
-from durable_nb.records import Payload, Run, RunStatus, Signal
-from durable_nb.stores.redis import RedisJournal
+from durable_nb.records import Payload, Run, RunStatus, Signal, StepStatus
+from durable_nb.stores.redis import RedisJournal, scripts
 from durable_nb.stores.testing import sample_step
 
 LARGE = Payload("raw", b"x" * 300_000)
@@ -98,6 +99,76 @@ async def test_what_is_written_twice_is_no_loss(redis_server, made):
         for name in "aabab":
             await journal.put_step(sample_step(run, name))
         await journal.finish_run(run._replace(status=RunStatus.DONE))
+
+
+async def test_a_write_that_was_sent_twice_is_missed_all_the_same(own_redis, made, monkeypatch):
+    server = own_redis(appendonly="no")
+    journal = await made(server.url)
+    run = await opened(journal)
+    await journal.put_step(sample_step(run, "kept"))
+    server.client.save()
+    with monkeypatch.context() as patched:
+        call = journal._link.call
+
+        async def call_twice(*command):
+            await call(*command)
+            return await call(*command)
+
+        patched.setattr(journal._link, "call", call_twice)
+        await journal.put_step(sample_step(run, "lost"))
+    back_in_time(server)
+    with pytest.warns(DurableNotice, match="has lost the last 1 writes"):
+        await journal.put_step(sample_step(run, "next"))
+    assert await steps(journal) == {"kept", "lost", "next"}
+
+
+async def test_what_is_written_again_replaces_nothing_newer(own_redis, made):
+    """A step is finished while the record that it began is brought back."""
+    server = own_redis(appendonly="no")
+    journal = await made(server.url)
+    run = await opened(journal)
+    await journal.put_step(sample_step(run, "once", status=StepStatus.STARTED, payload=None))
+    server.client.save()
+    await journal.put_step(sample_step(run, "lost"))
+    back_in_time(server)
+    ending = [sample_step(run, "next"), sample_step(run, "once")]
+    with pytest.warns(DurableNotice, match="written again"):
+        await asyncio.gather(*map(journal.put_step, ending))
+    assert (await journal.get_step("r", "once")).status is StepStatus.DONE
+
+
+async def test_what_was_on_its_way_while_the_run_went_to_wait_is_no_loss(redis_server, made, monkeypatch):
+    """On a cluster answers come in any order."""
+    journal = await made(redis_server.url)
+    run = await opened(journal)
+    call, acknowledged = journal._link.call, asyncio.Event()
+
+    async def call_late(*command):
+        answer = await call(*command)
+        if scripts.FINISH.sha in command or scripts.FINISH.source in command:
+            await acknowledged.wait()
+        return answer
+
+    monkeypatch.setattr(journal._link, "call", call_late)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        waiting = asyncio.create_task(journal.finish_run(run._replace(status=RunStatus.WAITING)))
+        while (await journal.get_run("r")).status is not RunStatus.WAITING:
+            await asyncio.sleep(0.01)
+        await journal.put_step(sample_step(run))
+        acknowledged.set()
+        await waiting
+
+
+async def test_what_a_run_that_is_over_has_written_is_held_no_longer(redis_server, made):
+    journal = await made(redis_server.url)
+    run, payload = await opened(journal), Payload("raw", bytes(300_000))
+    free = sys.getrefcount(payload)
+    await journal.put_step(sample_step(run, payload=payload))
+    await journal.finish_run(run._replace(status=RunStatus.WAITING))
+    assert sys.getrefcount(payload) > free
+    await journal.finish_run(run._replace(status=RunStatus.DONE))
+    assert sys.getrefcount(payload) == free
 
 
 def test_a_run_goes_on_over_a_loss_and_nothing_runs_twice(own_redis):

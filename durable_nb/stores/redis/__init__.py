@@ -214,20 +214,12 @@ class RedisJournal(RedisSignals):
             raise id_taken(run_id, new_id)
         if answer == b"missing":
             raise unknown_run(run_id)
-        self._passes.end(run_id)
+        self._passes.leave(run_id)
 
     async def put_step(self, step: Step) -> None:
         """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
-        payload = await self._chunks.put(step.run_id, step.payload, step=step.step_id)
-        value = rows.packed_step(step, payload)
-        fence, field = self._passes.fence(step.run_id, step.epoch), rows.step_field(step.step_id)
-        answer = await self._script(scripts.PUT_STEP, step.run_id, *fence, field, value)
-        if not answer:
-            await self._chunks.drop(step.run_id, payload)
-            raise await self._lost(step.run_id, step.epoch, step=step.step_id)
-        if answer > 0:
-            self._passes.wrote(step, answer - 1)
-            await self._write_again(step.run_id, *self._passes.missing(step.run_id, step.epoch, answer - 1))
+        written = await self._put_step(step)
+        await self._write_again(step.run_id, *self._passes.missing(step.run_id, step.epoch, written))
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """One step as it was last recorded, or None."""
@@ -243,11 +235,13 @@ class RedisJournal(RedisSignals):
         ttl = self._ttl if self._ttl is not None and run.status in ENDED else 0
         words = (*self._passes.fence(run.run_id, run.epoch), rows.standing(run), result, ttl)
         answer = await self._script(scripts.FINISH, run.run_id, *words)
-        if answer:
+        over = run.status not in (RunStatus.RUNNING, RunStatus.WAITING)
+        if answer and over:  # else some steps may be on their way
             missing = self._passes.missing(run.run_id, run.epoch, answer - 1, settled=True)
             await self._write_again(run.run_id, *missing)
-        if run.status not in (RunStatus.RUNNING, RunStatus.WAITING) or not answer:
+        if over or not answer:
             self._lease.let_go(run)
+            self._passes.end(run)
         if not answer:
             await self._chunks.drop(run.run_id, payload)
             raise await self._lost(run.run_id, run.epoch)
@@ -294,9 +288,24 @@ class RedisJournal(RedisSignals):
             return forgotten(self.location, run_id, step)
         return lost_run(run_id, await self.get_run(run_id), step=step)
 
+    async def _put_step(self, step: Step, *, again: bool = False) -> int:
+        """Record a step, one that is written again over no newer record; gives how many the server counts."""
+        payload = await self._chunks.put(step.run_id, step.payload, step=step.step_id)
+        if again and not self._passes.is_newest(step):
+            await self._chunks.drop(step.run_id, payload)
+            return 0
+        fence, other = self._passes.fence(step.run_id, step.epoch), self._passes.send(step)
+        words = (rows.step_field(step.step_id), rows.packed_step(step, payload))
+        answer: int = await self._script(scripts.PUT_STEP, step.run_id, *fence, *words)
+        if not answer:
+            await self._chunks.drop(step.run_id, payload)
+            raise await self._lost(step.run_id, step.epoch, step=step.step_id)
+        self._passes.wrote(step, abs(answer) - 1, counted=other or answer > 0)
+        return abs(answer) - 1
+
     async def _write_again(self, run_id: str, lost: int, steps: Sequence[Step]) -> None:
         if lost:
-            await asyncio.gather(*map(self.put_step, steps))
+            await asyncio.gather(*(self._put_step(step, again=True) for step in steps))
             warnings.warn(written_again(self.location, run_id, lost), DurableNotice, stacklevel=2)
 
     async def _script(self, script: scripts.Script, run_id: str, *words: Any) -> Any:

@@ -32,8 +32,13 @@ class Passes:
         """Note that a run was opened."""
         self._passes[run.run_id] = _Pass(run.epoch, opening)
 
-    def end(self, run_id: str) -> None:
-        """Note that a run is over, or is another one's."""
+    def end(self, run: Run) -> None:
+        """Note that a run is over: what it has written is held no longer, and its fence stays."""
+        if (known := self._of(run.run_id, run.epoch)) is not None:
+            self.begin(run, known.opening)
+
+    def leave(self, run_id: str) -> None:
+        """Note that an id is another run's from now on."""
         self._passes.pop(run_id, None)
 
     def fence(self, run_id: str, epoch: int) -> tuple[int, str]:
@@ -41,17 +46,30 @@ class Passes:
         known = self._of(run_id, epoch)
         return epoch, known.opening if known else ""
 
-    def wrote(self, step: Step, written: int) -> None:
+    def send(self, step: Step) -> bool:
+        """Note a write that is about to be sent; gives whether it is another one than the step's last."""
+        known = self._of(step.run_id, step.epoch)
+        if known is None:
+            return True
+        before, known.steps[step.step_id] = known.steps.get(step.step_id), step
+        return step != before
+
+    def is_newest(self, step: Step) -> bool:
+        """Whether no later write of a step was sent."""
+        known = self._of(step.run_id, step.epoch)
+        return known is not None and known.steps.get(step.step_id) is step
+
+    def wrote(self, step: Step, written: int, *, counted: bool) -> None:
         """Note a write that was acknowledged.
 
         Args:
             step: The step.
-            written: How many the server has counted then; below 0 where it had that one already.
+            written: How many the server has counted then.
+            counted: Whether this one is among them, be it that it arrived twice.
         """
         if (known := self._of(step.run_id, step.epoch)) is not None:
-            known.steps[step.step_id] = step
-            known.acknowledged += written > 0
-            known.counted = max(known.counted, abs(written))
+            known.acknowledged += counted
+            known.counted = max(known.counted, written)
 
     def reset(self, run: Run, step_ids: set[str]) -> None:
         """Note that steps are to run again."""

@@ -42,7 +42,10 @@ _REQUEST: Final = b"q:"
 _RESULT: Final = b"result"
 
 _PAYLOAD: Final = -3
-_PAYLOAD_AT: Final = Step._fields.index("payload") - 3
+_ATTEMPT_AT: Final = Step._fields.index("attempt")
+_PAYLOAD_AT: Final = Step._fields.index("payload")
+_BEFORE_PAYLOAD: Final = slice(1, 1 + _PAYLOAD_AT - _ATTEMPT_AT)
+_AFTER_PAYLOAD: Final = slice(_BEFORE_PAYLOAD.stop, _PAYLOAD)
 _AT_ONCE: Final = 128
 """Steps to be read together: JSON takes half the time then, and so few do not wake the garbage collector."""
 
@@ -111,22 +114,7 @@ def read_payload(columns: Sequence[Any], data: bytes) -> Payload | None:
 
 def packed_step(step: Step, payload: Payload | None) -> bytes:
     """A step with its payload as it is to be stored."""
-    columns = (
-        step.kind.value,
-        step.attempt,
-        step.epoch,
-        step.began,
-        step.recorded,
-        step.code,
-        step.arguments,
-        step.shown,
-        step.reads,
-        step.once,
-        step.started_at,
-        step.finished_at,
-        step.delivered_by,
-        step.used,
-    )
+    columns = (step.kind.value, *step[_ATTEMPT_AT:_PAYLOAD_AT], *step[_PAYLOAD_AT + 1 :])
     return packed(step.status.value, columns, payload)
 
 
@@ -145,8 +133,8 @@ def read_steps(run_id: str, fields: Mapping[bytes, bytes]) -> list[Step]:
 def _step(run_id: str, field: bytes, status: bytes, columns: list[Any], data: bytes) -> Step:
     kind = _KINDS[columns[0]]
     payload = read_payload(columns[_PAYLOAD:], data)
-    to_once, from_once = columns[1:_PAYLOAD_AT], columns[_PAYLOAD_AT:_PAYLOAD]
-    return Step._make((run_id, text(field[2:]), kind, _STATUSES[status], *to_once, payload, *from_once))
+    before, after = columns[_BEFORE_PAYLOAD], columns[_AFTER_PAYLOAD]
+    return Step._make((run_id, text(field[2:]), kind, _STATUSES[status], *before, payload, *after))
 
 
 def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:
