@@ -173,7 +173,7 @@ class Run(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of a run, as it was last recorded; ten thousand of them are read at once.
+    """One step of a run, as it was last recorded.
 
     Attributes:
         run_id: The run it belongs to.
