@@ -18,9 +18,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from durable_nb import _stored
 from durable_nb.backoff import BackoffStrategy, constant, exponential, linear
 from durable_nb.context import RunContext
 from durable_nb.errors import DurableError
+from durable_nb.records import RunStatus
+from durable_nb.standing import Status, Used
 from durable_nb.stores import Store
 from durable_nb.workflow import NOTEBOOK, Workflow
 
@@ -37,9 +40,12 @@ __all__ = [
     "InMemoryStore",
     "RedisStore",
     "RunContext",
+    "RunStatus",
     "SQLiteStore",
+    "Status",
     "Store",
     "TaskConfig",
+    "Used",
     "Workflow",
     "__version__",
     "constant",
@@ -53,6 +59,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_stored.publish(__name__, {name: globals()[name] for name in __all__ if name in globals()})
 
 durable_step = NOTEBOOK.task
 durable_workflow = NOTEBOOK.workflow
@@ -70,6 +78,7 @@ def __getattr__(name: str) -> Any:
     if name in ("InMemoryStore", "RedisStore", "SQLiteStore"):
         from durable_nb.stores import values
 
+        _stored.publish(__name__, {name: getattr(values, name)})
         return getattr(values, name)
     if name in ("DurableAgent", "TaskConfig", "durable_pipeline", "durable_tool"):
         from durable_nb import pydantic_ai

@@ -6,6 +6,7 @@ clients that failed together do not come back together.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 
@@ -13,6 +14,25 @@ __all__ = ["BackoffStrategy", "constant", "exponential", "linear"]
 
 BackoffStrategy = Callable[[int], float]
 """Takes the 0-based number of the attempt that failed, gives the seconds to wait before the next."""
+
+
+class _Strategy:
+    """A strategy that a checkpoint can hold: pickled, it names the public function that made it.
+
+    Args:
+        wait: The strategy.
+        again: Makes an equal one.
+    """
+
+    def __init__(self, wait: BackoffStrategy, again: Callable[[], BackoffStrategy]) -> None:
+        self._wait, self._again = wait, again
+
+    def __call__(self, attempt: int) -> float:
+        return self._wait(attempt)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self._again, ()
+
 
 _random = random.Random()  # noqa: S311 - our own, so that the user's random stream is never drawn from
 
@@ -36,7 +56,7 @@ def exponential(base: float = 2, max: float = 60, *, jitter: float = 0) -> Backo
         except OverflowError:
             return max
 
-    return wait
+    return _Strategy(wait, functools.partial(exponential, base, max, jitter=jitter))
 
 
 def linear(start: float = 2, step: float = 3, *, jitter: float = 0) -> BackoffStrategy:
@@ -51,7 +71,8 @@ def linear(start: float = 2, step: float = 3, *, jitter: float = 0) -> BackoffSt
         >>> [linear(start=2, step=3)(attempt) for attempt in range(3)]
         [2, 5, 8]
     """
-    return lambda attempt: _varied(start + step * attempt, jitter)
+    again = functools.partial(linear, start, step, jitter=jitter)
+    return _Strategy(lambda attempt: _varied(start + step * attempt, jitter), again)
 
 
 def constant(seconds: float = 5, *, jitter: float = 0) -> BackoffStrategy:
@@ -65,7 +86,9 @@ def constant(seconds: float = 5, *, jitter: float = 0) -> BackoffStrategy:
         >>> [constant(5)(attempt) for attempt in range(3)]
         [5, 5, 5]
     """
-    return lambda _attempt: _varied(seconds, jitter)
+    return _Strategy(
+        lambda _attempt: _varied(seconds, jitter), functools.partial(constant, seconds, jitter=jitter)
+    )
 
 
 def _varied(seconds: float, jitter: float) -> float:

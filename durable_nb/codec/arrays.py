@@ -1,17 +1,15 @@
 """NumPy arrays, pandas frames and torch tensors in pickles: their memory beside the stream, a column a part.
 
-The functions named ``_array``, ``_storage`` and ``_tensor`` are part of the stored format; they must not be
-renamed or moved. Nothing here imports NumPy, pandas or torch before a value of theirs is there.
+Nothing here imports NumPy, pandas or torch before a value of theirs is there.
 """
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import sys
 from typing import Any, Final
 
-from durable_nb import settings
+from durable_nb import _stored, settings
 
 __all__ = ["is_array", "reduce", "reduce_array"]
 
@@ -56,13 +54,7 @@ def reduce_array(array: Any) -> Any:
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     whole = array if array.flags.forc else numpy.ascontiguousarray(array)  # a file has no gaps
     flat = whole.reshape(-1, order=order).view(numpy.uint8)
-    return _array, (pickle.PickleBuffer(flat), dtype, array.shape, order)
-
-
-def _array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
-    import numpy as np
-
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+    return _stored.array, (pickle.PickleBuffer(flat), dtype, array.shape, order)
 
 
 def _reduce_blocks(manager: Any) -> Any:
@@ -91,12 +83,12 @@ def _is_worth_cutting(block: Any) -> bool:
 def _reduce_torch(value: Any, kind: type) -> Any:
     torch = sys.modules["torch"]
     if kind is torch.UntypedStorage and value.device.type == "cpu":
-        return _storage, (pickle.PickleBuffer(_bytes_of(torch, value)),)
+        return _stored.torch_storage, (pickle.PickleBuffer(_bytes_of(torch, value)),)
     if kind not in (torch.Tensor, torch.nn.Parameter) or not _is_plain_tensor(torch, value):
         return NotImplemented
     layout = value.storage_offset(), tuple(value.size()), value.stride()
     made = value.untyped_storage(), value.dtype, *layout, value.requires_grad, kind is torch.nn.Parameter
-    return _tensor, made, value.grad, None, None, _set_grad
+    return _stored.torch_tensor, made, value.grad, None, None, _stored.set_grad
 
 
 def _is_plain_tensor(torch: Any, tensor: Any) -> bool:
@@ -107,28 +99,3 @@ def _is_plain_tensor(torch: Any, tensor: Any) -> bool:
 
 def _bytes_of(torch: Any, storage: Any) -> Any:
     return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-
-
-def _storage(buffer: Any) -> Any:
-    torch: Any = importlib.import_module("torch")
-
-    view = memoryview(buffer)
-    if not view.nbytes:
-        return torch.UntypedStorage(0)
-    memory = bytearray(view) if view.readonly else view  # a small one may have come inside the stream
-    return torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-
-
-def _tensor(
-    storage: Any, dtype: Any, offset: int, size: Any, stride: Any, requires_grad: bool, is_parameter: bool
-) -> Any:
-    torch: Any = importlib.import_module("torch")
-
-    tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
-    if is_parameter:
-        return torch.nn.Parameter(tensor, requires_grad)
-    return tensor.requires_grad_(requires_grad)
-
-
-def _set_grad(tensor: Any, grad: Any) -> None:
-    tensor.grad = grad

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Final
 
+from durable_nb import _stored
 from durable_nb.codec.tags import NotExact, Write
 from durable_nb.errors import StepNotRestored
 
@@ -55,6 +56,7 @@ def reference(kind: type) -> str:
     """
     if find(kind.__module__, kind.__qualname__) is not kind:
         raise NotExact
+    _stored.refuse_internal(kind)
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
@@ -72,6 +74,7 @@ def resolve(name: str) -> type:
         <class 'dict'>
     """
     module, _, qualname = name.partition(":")
+    _stored.check_name(module, qualname)
     try:
         importlib.import_module(module)
     except Exception as error:

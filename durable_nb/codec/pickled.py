@@ -1,13 +1,11 @@
 """Pickle for what JSON cannot say, with classes and functions of the notebook found again live.
 
 A class or function of ``__main__`` is saved by value, as cloudpickle does, and by name: where the
-reading kernel has one of that name, that one is used, so ``isinstance`` and ``except`` hold. The
-functions named ``_live_or_made`` … are part of the stored format; they must not be renamed or moved.
+reading kernel has one of that name, that one is used, so ``isinstance`` and ``except`` hold.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,12 +14,12 @@ from typing import Any, Final
 
 import cloudpickle
 
-from durable_nb import settings
-from durable_nb.codec import arrays, objects
+from durable_nb import _stored, settings
+from durable_nb.codec import arrays
 from durable_nb.codec.culprit import locate, type_name
 from durable_nb.errors import DurableError, StepNotRestored, StepNotSaved
 
-__all__ = ["dump_parts", "dumps", "loads", "reduce_exception", "take", "writable"]
+__all__ = ["Unpickler", "dump_parts", "dumps", "loads", "reduce_exception", "take", "writable"]
 
 _PROTOCOL: Final = 5
 _REMEDY: Final = (
@@ -114,7 +112,7 @@ def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) 
         slice(1, 2, None)
     """
     try:
-        return pickle.loads(data, buffers=writable(parts))  # noqa: S301 (the signature was checked)
+        return Unpickler(data, parts).load()
     except ModuleNotFoundError as error:
         raise StepNotRestored(
             f"the saved result needs the module {error.name!r}, which is not installed here",
@@ -125,6 +123,25 @@ def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) 
             f"the saved result needs what is no longer there ({error})",
             remedy="Bring it back, or reset the step.",
         ) from error
+
+
+class Unpickler(pickle.Unpickler):
+    """Pickle's own, but of this package it takes the stored format alone.
+
+    Args:
+        data: The bytes.
+        buffers: The buffers beside them; read-only ones are copied, so that arrays come back writable.
+    """
+
+    def __init__(
+        self, data: bytes | memoryview, buffers: Iterable[bytes | memoryview | DurableError] = ()
+    ) -> None:
+        super().__init__(io.BytesIO(data), buffers=writable(buffers))
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a checkpoint names; pickle calls this for each class and function."""
+        _stored.check_name(module, name)
+        return super().find_class(module, name)
 
 
 def _not_saved(value: Any, last: Any, error: Exception) -> StepNotSaved:
@@ -169,6 +186,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             reduction = arrays.reduce(obj, kind)
         if reduction is not NotImplemented:
             return reduction
+        if kind is FunctionType or issubclass(kind, type):
+            _stored.refuse_internal(obj)
         reduction = super().reducer_override(obj)
         if kind is FunctionType or issubclass(kind, type):
             return _live_reduction(obj, reduction)
@@ -187,29 +206,20 @@ def _refuse_file(file: Any) -> None:
         raise pickle.PicklingError("an open file is not a value")
 
 
-def _live(qualname: str, is_class: bool) -> Any:
-    found = objects.find("__main__", qualname)
-    return found if isinstance(found, type if is_class else FunctionType) else None
-
-
 def _live_reduction(obj: Any, reduction: Any) -> Any:
     named = (obj.__qualname__, isinstance(obj, type))
     by_value = isinstance(reduction, tuple) and len(reduction) == 6
-    if not by_value or obj.__module__ != "__main__" or _live(*named) is not obj:
+    if not by_value or obj.__module__ != "__main__" or _stored.in_main(*named) is not obj:
         return reduction
     make, args, state, _, _, settle = reduction
-    return _live_or_made, (*named, make, args), (*named, settle, state), None, None, _settle_unless_live
-
-
-def _live_or_made(qualname: str, is_class: bool, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    live = _live(qualname, is_class)
-    return make(*args) if live is None else live
-
-
-def _settle_unless_live(made: Any, state: tuple[str, bool, Callable[[Any, Any], Any], Any]) -> None:
-    qualname, is_class, settle, own = state
-    if _live(qualname, is_class) is not made:
-        settle(made, own)
+    return (
+        _stored.live_or_made,
+        (*named, make, args),
+        (*named, settle, state),
+        None,
+        None,
+        _stored.settle_unless_live,
+    )
 
 
 def _has_own_reduction(kind: type) -> bool:
@@ -231,25 +241,11 @@ def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
     reduced: Any = exc.__reduce_ex__(_PROTOCOL)
     state = reduced[2] if len(reduced) > 2 else None
     links = (exc.__cause__, exc.__suppress_context__) if linked else None
-    return _made_exception, (type(exc), reduced[1]), (exc.args, state, links), None, None, _settle_exception
-
-
-def _built_in(kind: type, name: str) -> Any:
-    found = (vars(base)[name] for base in kind.__mro__ if name in vars(base))
-    return next(hook for hook in found if not isinstance(hook, FunctionType | staticmethod))
-
-
-def _made_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    exc: BaseException = _built_in(kind, "__new__")(kind, *args)
-    with contextlib.suppress(TypeError):  # its args may have been replaced after it was made
-        _built_in(kind, "__init__")(exc, *args)  # sets SystemExit.code, UnicodeError.object …
-    return exc
-
-
-def _settle_exception(exc: BaseException, state: tuple[Any, Any, tuple[Any, bool] | None]) -> None:
-    args, attributes, links = state
-    exc.args = args
-    if attributes is not None:
-        exc.__setstate__(attributes)
-    if links is not None:
-        exc.__cause__, exc.__suppress_context__ = links
+    return (
+        _stored.made_exception,
+        (type(exc), reduced[1]),
+        (exc.args, state, links),
+        None,
+        None,
+        _stored.settle_exception,
+    )

@@ -103,8 +103,8 @@ def _save_patches(
         try:
             if fingerprint.is_secret(patch.path, patch.value):
                 raise NotKeptError("by its name it is a secret")
-            saver.save(patch)
-            kept.append(patch)
+            saver.save(tuple(patch))
+            kept.append(tuple(patch))
         except Exception as error:
             saved.unsaved[f"{patch.module}.{patch.path}"] = _why(saver.culprit, error)
     if kept:

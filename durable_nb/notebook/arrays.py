@@ -6,6 +6,7 @@ import copyreg
 import sys
 from typing import Any, Final
 
+from durable_nb import _stored
 from durable_nb.codec import arrays
 from durable_nb.codec.arrays import is_array
 
@@ -83,11 +84,7 @@ def _reduce_private(array: Any) -> Any:
     reduced = array.__reduce_ex__(5)
     create, *rest = _made_private(reduced)
     # pickle wants copyreg's own function to make an object of the very class that is being pickled.
-    return _new if create is copyreg.__newobj__ else create, *rest  # type: ignore[attr-defined]
-
-
-def _new(cls: type, *arguments: Any) -> Any:
-    return cls.__new__(cls, *arguments)
+    return _stored.new if create is copyreg.__newobj__ else create, *rest  # type: ignore[attr-defined]
 
 
 def _made_private(part: Any, known: dict[int, Private] | None = None) -> Any:
@@ -114,7 +111,7 @@ def _reduce_array(array: Any, kind: type, shared: frozenset[int]) -> Any:
         return arrays.reduce_array(array)
     layout = array.shape, _address(array) - _address(base), array.strides, array.flags.writeable
     state = vars(array) if kind is not numpy.ndarray and not mapped else None
-    return _view, (base, kind, array.dtype, *layout), state, None, None, _set_state
+    return _stored.array_view, (base, kind, array.dtype, *layout), state, None, None, _stored.set_array_state
 
 
 def _may_be_view(numpy: Any, array: Any, kind: type) -> bool:
@@ -123,36 +120,13 @@ def _may_be_view(numpy: Any, array: Any, kind: type) -> bool:
     return kind is numpy.ndarray or (plain and hasattr(array, "__dict__") and not array.dtype.hasobject)
 
 
-def _set_state(array: Any, state: dict[str, Any]) -> None:
-    vars(array).update(state)  # ndarray has a __setstate__, which wants its bytes
-
-
 def _reduce_memmap(array: Any) -> Any:
     if array.filename is None or array.mode == "c":
         raise TypeError("a memmap without a file of its own")
     mode = "r" if array.mode == "r" else "r+"
     order = "C" if array.flags.c_contiguous else "F"
-    return _map, (str(array.filename), array.dtype, mode, array.offset, array.shape, order)
+    return _stored.memory_map, (str(array.filename), array.dtype, mode, array.offset, array.shape, order)
 
 
 def _address(array: Any) -> int:
     return int(array.__array_interface__["data"][0])
-
-
-def _view(base: Any, kind: type, dtype: Any, shape: Any, offset: int, strides: Any, writeable: bool) -> Any:
-    numpy = sys.modules["numpy"]
-    flat = base.reshape(-1, order="A")
-    if dtype.hasobject:  # NumPy makes no array of objects over a buffer
-        start = flat[offset // dtype.itemsize :]
-        view = numpy.lib.stride_tricks.as_strided(start, shape, strides)
-    else:
-        view = numpy.ndarray(shape, dtype, flat, offset, strides)
-    if not writeable:
-        view.flags.writeable = False
-    return view.view(kind) if kind is not numpy.ndarray else view
-
-
-def _map(filename: str, dtype: Any, mode: str, offset: int, shape: Any, order: str) -> Any:
-    import numpy as np
-
-    return np.memmap(filename, dtype, mode, offset, shape, order)  # type: ignore[call-overload]

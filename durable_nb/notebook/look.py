@@ -14,9 +14,10 @@ from typing import Any, Final
 import xxhash
 
 from durable_nb import settings
+from durable_nb._stored import importable
 from durable_nb.notebook.figures import open_figures
 from durable_nb.notebook.pickling import Fingerprinter, NamedRef, OverBudget, reason
-from durable_nb.notebook.reducers import LRU_CACHE, importable
+from durable_nb.notebook.reducers import LRU_CACHE
 from durable_nb.notebook.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
 
 __all__ = ["RESULT", "Look", "Marks", "named_objects"]

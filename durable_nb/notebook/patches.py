@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from durable_nb.notebook.reducers import importable
+from durable_nb._stored import importable
 
 __all__ = ["Patch", "put", "set_by"]
 
@@ -44,14 +45,17 @@ def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Ite
             yield Patch(holder.__module__, f"{holder.__qualname__}.{attribute}", vars(holder)[attribute])
 
 
-def put(_module: ModuleType, patches: Iterable[Patch]) -> None:
+def put(_module: ModuleType, patches: Iterable[tuple[str, str, Any]]) -> None:
     """Set them again, each of them whatever becomes of the others.
+
+    Args:
+        patches: The fields of a ``Patch`` each.
 
     Raises:
         LookupError: Some could not be set.
     """
     failed = []
-    for patch in patches:
+    for patch in itertools.starmap(Patch, patches):
         try:
             _set(*patch)
         except Exception as error:

@@ -19,12 +19,14 @@ from typing import Any, Final, TypeAlias
 import cloudpickle
 import xxhash
 
+from durable_nb import _stored
+from durable_nb._stored import importable
 from durable_nb.codec.culprit import type_name
-from durable_nb.codec.pickled import take, writable
+from durable_nb.codec.pickled import Unpickler, take
 from durable_nb.errors import DurableError
 from durable_nb.notebook import arrays
 from durable_nb.notebook.process import own_objects
-from durable_nb.notebook.reducers import importable, make_class, reducer_of, set_attributes
+from durable_nb.notebook.reducers import reducer_of
 
 __all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 
@@ -63,14 +65,14 @@ class NamedRef:
         self.name = name
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _live, (self.name,)
+        return _stored.live, (self.name,)
 
 
 class _Globals:
     """Stands for the namespace itself, as the first object of every stream."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _globals, ()
+        return _stored.namespace, ()
 
 
 class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -105,7 +107,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.culprit = obj
         key = self.live.get(id(obj))
         if key is not None and obj is not self.top:
-            return _live, (key,)
+            return _stored.live, (key,)
         if id(obj) in self.own:
             return self.own[id(obj)]
         kind = type(obj)
@@ -128,7 +130,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.by_value.add(id(cls))
         if type(reduced) is tuple and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:  # noqa: SLF001
             reduced[2][0].pop("__slotnames__", None)  # pickle's own note, at the first instance
-            return make_class, *reduced[1:]
+            return _stored.make_class, *reduced[1:]
         return reduced
 
     def _reduce_function(self, function: types.FunctionType) -> Any:
@@ -140,7 +142,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return super().reducer_override(function)
         arguments = (home, function.__code__, function.__name__, function.__closure__)
         state = {slot: value for slot in _FUNCTION_SLOTS if (value := getattr(function, slot, None))}
-        return _function, arguments, state, None, None, set_attributes
+        return _stored.function, arguments, state, None, None, _stored.set_attributes
 
 
 class Fingerprinter(_NamespacePickler):
@@ -225,6 +227,14 @@ class Saver(_NamespacePickler):
         super().__init__(self._stream.write, functools.partial(take, self._buffers), user_ns, live)
         self.shared = shared
 
+    def _reduce_class(self, cls: type) -> Any:
+        _stored.refuse_internal(cls)
+        return super()._reduce_class(cls)
+
+    def _reduce_function(self, function: types.FunctionType) -> Any:
+        _stored.refuse_internal(function)
+        return super()._reduce_function(function)
+
     def save(self, values: object) -> tuple[bytes, tuple[memoryview, ...]]:
         """Give the stream and the buffers beside it."""
         self._put_namespace_first()
@@ -259,14 +269,14 @@ def load(data: Part, buffers: Sequence[Part], user_ns: dict[str, Any]) -> Any:
     return unpickler.load()
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(Unpickler):
     def __init__(self, data: bytes | memoryview, buffers: Sequence[Part], user_ns: dict[str, Any]) -> None:
-        super().__init__(io.BytesIO(data), buffers=writable(buffers))
+        super().__init__(data, buffers)
         self._user_ns = user_ns
-        self._ours = {"_live": self._live, "_globals": lambda: user_ns, "_function": self._function}
+        self._ours = {"live": self._live, "namespace": lambda: user_ns, "function": self._function}
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == __name__ and name in self._ours:
+        if module == _stored.__name__ and name in self._ours:
             return self._ours[name]
         if module == "__main__":
             first, *rest = name.split(".")
@@ -321,18 +331,3 @@ class _Sink:
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
-
-
-# What streams name. The first three are replaced at loading by what knows the namespace.
-
-
-def _live(name: object) -> Any:
-    raise pickle.UnpicklingError(f"{name} can only be loaded into a namespace")
-
-
-def _globals() -> Any:
-    raise pickle.UnpicklingError("globals() can only be loaded into a namespace")
-
-
-def _function(*_: object) -> Any:
-    raise pickle.UnpicklingError("a function can only be loaded into a namespace")

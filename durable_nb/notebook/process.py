@@ -6,10 +6,10 @@ random generator would be seen by anybody else.
 
 from __future__ import annotations
 
-import importlib
-import operator
 import sys
 from typing import Any, Final
+
+from durable_nb import _stored
 
 __all__ = ["own_objects"]
 
@@ -22,30 +22,17 @@ _PLACES: Final = (
     ("IPython.core.interactiveshell", "InteractiveShell._instance"),
 )
 
-_STREAMS: Final = {
-    name: getattr(sys, name) for name in ("__stdout__", "__stderr__", "stdin", "stdout", "stderr")
-}
-"""As the process began with them: what somebody put in the place of one is no stream of the process's."""
-
 
 def own_objects() -> dict[int, tuple[Any, tuple[str, ...]]]:
     """How to pickle each of them that is there now, by its id."""
     found: dict[int, tuple[Any, tuple[str, ...]]] = {
-        id(stream): (_stream, (name,)) for name, stream in _STREAMS.items()
+        id(stream): (_stored.stream, (name,)) for name, stream in _stored.STREAMS.items()
     }
     for module, path in _PLACES:
         if module in sys.modules:
             try:
-                found[id(_own(module, path))] = _own, (module, path)
+                found[id(_stored.process_object(module, path))] = _stored.process_object, (module, path)
             except AttributeError:  # not there before the module is imported to its end
                 continue
     found.pop(id(None), None)
     return found
-
-
-def _stream(name: str) -> Any:
-    return _STREAMS[name]
-
-
-def _own(module: str, path: str) -> Any:
-    return operator.attrgetter(path)(importlib.import_module(module))

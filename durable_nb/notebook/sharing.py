@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from enum import EnumMeta
 from typing import Any, Final
 
+from durable_nb._stored import importable
 from durable_nb.notebook import arrays
-from durable_nb.notebook.reducers import LRU_CACHE, importable
+from durable_nb.notebook.reducers import LRU_CACHE
 
 __all__ = ["ATOMS", "CONTAINERS", "Sharing", "containers", "is_flat"]
 

@@ -13,6 +13,7 @@ except ImportError as error:
         "durable agents need pydantic-ai 2.61 or newer: pip install 'durable_nb[pydantic-ai]'"
     ) from error
 
+from durable_nb import _stored
 from durable_nb.pydantic_ai.agent import DurableAgent
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.durability import NotebookDurability
@@ -25,3 +26,5 @@ __all__ = [
     "durable_pipeline",
     "durable_tool",
 ]
+
+_stored.publish(__name__, {name: globals()[name] for name in __all__})

@@ -1,0 +1,380 @@
+"""Every function that a checkpoint on disk names.
+
+A pickle names the functions that rebuild its objects by module and name, and databases outlive releases.
+Therefore this module is append-only: a function here is never renamed, moved or given other arguments, and
+``STORED`` lists them all. Of this package an unpickler takes these functions, the errors in
+:mod:`durable_nb.errors` and the public names of the packages in ``PUBLIC``; :func:`check_name` refuses the
+rest.
+
+``live``, ``namespace`` and ``function`` are replaced by the unpickler of durable cells, which knows the
+notebook's namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import operator
+import pickle
+import sys
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from durable_nb import errors
+
+__all__ = ["STORED", "STREAMS", "check_name", "importable", "in_main", "publish", "refuse_internal"]
+
+STORED: Final = frozenset(
+    {
+        # Of the notebook's namespace.
+        *("live", "namespace", "function"),
+        # Functions, classes and what they are made of.
+        *("code", "cell", "fill_cell", "cached", "make_class", "live_or_made", "settle_unless_live"),
+        # State of objects.
+        *("set_attributes", "set_state", "dead_ref"),
+        # Exceptions.
+        *("made_exception", "settle_exception"),
+        # What belongs to the process.
+        *("stream", "process_object"),
+        # Arrays, frames and tensors.
+        *("array", "array_view", "memory_map", "set_array_state", "new"),
+        *("torch_storage", "torch_tensor", "set_grad"),
+    }
+)
+"""The functions of this module that may stand in a checkpoint. Append only."""
+
+STREAMS: Final = {
+    name: getattr(sys, name) for name in ("__stdout__", "__stderr__", "stdin", "stdout", "stderr")
+}
+"""The process's own streams, as they were when this module was imported."""
+
+_PACKAGE: Final = __name__.partition(".")[0]
+
+PUBLIC: Final = (_PACKAGE, f"{_PACKAGE}.stores", f"{_PACKAGE}.pydantic_ai")
+"""The packages whose public names may stand in a checkpoint: a user's cell may have imported them."""
+
+
+def check_name(module: str, name: str) -> None:
+    """Refuse a name of this package that is no part of the stored format.
+
+    Args:
+        module: The module that a pickle names.
+        name: The name in it.
+
+    Raises:
+        StepNotRestored: The checkpoint was written by a development version, or it is forged.
+
+    Example:
+        >>> check_name("durable_nb._stored", "array")
+        >>> check_name("decimal", "Decimal")
+    """
+    if module.partition(".")[0] != _PACKAGE or _is_stored(module, name):
+        return
+    raise errors.StepNotRestored(
+        f"the checkpoint names {module}.{name}, which is not part of the stored format: it was written by "
+        "a development version of durable_nb from before 0.1.0, whose checkpoints are not readable",
+        remedy="Reset the step so that it runs again, or start a new database.",
+    )
+
+
+def refuse_internal(value: Any) -> None:
+    """Refuse to name in a checkpoint a class or function of this package that may move or change its name.
+
+    Args:
+        value: Any class or function.
+
+    Raises:
+        PicklingError: It is internal to this package.
+
+    Example:
+        >>> refuse_internal(errors.RunHeld)
+    """
+    module = str(getattr(value, "__module__", ""))
+    if module.partition(".")[0] == _PACKAGE and not _is_stored(module, value.__qualname__):
+        raise pickle.PicklingError(f"{module}.{value.__qualname__} is internal to durable_nb")
+
+
+def publish(package: str, names: Mapping[str, object]) -> None:
+    """Have classes and functions say that they live where users import them from, wherever they are defined.
+
+    Checkpoints name them by that place, and so do tracebacks and ``help()``.
+
+    Args:
+        package: The public package, one of ``PUBLIC``.
+        names: Its public names.
+    """
+    for value in names.values():
+        home = getattr(value, "__module__", None)
+        if isinstance(value, type | types.FunctionType) and home not in (*PUBLIC, errors.__name__):
+            value.__module__ = package
+
+
+def _is_stored(module: str, name: str) -> bool:
+    if module == __name__:
+        return name in STORED
+    if module == errors.__name__:
+        return name in errors.__all__ or name == "_rebuild"
+    return module in PUBLIC and name in importlib.import_module(module).__all__
+
+
+def importable(value: Any) -> bool:
+    """Whether a class or function is found under its own name in a module other than the notebook."""
+    name = getattr(value, "__module__", None)
+    module = _module(name) if isinstance(name, str) and name != "__main__" else None
+    path = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not isinstance(module, types.ModuleType) or not isinstance(path, str):
+        return False
+    first, *rest = path.split(".")  # looked up in the dict: a module's own __getattr__ may import things
+    try:
+        return functools.reduce(getattr, rest, vars(module).get(first)) is value
+    except AttributeError:
+        return False
+
+
+def _module(name: str) -> types.ModuleType | None:
+    if name not in sys.modules and name.startswith("numpy."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)  # numpy names modules that it has not imported yet
+    return sys.modules.get(name)
+
+
+def in_main(qualname: str, is_class: bool) -> Any:
+    """Return the class or function that ``__main__`` holds under a dotted name, None if there is none."""
+    found: Any = sys.modules.get("__main__")
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, type if is_class else types.FunctionType) else None
+
+
+# The notebook's namespace. The unpickler of durable cells replaces these three.
+
+
+def live(name: object) -> Any:
+    """Return what the namespace holds under a name."""
+    raise pickle.UnpicklingError(f"{name} can only be loaded into a namespace")
+
+
+def namespace() -> Any:
+    """Return the namespace itself."""
+    raise pickle.UnpicklingError("globals() can only be loaded into a namespace")
+
+
+def function(*_: object) -> Any:
+    """Return a function of the notebook, with the namespace as its globals."""
+    raise pickle.UnpicklingError("a function can only be loaded into a namespace")
+
+
+# Functions, classes and what they are made of.
+
+
+def code(version: tuple[int, int], *arguments: Any) -> types.CodeType:
+    """Return a code object, which only the minor version of Python that compiled it can execute."""
+    if version != sys.version_info[:2]:  # it would be accepted, and do something else
+        raise TypeError("code that was compiled by Python {}.{}".format(*version))
+    return types.CodeType(*arguments)
+
+
+def cell() -> types.CellType:
+    """Return an empty closure cell."""
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, contents: tuple[Any]) -> None:
+    """Fill a closure cell that :func:`cell` made."""
+    (cell.cell_contents,) = contents
+
+
+def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    """Return a function with an empty ``functools.lru_cache`` around it."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def make_class(
+    kind: type, name: str, bases: tuple[Any, ...], attributes: dict[str, Any], tracker: str, extra: object
+) -> type:
+    """Create a class without its attributes, as cloudpickle does, but run no metaclass or hook of the user's.
+
+    They ran when the class was defined, and their effects (entries in a registry) are saved like everything.
+
+    Args:
+        kind: Its metaclass.
+        name: Its name.
+        bases: Its bases.
+        attributes: Those that a class must have from the start, such as ``__slots__``.
+        tracker: cloudpickle's id of it: a class that this process has already is used again.
+        extra: What cloudpickle keeps for later versions of itself.
+    """
+    from cloudpickle import cloudpickle as internals
+
+    resolved = types.resolve_bases(bases)
+    users = {cls for base in resolved for cls in base.__mro__ if "__init_subclass__" in vars(cls)}
+    hooks = {cls: vars(cls)["__init_subclass__"] for cls in users if not importable(cls)}
+    library = next(meta for meta in kind.__mro__ if importable(meta))
+    try:
+        for cls in hooks:
+            type.__setattr__(cls, "__init_subclass__", classmethod(_do_nothing))
+        if library is kind:
+            return cast("type", internals._make_skeleton_class(kind, name, bases, attributes, tracker, extra))  # noqa: SLF001
+        original = {} if resolved is bases else {"__orig_bases__": bases}
+        made: type = library.__new__(kind, name, resolved, {**attributes, **original})
+        return cast("type", internals._lookup_class_or_track(tracker, made))  # noqa: SLF001
+    finally:
+        for cls, hook in hooks.items():
+            type.__setattr__(cls, "__init_subclass__", hook)
+
+
+def _do_nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def live_or_made(qualname: str, is_class: bool, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Return the class or function of that name in ``__main__``; where there is none, make it."""
+    found = in_main(qualname, is_class)
+    return make(*args) if found is None else found
+
+
+def settle_unless_live(made: Any, state: tuple[str, bool, Callable[[Any, Any], Any], Any]) -> None:
+    """Give the state to what :func:`live_or_made` made, never to what it found."""
+    qualname, is_class, settle, own = state
+    if in_main(qualname, is_class) is not made:
+        settle(made, own)
+
+
+# State of objects.
+
+
+def set_attributes(obj: Any, state: dict[str, Any]) -> None:
+    """Set attributes one by one: a state setter for objects that have no other."""
+    for name, value in state.items():
+        setattr(obj, name, value)
+
+
+def set_state(obj: Any, state: Any) -> None:
+    """Set attributes and slots without asking the object for a ``__setstate__``."""
+    attributes, slots = state if type(state) is tuple else (state, {})
+    if attributes:
+        vars(obj).update(attributes)
+    for name, value in slots.items():
+        object.__setattr__(obj, name, value)
+
+
+class _Gone:
+    """An object without a reference to it."""
+
+
+def dead_ref() -> weakref.ref[Any]:
+    """Return a weak reference whose object is gone."""
+    return weakref.ref(_Gone())
+
+
+# Exceptions.
+
+
+def made_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Return an exception that was made without its class's own ``__new__`` and ``__init__``."""
+    exc: BaseException = _built_in(kind, "__new__")(kind, *args)
+    with contextlib.suppress(TypeError):  # its args may have been replaced after it was made
+        _built_in(kind, "__init__")(exc, *args)  # sets SystemExit.code, UnicodeError.object …
+    return exc
+
+
+def _built_in(kind: type, name: str) -> Any:
+    found = (vars(base)[name] for base in kind.__mro__ if name in vars(base))
+    return next(hook for hook in found if not isinstance(hook, types.FunctionType | staticmethod))
+
+
+def settle_exception(exc: BaseException, state: tuple[Any, Any, tuple[Any, bool] | None]) -> None:
+    """Set an exception's args, attributes and cause."""
+    args, attributes, links = state
+    exc.args = args
+    if attributes is not None:
+        exc.__setstate__(attributes)
+    if links is not None:
+        exc.__cause__, exc.__suppress_context__ = links
+
+
+# What belongs to the process.
+
+
+def stream(name: str) -> Any:
+    """Return one of the process's own streams."""
+    return STREAMS[name]
+
+
+def process_object(module: str, path: str) -> Any:
+    """Return an object of which a process has one, such as ``os.environ``."""
+    return operator.attrgetter(path)(importlib.import_module(module))
+
+
+# Arrays, frames and tensors.
+
+
+def array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
+    """Return an array over a buffer; the array is writable where the buffer is."""
+    import numpy as np
+
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def array_view(
+    base: Any, kind: type, dtype: Any, shape: Any, offset: int, strides: Any, writeable: bool
+) -> Any:
+    """Return an array that looks at the memory of another one; offset and strides are in bytes."""
+    numpy = sys.modules["numpy"]
+    flat = base.reshape(-1, order="A")
+    if dtype.hasobject:  # NumPy makes no array of objects over a buffer
+        start = flat[offset // dtype.itemsize :]
+        view = numpy.lib.stride_tricks.as_strided(start, shape, strides)
+    else:
+        view = numpy.ndarray(shape, dtype, flat, offset, strides)
+    if not writeable:
+        view.flags.writeable = False
+    return view.view(kind) if kind is not numpy.ndarray else view
+
+
+def memory_map(filename: str, dtype: Any, mode: str, offset: int, shape: Any, order: str) -> Any:
+    """Return a memory-mapped array of an existing file."""
+    import numpy as np
+
+    return np.memmap(filename, dtype, mode, offset, shape, order)  # type: ignore[call-overload]
+
+
+def set_array_state(array: Any, state: dict[str, Any]) -> None:
+    """Set the attributes of an array's subclass: ``ndarray.__setstate__`` would expect its bytes."""
+    vars(array).update(state)
+
+
+def new(cls: type, *arguments: Any) -> Any:
+    """Return an object that was made without its ``__init__``."""
+    return cls.__new__(cls, *arguments)
+
+
+def torch_storage(buffer: Any) -> Any:
+    """Return a storage of torch over a buffer, copied where the buffer is read-only."""
+    torch: Any = importlib.import_module("torch")
+
+    view = memoryview(buffer)
+    if not view.nbytes:
+        return torch.UntypedStorage(0)
+    memory = bytearray(view) if view.readonly else view  # a small one may have come inside the stream
+    return torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+
+
+def torch_tensor(
+    storage: Any, dtype: Any, offset: int, size: Any, stride: Any, requires_grad: bool, is_parameter: bool
+) -> Any:
+    """Return a tensor of torch over a storage; offset and stride are in elements."""
+    torch: Any = importlib.import_module("torch")
+
+    tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
+    if is_parameter:
+        return torch.nn.Parameter(tensor, requires_grad)
+    return tensor.requires_grad_(requires_grad)
+
+
+def set_grad(tensor: Any, grad: Any) -> None:
+    """Set a tensor's gradient."""
+    tensor.grad = grad
