@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 
-REENTERED = $(addprefix tests/test_,workflow.py policies.py ancestor.py adapter.py threads.py joining.py bad_input.py)
+REENTERED = $(addprefix tests/behaviour/test_,workflow.py policies.py ancestor.py threads.py joining.py bad_input.py) \
+	tests/stores/test_adapter.py
 
 # The last 6 of ipykernel, which talks with front ends otherwise than 7 does, and the first pydantic-ai that is taken.
 OLDER = .venv-older

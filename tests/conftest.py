@@ -3,16 +3,13 @@
 import contextlib
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from durable_nb import Workflow
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("DURABLE_NB_SECRET", "of the tests")  # no test writes a key into anybody's home
-pytest_plugins = ["force_replay", "redis_servers"]
+pytest_plugins = ["helpers.force_replay", "helpers.redis_servers"]
 
 
 @pytest.fixture

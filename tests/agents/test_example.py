@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from stub import Stub
+from helpers import ROOT
+from helpers.stub import Stub
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "agents.py"
+EXAMPLE = ROOT / "examples" / "agents.py"
 PRINTED = [
     "helper:  re Say hello ",
     "patient:  re Be patient ",

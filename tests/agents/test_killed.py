@@ -4,12 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from helpers import TESTS
+
 pytestmark = pytest.mark.timeout(300)  # ten processes in a chain
-PROGRAM = Path(__file__).with_name("killed.py")
+PROGRAM = TESTS / "helpers" / "killed.py"
 MODES = ("run", "handler", "events", "stream", "iter")
 COMMITS = dict.fromkeys(MODES, 7) | {"stream": 6}
 """Three requests, two tools, the answer to the approval, the messages at the end."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from . import lab
+from helpers import lab
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from .lab import OPEN
+from helpers.lab import OPEN
 
 AGENT = """\
 import json, os, signal

@@ -1,11 +1,12 @@
 """What a person sees: a notebook in JupyterLab and Notebook 7 that goes on after its kernel has died."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+from helpers import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
 OPEN = "%load_ext durable_nb\n%durable_workflow {name} --db {name}.db"
 LOAD = """\
 %%durable_step load

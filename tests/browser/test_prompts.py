@@ -8,7 +8,7 @@ import sys
 import pytest
 from playwright.sync_api import expect
 
-from .lab import OPEN
+from helpers.lab import OPEN
 
 ASK = "answer = await wf.signal('approval', prompt='Publish the article?')\nprint(answer)"
 

@@ -8,7 +8,6 @@ import sqlite3
 import time
 
 import pytest
-from faults.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 from durable_nb import Workflow, leases, settings
 from durable_nb.errors import RunHeld
@@ -18,6 +17,7 @@ from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
 from durable_nb.stores.lockfile import LockFile
 from durable_nb.stores.machine import machine
+from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Kernels for tests, shut down with them."""
 
-import os
-from pathlib import Path
-
 import pytest
 
-from .kernel import Kernel
+from helpers import pythonpath
+from helpers.kernel import Kernel
 
 
 @pytest.fixture
@@ -35,13 +33,7 @@ def kernel(kernel_factory):
 def probed(tmp_path_factory):
     """A kernel with the magics of probe.py, one for all tests of a module."""
     home = tmp_path_factory.mktemp("probed")
-    kernel = Kernel(home, home / "home", **probe_env())
-    kernel.run("%load_ext probe")
+    kernel = Kernel(home, home / "home", **pythonpath())
+    kernel.run("%load_ext helpers.probe")
     yield kernel
     kernel.shutdown()
-
-
-def probe_env():
-    """The environment in which ``import probe`` works."""
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}

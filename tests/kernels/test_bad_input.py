@@ -10,7 +10,7 @@ from durable_nb import Workflow
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """A kernel with a run open and a finished step, one for all tests of this module."""
-    from .kernel import Kernel
+    from helpers.kernel import Kernel
 
     folder = tmp_path_factory.mktemp("bad-input")
     kernel = Kernel(folder, folder / "home", DURABLE_NB_BADGE="plain")
@@ -152,7 +152,7 @@ def test_a_newer_database(opened):
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory):
     """A kernel where no run is open."""
-    from .kernel import Kernel
+    from helpers.kernel import Kernel
 
     folder = tmp_path_factory.mktemp("no-run")
     kernel = Kernel(folder, folder / "home")

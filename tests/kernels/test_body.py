@@ -146,10 +146,10 @@ def test_an_error_can_be_pickled_and_still_shows(probed):
 
 
 def test_future_imports_reach_the_next_cell(kernel_factory):
-    from .conftest import probe_env
+    from helpers import pythonpath
 
-    kernel = kernel_factory(**probe_env())
-    kernel.run("%load_ext probe")
+    kernel = kernel_factory(**pythonpath())
+    kernel.run("%load_ext helpers.probe")
     kernel.run("%%probe future\nfrom __future__ import annotations")
     assert kernel.run("def f(x: no_such_name): pass").status == "ok"
 

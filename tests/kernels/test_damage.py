@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from durable_nb.failpoints import VARIABLE
+from helpers import ROOT, pythonpath
+from helpers.kernel import KernelDied
+from helpers.marks import marked, marking
 
-from .conftest import probe_env
-from .kernel import KernelDied
-from .marks import marked, marking
-
-ROOT = Path(__file__).parents[2]
 BODIES = {
     "small": "x = [1]",
     "large": "import numpy as np\nbig = np.arange(100_000.0)\nbeside = ['kept']",
@@ -51,7 +49,7 @@ class Notebook:
 @pytest.fixture
 def start(kernel_factory, tmp_path):
     def begin(**options):
-        return kernel_factory(**{**probe_env(), "MARKS": str(tmp_path / "marks"), **options})
+        return kernel_factory(**{**pythonpath(), "MARKS": str(tmp_path / "marks"), **options})
 
     return begin
 
@@ -208,7 +206,7 @@ def test_another_python(start):
     notebook = Notebook(start(), bodies=FOR_ANY_PYTHON)
     assert [cell.error for cell in notebook.run().values()] == [None] * 3
     notebook.kernel.sigkill()
-    paths = f"{ROOT}:{probe_env()['PYTHONPATH']}"
+    paths = f"{ROOT}:{pythonpath()['PYTHONPATH']}"
     kernel = start(python=other, cwd=notebook.kernel.cwd, PYTHONPATH=paths)
     newer = Notebook(kernel, bodies=FOR_ANY_PYTHON)
     assert newer.shown("__import__('sys').version_info[:2]") == [str(version)]

@@ -1,6 +1,7 @@
-"""Edits run again, drift does not, in real kernels that are killed; the table is in tests/test_edits.py."""
+"""Edits run again, drift does not, in kernels that are killed; the table is in behaviour/test_edits.py."""
 
 from durable_nb.supervisor import run_notebook
+from helpers.notebooks import write_notebook
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"
 LOG = """def log(line):
@@ -85,8 +86,6 @@ def test_a_cell_after_its_rename_in_a_front_end_that_names_cells(kernel):
 
 
 async def test_a_renamed_step_run_headless(tmp_path):
-    from test_edits import write_notebook
-
     book = tmp_path / "book.ipynb"
     write_notebook(book, [OPEN, "%%durable_step old\nx = 1"])
     first = await run_notebook(book, cwd=tmp_path)

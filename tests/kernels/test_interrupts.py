@@ -120,7 +120,7 @@ def runs(kernel):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    from .kernel import Kernel
+    from helpers.kernel import Kernel
 
     home = tmp_path_factory.mktemp("interrupted")
     kernel = Kernel(home, home / "home")

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from .conftest import probe_env
-from .kernel import Kernel
+from helpers import pythonpath
+from helpers.kernel import Kernel
 
 SHOWN = {
     "order": (
@@ -92,8 +92,8 @@ def without_count(outputs):
 @pytest.fixture(scope="module")
 def fresh(probed, tmp_path_factory):
     """A second kernel beside the one that records, in the same directory."""
-    kernel = Kernel(probed.cwd, tmp_path_factory.mktemp("fresh"), **probe_env())
-    kernel.run("%load_ext probe")
+    kernel = Kernel(probed.cwd, tmp_path_factory.mktemp("fresh"), **pythonpath())
+    kernel.run("%load_ext helpers.probe")
     kernel.run("%matplotlib inline")
     probed.run("%matplotlib inline")
     yield kernel
@@ -277,7 +277,7 @@ def test_recordings_nest(probed):
 
 
 TERMINAL = """\
-%load_ext probe
+%load_ext helpers.probe
 %%probe shown
 import sys
 print('printed')
@@ -300,7 +300,7 @@ await asyncio.sleep(0.01, 'slept')
 
 
 def test_a_terminal_replays_text(tmp_path):
-    env = {**os.environ, **probe_env(), "IPYTHONDIR": str(tmp_path), "TERM": "dumb"}
+    env = {**os.environ, **pythonpath(), "IPYTHONDIR": str(tmp_path), "TERM": "dumb"}
     command = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
     done = subprocess.run(
         command, input=TERMINAL, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+from helpers import ROOT
+
+README = ROOT / "README.md"
 
 
 def blocks(section):

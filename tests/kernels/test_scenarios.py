@@ -6,10 +6,10 @@ from functools import cache
 
 import pytest
 
-from .conftest import probe_env
-from .kernel import Kernel
-from .marks import marked, marking
-from .scenarios import FIFTY, GROUPS
+from helpers import pythonpath
+from helpers.kernel import Kernel
+from helpers.marks import marked, marking
+from helpers.scenarios import FIFTY, GROUPS
 
 
 @dataclass
@@ -47,7 +47,7 @@ def played(tmp_path_factory):
     @cache
     def play_group(name):
         home = tmp_path_factory.mktemp(name)
-        kernel = Kernel(home, home / "home", **probe_env(), MARKS=str(home / "marks"))
+        kernel = Kernel(home, home / "home", **pythonpath(), MARKS=str(home / "marks"))
         try:
             passes = []
             for killed in (False, True):

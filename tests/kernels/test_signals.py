@@ -12,6 +12,7 @@ import pexpect
 import pytest
 
 from durable_nb import Workflow
+from helpers import pythonpath
 
 OPEN = "%load_ext durable_nb\n%durable_workflow shop --db runs.db --badge full"
 ASK = "decision = await wf.signal('approval', prompt='Ship it?')\nprint(decision)"
@@ -76,7 +77,7 @@ def test_a_front_end_with_an_input_line_is_asked(kernel):
 def test_the_same_on_ipykernel_6(kernel_factory, tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
     subprocess.run([*command, tmp_path / "old", "ipykernel==6.31.*"], check=True, timeout=100)
-    kernel = kernel_factory(PYTHONPATH=str(tmp_path / "old"))
+    kernel = kernel_factory(**pythonpath(tmp_path / "old"))
     assert kernel.run("import ipykernel; print(ipykernel.__version__)").text.startswith("6.31.")
     test_a_front_end_with_an_input_line_is_asked(kernel)
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from .conftest import probe_env
-from .kernel import Kernel
+from helpers import pythonpath
+from helpers.kernel import Kernel
 
 CASES = {
     "main": "import sys\n(__name__, sys.modules['__main__'].__dict__ is globals(), type(globals()), __doc__)",
@@ -137,7 +137,7 @@ def kernels(tmp_path_factory):
     started = {}
     for name in ("plain", "durable"):
         home = tmp_path_factory.mktemp(name)
-        started[name] = Kernel(home, home / "home", **probe_env())
+        started[name] = Kernel(home, home / "home", **pythonpath())
     started["plain"].run("%matplotlib inline")
     started["durable"].run(
         "%load_ext durable_nb\n%durable_workflow unnoticed --db runs.db\n%matplotlib inline"

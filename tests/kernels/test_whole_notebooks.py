@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from durable_nb.failpoints import VARIABLE
-
-from .conftest import probe_env
-from .kernel import Kernel, KernelDied
-from .marks import marked, marking
+from helpers import pythonpath
+from helpers.kernel import Kernel, KernelDied
+from helpers.marks import marked, marking
 
 FOLDER = Path(__file__).parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -114,7 +113,7 @@ class Notebook:
         self.kernel.setenv(VARIABLE, None)
 
     def described(self):
-        told = self.kernel.run('print(__import__("portable").described())')
+        told = self.kernel.run('print(__import__("helpers.portable").portable.described())')
         assert told.error is None, told.error
         return json.loads(told.text)
 
@@ -132,7 +131,7 @@ def opened(tmp_path_factory, server):
     @contextmanager
     def open_notebook(name, **options):
         home = tmp_path_factory.mktemp(name)
-        kernel = Kernel(home, home / "home", **probe_env(), MARKS=str(home / "marks"), SERVER=server)
+        kernel = Kernel(home, home / "home", **pythonpath(), MARKS=str(home / "marks"), SERVER=server)
         try:
             yield Notebook(kernel, name, **options)
         finally:

@@ -10,7 +10,6 @@ import warnings
 
 import pytest
 import pytest_asyncio
-from rivals import rivals
 
 from durable_nb import settings
 from durable_nb.errors import (
@@ -27,6 +26,7 @@ from durable_nb.stores.machine import process
 from durable_nb.stores.redis import RedisJournal
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
 from durable_nb.stores.values import RedisStore
+from helpers.rivals import rivals
 
 
 @pytest_asyncio.fixture

@@ -29,6 +29,7 @@ from durable_nb import settings
 from durable_nb.errors import StepNotRestored
 from durable_nb.notebook import namespace, reach
 from durable_nb.notebook.placeholder import Placeholder, placeholder
+from helpers import pythonpath
 
 HELPER = """
 import functools
@@ -606,7 +607,7 @@ def driven(tmp_path_factory):
         seed = "1" if phase == "save" else "2"
         env = {
             **os.environ,
-            "PYTHONPATH": str(directory),
+            **pythonpath(directory),
             "SCRATCH": str(directory),
             "PYTHONHASHSEED": seed,
             "OMP_NUM_THREADS": "1",

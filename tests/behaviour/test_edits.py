@@ -20,6 +20,7 @@ from durable_nb import asking
 from durable_nb.cli import main
 from durable_nb.notebook import names
 from durable_nb.workflow import NOTEBOOK
+from helpers.notebooks import write_notebook
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"
 
@@ -484,11 +485,6 @@ def shell(tmp_path, monkeypatch):
     yield shell
     NOTEBOOK.attach(None)
     InteractiveShell.clear_instance()
-
-
-def write_notebook(path, cells):
-    made = [{"cell_type": "code", "source": cell, "metadata": {}, "outputs": []} for cell in cells]
-    path.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
 
 
 def planned(tmp_path, cells, capsys):

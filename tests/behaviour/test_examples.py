@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from helpers import ROOT, pythonpath
+
+EXAMPLES = ROOT / "examples"
 ELSEWHERE = ["agents.py"]  # tested in tests/agents/test_example.py
 
 
@@ -107,7 +109,7 @@ class Server:
         self.log = ""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "approval_fastapi:app", "--port", "0"],
-            cwd=cwd, env={**os.environ, "PYTHONPATH": str(EXAMPLES)}, text=True,
+            cwd=cwd, env={**os.environ, **pythonpath(EXAMPLES)}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.client = httpx.Client(base_url=self.seen(r"running on (http://\S+)"), trust_env=False)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from rivals import rivals
 
 from durable_nb.errors import (
     DurableNotice,
@@ -32,6 +31,7 @@ from durable_nb.stores.lockfile import LockFile
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.sqlite import SqliteJournal
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
+from helpers.rivals import rivals
 
 _made = []
 

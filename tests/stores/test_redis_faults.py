@@ -8,9 +8,6 @@ import time
 from collections import Counter
 
 import pytest
-from faults import test_failpoints as failpoints
-from faults import test_killed_tasks as killed_tasks
-from faults.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 from durable_nb import Workflow, leases, settings
 from durable_nb.errors import RunHeld
@@ -18,6 +15,9 @@ from durable_nb.failpoints import POINTS
 from durable_nb.loop import BLOCKING, drive
 from durable_nb.records import RunStatus, StepStatus
 from durable_nb.stores import open_journal
+from faults import test_failpoints as failpoints
+from faults import test_killed_tasks as killed_tasks
+from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
 def stored(work):

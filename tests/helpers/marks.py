@@ -20,4 +20,4 @@ def marked(path):
 def marking(cell, body):
     """A body that marks itself first, without a name of its own and on the line that it has anyway."""
     first, _, rest = body.partition("\n")
-    return f'__import__("marks").mark({cell!r})\n{first}\n{rest}'
+    return f'__import__("helpers.marks").marks.mark({cell!r})\n{first}\n{rest}'

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from durable_nb.errors import DurableError, InvalidOption
 from durable_nb.supervisor import CellState, plan, run_notebook
+from helpers import pythonpath
 
 OPEN = "%load_ext durable_nb\n%durable_workflow r --db r.db"
 LOAD = "%%durable_step load\nimport time; time.sleep(0.3); n = 2"
@@ -193,7 +194,7 @@ async def test_an_installed_kernel_can_be_named(write, tmp_path, monkeypatch):
 
 
 async def test_a_kernel_that_does_not_start_says_why(write, tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    env = {**os.environ, **pythonpath(tmp_path)}
     (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit('no kernel today')")
     began = time.monotonic()
     with pytest.raises(DurableError, match=r"the kernel did not start: no kernel today"):
@@ -218,7 +219,7 @@ async def test_a_port_that_somebody_else_took_is_tried_again(times, write, tmp_p
     here = tmp_path / "first"
     here.mkdir()
     (here / "ipykernel_launcher.py").write_text(PORT_TAKEN.format(times=times, here=str(here)))
-    env = {**os.environ, "PYTHONPATH": str(here)}
+    env = {**os.environ, **pythonpath(here)}
     running = run_notebook(write("1"), cwd=tmp_path, env=env)
     if times == 2:
         assert states(await running) == ["ran"]

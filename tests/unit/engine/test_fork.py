@@ -8,8 +8,7 @@ import pytest
 from durable_nb import InMemoryStore, RedisStore, SQLiteStore, Workflow, forking
 from durable_nb.errors import RunNotFound, StepNotFound, StoreError, UntrustedCheckpoint
 from durable_nb.loop import submit
-
-from .test_adapter import JsonFileStore
+from helpers.json_store import JsonFileStore
 
 
 class Custom:
