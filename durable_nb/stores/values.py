@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from durable_nb import codec, settings
-from durable_nb.loop import AWAITING
+from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.payloads import fetch, keep
 from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus, signal_step
 from durable_nb.remote_blobs import BlobPlace

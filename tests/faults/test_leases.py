@@ -10,8 +10,8 @@ import time
 import pytest
 
 from durable_nb import Workflow, leases, settings
+from durable_nb.concurrency.bridge import BLOCKING, drive, submit
 from durable_nb.errors import RunHeld
-from durable_nb.loop import BLOCKING, drive, submit
 from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal

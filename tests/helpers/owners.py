@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.opening import open_run
 from durable_nb.records import Run
 
