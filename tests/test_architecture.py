@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints", "_stored"),
     (
-        *("codec", "fingerprint", "disk", "blobs", "remote_blobs", "signing", "payloads"),
+        *("codec", "fingerprint", "disk", "blobs", "remote_blobs", "payloads"),
         *("concurrency", "answers", "typed", "stores"),
     ),
     (

@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from durable_nb import codec, settings, signing
+from durable_nb import codec, settings
+from durable_nb.codec import signing
 from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Payload, signal_step
 from durable_nb.stores import schema

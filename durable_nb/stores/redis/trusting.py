@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from durable_nb import codec, signing
+from durable_nb import codec
+from durable_nb.codec import signing
 from durable_nb.records import Payload
 from durable_nb.stores.redis import rows, scripts
 from durable_nb.stores.redis.chunks import Chunks
