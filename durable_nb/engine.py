@@ -14,7 +14,6 @@ from durable_nb.concurrency import bridge
 from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
 from durable_nb.history import History
-from durable_nb.payloads import fetch, is_at_hand, keep, moved
 from durable_nb.records import (
     Action,
     Call,
@@ -27,6 +26,7 @@ from durable_nb.records import (
     StepStatus,
 )
 from durable_nb.refusals import refusal
+from durable_nb.stores.payloads import fetch, is_at_hand, keep, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -16,7 +16,7 @@ from durable_nb.engine import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
 from durable_nb.failpoints import hit
 from durable_nb.records import Run, RunStatus, set_aside_id
-from durable_nb.stores.machine import machine
+from durable_nb.stores.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
