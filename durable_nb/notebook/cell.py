@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, doubts, fingerprint, settings
+from durable_nb import codec, fingerprint, settings
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.concurrency.timeouts import deadline
@@ -21,6 +21,7 @@ from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.notebook.tracking import Seen, reads_of
 from durable_nb.records import Call, Payload, StepKind, StepStatus
+from durable_nb.signals import in_doubt
 
 if TYPE_CHECKING:
     from durable_nb.attempts import Policy
@@ -90,7 +91,7 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     with session.named(options.name, call.code or ""), located(run_id=run.run_id, step=call.step_id):
         seen = session.tracker.look(python)
         call = session.tracker.call(run, call, seen, session.called)
-        begun = await doubts.begin_step(run, call, AWAITING)
+        begun = await in_doubt.begin_step(run, call, AWAITING)
         if begun.replayed:
             await _replay(session, run, begun)
         else:

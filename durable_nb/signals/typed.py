@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import answers
+from durable_nb.signals import accepted
 
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
@@ -29,7 +29,7 @@ def read_value(text: str) -> Any:
 def arguments(request: SignalRequest) -> Any:
     """The arguments of the call that a yes lets through, which it may change; None where there is none."""
     schema = _schema(request)
-    if schema.get("format") != answers.APPROVAL:
+    if schema.get("format") != accepted.APPROVAL:
         return None
     return schema.get("properties", {}).get("arguments", {}).get("default")
 
@@ -39,7 +39,7 @@ def hint(request: SignalRequest) -> str:
     if request.choices:
         return " | ".join(map(_spelled, json.loads(request.choices)))
     schema = _schema(request)
-    if schema.get("format") == answers.APPROVAL:
+    if schema.get("format") == accepted.APPROVAL:
         return "y | n, and a comment" + ("" if arguments(request) is None else " | y {other arguments}")
     kind = schema.get("type")
     return "y | n" if kind == "boolean" else str(kind or "JSON")
@@ -59,9 +59,9 @@ def read_answer(request: SignalRequest, text: str) -> Any:
         for choice in choices:
             if text == _spelled(choice):
                 return choice
-        raise answers.invalid(text, answers.choose(choices))
+        raise accepted.invalid(text, accepted.choose(choices))
     schema = _schema(request)
-    if schema.get("format") == answers.APPROVAL:
+    if schema.get("format") == accepted.APPROVAL:
         return _approval(text, editable=arguments(request) is not None)
     if schema.get("type") == "boolean":
         return _said(text.partition(" ")[0], text)
@@ -83,7 +83,7 @@ _WORDS = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false"
 
 def _schema(request: SignalRequest) -> dict[str, Any]:
     if request.schema is None:
-        return {"format": answers.APPROVAL}
+        return {"format": accepted.APPROVAL}
     schema: dict[str, Any] = json.loads(request.schema)
     return schema
 
@@ -99,7 +99,7 @@ def _approval(text: str, *, editable: bool) -> dict[str, Any]:
 def _said(word: str, text: str) -> bool:
     said = yes_or_no(word)
     if said is None:
-        raise answers.invalid(text, "type y or n")
+        raise accepted.invalid(text, "type y or n")
     return said
 
 

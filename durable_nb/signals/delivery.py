@@ -6,9 +6,10 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import answers, codec
+from durable_nb import codec
 from durable_nb.errors import located
 from durable_nb.records import Signal, signal_step
+from durable_nb.signals import accepted
 from durable_nb.stores.payloads import fetch, keep
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
         request = await journal.get_request(signal.run_id, signal.name)
         known = await journal.get_signal(signal.run_id, signal.name)
         if request is not None and known is None:
-            answers.check(request, value)
+            accepted.check(request, value)
         if await put(journal, signal):
             return None
         return await journal.get_signal(signal.run_id, signal.name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_nb import asking, fingerprint
-from durable_nb.answers import Accepted
+from durable_nb import fingerprint
 from durable_nb.concurrency.bridge import BLOCKING
 from durable_nb.engine import resolve
 from durable_nb.errors import StepChanged, StepInDoubt
 from durable_nb.records import Action
+from durable_nb.signals import prompter, waiting
+from durable_nb.signals.accepted import Accepted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,7 @@ async def begin_step(
 
 
 def _somebody_is_there(colour: Colour) -> bool:
-    face = asking.attached()
+    face = prompter.attached()
     return face is not None and face.is_manned(blocking=colour is BLOCKING)
 
 
@@ -65,8 +66,8 @@ async def _asked(run: OpenRun, call: Call, record: Step, prompt: str, colour: Co
     in_doubt = run.decide(call).error is StepInDoubt
     name = _question_name(call, record)
     choices = (_AGAIN, _DONE, _GIVE_UP) if in_doubt else (_AGAIN, _KEEP, _GIVE_UP)
-    question = asking.Question(name, f"step {call.step_id!r}: {prompt}", Accepted(choices=choices))
-    said = await asking.obtain(run, question, colour)
+    question = waiting.Question(name, f"step {call.step_id!r}: {prompt}", Accepted(choices=choices))
+    said = await waiting.wait_for_answer(run, question, colour)
     if said.value == _KEEP:  # the answer is in the store, and holds for this very change alone
         return call._replace(on_edit="keep", on_drift="keep", on_change="keep")
     if said.value == _GIVE_UP and not in_doubt:
@@ -78,8 +79,8 @@ async def _asked(run: OpenRun, call: Call, record: Step, prompt: str, colour: Co
         )
     value = None
     if said.value == _DONE:
-        question = asking.Question(f"{name} value", "What did it give, as JSON?", Accepted(Any))
-        value = (await asking.obtain(run, question, colour)).value
+        question = waiting.Question(f"{name} value", "What did it give, as JSON?", Accepted(Any))
+        value = (await waiting.wait_for_answer(run, question, colour)).value
     await resolve.record_answer(run, record, _ANSWERS[said.value], value, colour)
     return call
 

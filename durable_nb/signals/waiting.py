@@ -4,69 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from durable_nb import codec, settings, signals, watching
-from durable_nb.answers import Accepted
+from durable_nb import codec, settings
 from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.engine import branches
-from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
-from durable_nb.records import Signal, SignalRequest, signal_step
+from durable_nb.errors import RunError, SignalInvalid, SignalPending, SignalTimeout, StoreError
+from durable_nb.records import RunStatus, Signal, SignalRequest, signal_step
+from durable_nb.signals import delivery, watcher
+from durable_nb.signals.accepted import Accepted
+from durable_nb.signals.prompter import Ask, Interrupted, Prompter, attached
 from durable_nb.stores.host import this_process
-from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine.run import Begun, OpenRun
-    from durable_nb.stores.base import Journal
 
-__all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]
+__all__ = ["NOTHING", "Answer", "Question", "wait_for_answer", "while_waiting"]
 
 NOTHING: Final = object()
 """Stands for a default that was not given."""
 
 _BY_TIMEOUT = "its timeout"
-
-Ask = Callable[[SignalRequest], Awaitable[Any]]
-"""Asks a person, and gives the answer; ended when somebody else was faster."""
-
-
-class Interrupted(Exception):
-    """A person interrupted the asking; where the answer was wanted it is a KeyboardInterrupt."""
-
-
-class Face(Protocol):
-    """Where a person may be: a notebook's front end, or a terminal."""
-
-    def grace(self) -> float | None:
-        """Seconds that a call may wait where nobody can be asked; None for ever."""
-
-    def askers(self) -> Sequence[Ask]:
-        """The ways in which a person can be asked here and now, all at once."""
-
-    def is_manned(self, *, blocking: bool) -> bool:
-        """Whether a person can answer here: to what ``show_waiting`` shows, or asked while code awaits."""
-
-    def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
-        """Show that a call waits; gives what takes the text that is shown in its place."""
-
-    def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
-        """Show who answered a call that did not have to wait."""
-
-
-_faces: list[Face] = []
-
-
-def attach(face: Face) -> None:
-    """Have calls of this process ask through a face; there is one at a time."""
-    _faces[:] = [face]
-
-
-def attached() -> Face | None:
-    """The face of this process, if it has one."""
-    return next(iter(_faces), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +61,33 @@ class Answer:
     at: float
 
 
-async def obtain(run: OpenRun, question: Question, colour: Colour, begun: Begun | None = None) -> Answer:
+@asynccontextmanager
+async def while_waiting(run: OpenRun, colour: Colour) -> AsyncIterator[None]:
+    """Mark a run as waiting in the block, unless another block has; as running after the last of them."""
+    run.waits += 1
+    try:
+        if run.waits == 1:
+            await run.mark(RunStatus.WAITING, colour)
+        yield
+    except GeneratorExit:  # thrown away half-way: nothing can be awaited any more
+        run.waits -= 1
+        raise
+    except BaseException:
+        with suppress(StoreError, RunError):  # what ended the waiting is the one to see
+            await _go_on(run, colour)
+        raise
+    await _go_on(run, colour)
+
+
+async def _go_on(run: OpenRun, colour: Colour) -> None:
+    run.waits -= 1
+    if not run.waits:
+        await run.mark(RunStatus.RUNNING, colour)
+
+
+async def wait_for_answer(
+    run: OpenRun, question: Question, colour: Colour, begun: Begun | None = None
+) -> Answer:
     """The first valid answer that is delivered; one that was there before is given at once.
 
     Args:
@@ -127,7 +115,7 @@ async def obtain(run: OpenRun, question: Question, colour: Colour, begun: Begun 
 
 async def _accept(run: OpenRun, question: Question, signal: Signal, colour: Colour) -> Answer | str:
     """The answer; one that will not do is set aside, and why is given."""
-    value = codec.decode(await colour.store(signals.load(run.journal, signal)))
+    value = codec.decode(await colour.store(delivery.load(run.journal, signal)))
     try:
         if signal.delivered_by != _BY_TIMEOUT:  # a default need not be what others may say
             value = question.accepted.validated(value)
@@ -149,14 +137,14 @@ class _Asked:
 
     async def answer(self, refused: str | None) -> Answer:
         """Wait until a valid one is there."""
-        async with waiting(self._run, self._colour):
+        async with while_waiting(self._run, self._colour):
             while True:
                 request = await self._request(refused)
                 self._update = self._shown(request)
                 signal = await self._delivered(request)
                 answer = await _accept(self._run, self._question, signal, self._colour)
                 if isinstance(answer, Answer):
-                    self._update(f"answered by {answer.by} at {signals.spell_moment(answer.at)}")
+                    self._update(f"answered by {answer.by} at {delivery.spell_moment(answer.at)}")
                     return answer
                 refused = answer
 
@@ -182,7 +170,7 @@ class _Asked:
         return self._face.show_waiting(self._run.journal, request, self._command(request))
 
     def _command(self, request: SignalRequest) -> str:
-        return signals.command(request, self._run.journal.address)
+        return delivery.command(request, self._run.journal.address)
 
     async def _delivered(self, request: SignalRequest) -> Signal:
         left = self._left(request)
@@ -210,7 +198,7 @@ class _Asked:
         self, request: SignalRequest, askers: Sequence[Ask], seconds: float | None
     ) -> Signal | None:
         looking = self._colour.until(
-            watching.delivered(
+            watcher.delivered(
                 self._run.journal,
                 request.run_id,
                 request.name,
@@ -229,8 +217,8 @@ class _Asked:
             value = await ask(request)
             try:
                 self._question.accepted.validated(value)
-                signal = signals.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
-                await AWAITING.store(signals.deliver(self._run.journal, signal, value))
+                signal = delivery.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
+                await AWAITING.store(delivery.deliver(self._run.journal, signal, value))
             except SignalInvalid as error:
                 request = request._replace(refused=error.what)
             else:
@@ -248,7 +236,7 @@ class _Asked:
                 step=signal_step(request.name),
                 remedy=f"It is asked again when the run is; to answer before: {self._command(request)}",
             )
-        signal = signals.pack(run.run_id, request.name, question.default, _BY_TIMEOUT)
+        signal = delivery.pack(run.run_id, request.name, question.default, _BY_TIMEOUT)
         return await self._colour.store(_put_or_get(run, signal))
 
     def _pending(self, request: SignalRequest) -> SignalPending:
@@ -265,7 +253,7 @@ class _Asked:
 
 async def _put_or_get(run: OpenRun, signal: Signal) -> Signal:
     """The signal that is in the store then: this one, or the one that was faster. On the loop thread."""
-    await signals.put(run.journal, signal)
+    await delivery.put(run.journal, signal)
     return await run.journal.get_signal(signal.run_id, signal.name) or signal
 
 
@@ -288,6 +276,6 @@ async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[N
     return found
 
 
-def _show(what: Callable[[Face], None]) -> None:
+def _show(what: Callable[[Prompter], None]) -> None:
     if face := attached():
         what(face)
