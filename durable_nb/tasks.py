@@ -10,16 +10,18 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, doubts, fingerprint, scopes
+from durable_nb import codec, fingerprint
 from durable_nb.attempts import Policy, attempts, is_ours
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, StepError, located
 from durable_nb.records import Call, StepStatus
+from durable_nb.signals import in_doubt
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
-    from durable_nb.scopes import Scope
+    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.engine.scopes import Scope
 
 __all__ = ["Arguments", "Task", "check_function", "name_of", "notice", "perform", "replay"]
 
@@ -174,7 +176,7 @@ async def perform(
     """
     _claim(run, call.step_id)
     try:
-        begun = await doubts.begin_step(run, call, colour, arguments)
+        begun = await in_doubt.begin_step(run, call, colour, arguments)
         if begun.decision.notice:
             warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
         if begun.replayed:

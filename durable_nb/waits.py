@@ -8,20 +8,22 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import asking, codec, fingerprint, scopes, settings, signals
-from durable_nb.answers import Accepted
-from durable_nb.asking import NOTHING, Question
+from durable_nb import codec, fingerprint, settings
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
-from durable_nb.entry import check_run_id
+from durable_nb.engine import scopes
+from durable_nb.engine.naming import check_name, check_run_id
 from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, SignalTimeout, located
-from durable_nb.opening import this_process
 from durable_nb.records import Call, StepKind, signal_step
+from durable_nb.signals import delivery
+from durable_nb.signals.accepted import Accepted
+from durable_nb.signals.prompter import attached
+from durable_nb.signals.waiting import NOTHING, Question, wait_for_answer, while_waiting
+from durable_nb.stores.host import this_process
 from durable_nb.tasks import notice, replay
-from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.stores.base import Journal
 
 __all__ = ["SyncWaits", "Waits", "obtain"]
@@ -126,13 +128,13 @@ class Waits:
         await self._sleep_until(moment, AWAITING)
 
     async def _signal(self, question: Question, colour: Colour) -> Any:
-        name = scopes.check_name(question.name, "a signal", InvalidOption)
+        name = check_name(question.name, "a signal", InvalidOption)
         return await obtain(self._scope(f"signal({name!r})"), question, colour)
 
     async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
-        scopes.check_name(name, "a signal", InvalidOption)
-        signal = signals.pack(check_run_id(run_id), name, payload, this_process())
-        return await colour.store(signals.deliver(self.journal, signal, payload)) is None
+        check_name(name, "a signal", InvalidOption)
+        signal = delivery.pack(check_run_id(run_id), name, payload, this_process())
+        return await colour.store(delivery.deliver(self.journal, signal, payload)) is None
 
     async def _sleep(self, seconds: float, colour: Colour) -> None:
         scope = self._scope(f"sleep({seconds:g})")
@@ -225,7 +227,7 @@ async def obtain(scope: scopes.Scope, question: Question, colour: Colour) -> Any
     with located(run_id=scope.run.run_id, step=call.step_id):
         if not begun.replayed:
             return await _answered(scope.run, begun, question, colour)
-        if face := asking.attached():
+        if face := attached():
             step = begun.step
             face.show_answer(step.run_id, question.name, step.delivered_by or "", step.finished_at or 0.0)
         return await replay(scope.run, begun, colour)
@@ -233,7 +235,7 @@ async def obtain(scope: scopes.Scope, question: Question, colour: Colour) -> Any
 
 async def _answered(run: OpenRun, begun: Begun, question: Question, colour: Colour) -> Any:
     try:
-        answer = await asking.obtain(run, question, colour, begun)
+        answer = await wait_for_answer(run, question, colour, begun)
     except SignalTimeout as late:
         await run.fail_step(begun, late, colour)
         raise
@@ -253,7 +255,7 @@ async def _slept(run: OpenRun, call: Call, until: float, seconds: float, colour:
     else:
         until, seconds = await replay(run, begun, colour)
     if _left(until, seconds) > settings.LONG_SLEEP:
-        async with waiting(run, colour):
+        async with while_waiting(run, colour):
             await _pass_time(run, until, seconds, colour)
     else:
         await _pass_time(run, until, seconds, colour)

@@ -13,7 +13,7 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import asking, settings, typed
+from durable_nb import settings
 from durable_nb.errors import DurableError
 from durable_nb.notebook import body, frontend, outputs, prompt, syntax, tracebacks, view
 from durable_nb.notebook.carried import Carrier
@@ -22,6 +22,7 @@ from durable_nb.notebook.lines import LineParser
 from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.session import Session
 from durable_nb.records import RunStatus, scope_of
+from durable_nb.signals import prompter, typed
 
 __all__ = ["DurableMagics", "load"]
 
@@ -193,7 +194,7 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     outputs.Recorder.of(shell)
-    asking.attach(prompt.ShellFace(shell, magics.session))
+    prompter.attach(prompt.ShellFace(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_fork,

@@ -16,10 +16,10 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_nb import answers, signals
 from durable_nb.concurrency.bridge import submit
 from durable_nb.errors import DurableError
-from durable_nb.opening import this_process
+from durable_nb.signals import accepted, delivery
+from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
@@ -72,7 +72,7 @@ class Prompts:
         Returns:
             Its HTML, and what to call with the text that tells how it ended.
         """
-        answers.problems(request, None)  # loads what checks values: the first answer must not wait for that
+        accepted.problems(request, None)  # loads what checks values: the first answer must not wait for that
         token = secrets.token_urlsafe()
         self._open[token] = journal, request
 
@@ -102,7 +102,7 @@ class Prompts:
         if "value" not in content:
             return {"status": "open"}
         journal, request = asked
-        if problems := answers.problems(request, content["value"]):
+        if problems := accepted.problems(request, content["value"]):
             return {
                 "status": "invalid",
                 "problems": [{"path": one.path, "text": one.text} for one in problems],
@@ -112,13 +112,13 @@ class Prompts:
     async def _delivered(
         self, token: str, journal: Journal, request: SignalRequest, value: Any
     ) -> dict[str, Any]:
-        signal = signals.pack(request.run_id, request.name, value, f"{this_process()}, in the notebook")
+        signal = delivery.pack(request.run_id, request.name, value, f"{this_process()}, in the notebook")
         try:
-            earlier = await asyncio.wrap_future(submit(signals.deliver(journal, signal, value)))
+            earlier = await asyncio.wrap_future(submit(delivery.deliver(journal, signal, value)))
         except DurableError as error:
             return {"status": "invalid", "problems": [{"path": [], "text": str(error)}]}
         won = earlier or signal
-        self._over[token] = f"answered by {won.delivered_by} at {signals.spell_moment(won.delivered_at)}"
+        self._over[token] = f"answered by {won.delivered_by} at {delivery.spell_moment(won.delivered_at)}"
         return {"status": "over", "text": self._over[token]}
 
 

@@ -11,17 +11,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
-from durable_nb.asking import Interrupted
 from durable_nb.errors import SignalInvalid
 from durable_nb.notebook import frontend, view
 from durable_nb.notebook.page import Prompts
-from durable_nb.signals import spell_moment
-from durable_nb.typed import hint, read_answer
+from durable_nb.signals.delivery import spell_moment
+from durable_nb.signals.prompter import Interrupted
+from durable_nb.signals.typed import hint, read_answer
 
 if TYPE_CHECKING:
-    from durable_nb.asking import Ask
     from durable_nb.notebook.session import Session
     from durable_nb.records import SignalRequest
+    from durable_nb.signals.prompter import Ask
     from durable_nb.stores.base import Journal
 
 __all__ = ["GRACE", "ShellFace"]

@@ -16,8 +16,8 @@ from pydantic_ai.tools import (
 )
 
 from durable_nb import settings
-from durable_nb.answers import APPROVAL, Accepted
-from durable_nb.typed import yes_or_no
+from durable_nb.signals.accepted import APPROVAL, Accepted
+from durable_nb.signals.typed import yes_or_no
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart

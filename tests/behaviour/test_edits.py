@@ -16,9 +16,9 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from durable_nb import asking
 from durable_nb.cli import main
 from durable_nb.notebook import names
+from durable_nb.signals import prompter
 from durable_nb.workflow import NOTEBOOK
 from helpers.notebooks import write_notebook
 
@@ -479,7 +479,7 @@ def shell(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("PLACE", "here")
-    monkeypatch.setattr(asking, "_faces", [])  # nobody is asked through a shell that is gone
+    monkeypatch.setattr(prompter, "_prompters", [])  # nobody is asked through a shell that is gone
     shell = Shell()
     monkeypatch.setattr(builtins, "ran", shell.ran.append, raising=False)
     yield shell

@@ -18,7 +18,7 @@ from durable_nb.codec import decode
 from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.errors import DurableError
 from durable_nb.records import Payload, Run, SignalRequest
-from durable_nb.stores.schema import MIGRATIONS
+from durable_nb.stores.sqlite.schema import MIGRATIONS
 
 BASES = {"DurableError", "RunError", "StepError", "StoreError"}
 
@@ -116,8 +116,8 @@ def step_in_doubt(wf):
 
 def step_nested(wf):
     from durable_nb.attempts import Policy
+    from durable_nb.engine.scopes import Scope, entered
     from durable_nb.notebook.cell import CellOptions, run_cell
-    from durable_nb.scopes import Scope, entered
 
     opened = session(wf)
     with entered(Scope(opened.run, "outer/")):

@@ -1,0 +1,271 @@
+"""A run that this process owns, and a step's life from its call to its checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import codec, fingerprint
+from durable_nb.concurrency import bridge
+from durable_nb.engine.decision import decide
+from durable_nb.engine.explain import refusal
+from durable_nb.engine.failpoints import hit
+from durable_nb.engine.history import History
+from durable_nb.errors import DurableNotice, located
+from durable_nb.records import (
+    Action,
+    Call,
+    Decision,
+    Payload,
+    Run,
+    RunStatus,
+    Step,
+    StepKind,
+    StepStatus,
+)
+from durable_nb.stores.payloads import fetch, is_at_hand, keep, moved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from durable_nb.concurrency.bridge import Colour
+    from durable_nb.errors import RunHeld
+    from durable_nb.stores.base import Journal
+
+__all__ = ["Begun", "OpenRun"]
+
+
+@dataclass(slots=True)
+class Begun:
+    """A step between its call and its checkpoint.
+
+    Attributes:
+        call: The call.
+        decision: What was decided.
+        step: The record: of the checkpoint to replay, or of the attempt to make.
+    """
+
+    call: Call
+    decision: Decision
+    step: Step
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the checkpoint is given back instead of executing the body."""
+        return self.decision.action is Action.REPLAY
+
+
+class OpenRun:
+    """A run that this process owns: its history in memory, and the one way to add to it.
+
+    Args:
+        journal: Where it is kept.
+        run: The run, under the epoch that was taken.
+        steps: All that is on record of it.
+
+    Attributes:
+        claims: The steps whose calls are running, each with a mark of its own.
+        stopped: Whether somebody asked for its synchronous pass to end.
+        waits: How many of its calls wait for a signal or for time to pass.
+        replays: The calls that were given their checkpoints in this pass, in order.
+        held: Who has cancelled or taken over the run meanwhile, as the error that says so.
+        on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
+    """
+
+    def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
+        self.journal = journal
+        self.run = run
+        self.history = History(steps)
+        self._counter = itertools.count(self.history.latest + 1)
+        self.claims: dict[str, object] = {}
+        self.stopped = False
+        self.waits = 0
+        self.replays: list[str] = []
+        self.held: RunHeld | None = None
+        self.on_lost: Callable[[], None] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.run.run_id
+
+    def check_stopped(self) -> None:
+        """Raise ``CancelledError`` if somebody asked for the pass to end, ``RunHeld`` if the run is lost."""
+        if self.held is not None:
+            raise self.held
+        if self.stopped:
+            raise asyncio.CancelledError
+
+    def lose(self, error: RunHeld) -> None:
+        """Note that somebody else has the run now. Called on the loop thread."""
+        self.held = error
+        if self.on_lost is not None:
+            self.on_lost()
+        else:
+            warnings.warn(str(error), DurableNotice, stacklevel=2)
+
+    def tick(self) -> int:
+        """The next number of the run's own counter."""
+        return next(self._counter)
+
+    def decide(self, call: Call) -> Decision:
+        """What would become of a call now; nothing is run or written."""
+        record = self.history.record_of(call)
+        if record is not None and record.status is StepStatus.FAILED and call.called:
+            call = call._replace(moved_on=self.history.moved_past(record))
+        return decide(record, call)
+
+    async def begin_step(
+        self, call: Call, colour: Colour, arguments: Mapping[str, Any] | None = None
+    ) -> Begun:
+        """Decide on a call; where it runs and is a cell or marked once, first commit that it started.
+
+        Args:
+            call: The call.
+            colour: How the caller waits.
+            arguments: The arguments by name, to show what differs.
+
+        Raises:
+            StepChanged: The arguments or the code changed, and the policy is to refuse.
+            StepInDoubt: A once step was started and never finished.
+        """
+        bridge.check_process()
+        if bridge.LEFT:
+            await bridge.catch_up(colour)  # this very step may be about to be recorded
+        if not self.journal.whole_runs and call.step_id not in self.history:
+            await self._look_up(call.step_id, colour)
+        decision = self.decide(call)
+        if decision.action is Action.ASK:  # somebody may have answered elsewhere
+            await self._look_up(call.step_id, colour)
+            decision = self.decide(call)
+        record = self.history.record_of(call)
+        if decision.action is Action.REPLAY and record is not None:
+            self.replays.append(call.step_id)
+            if record.step_id != call.step_id:
+                record = await self._renamed(record, call, colour)
+            return Begun(call, decision, record)
+        if decision.action is not Action.RUN:
+            raise refusal(decision, record, call, self.run_id, arguments)
+        step = self._started(call, record, arguments)
+        if call.once or call.kind is StepKind.CELL:
+            await colour.store(self._commit(step))
+            hit("step.started")
+        return Begun(call, decision, step)
+
+    async def note_started(self, begun: Begun, colour: Colour) -> None:
+        """Commit that a step has begun, which need not be known, so that others can look it up."""
+        await colour.store(self._commit(begun.step))
+
+    async def _renamed(self, record: Step, call: Call, colour: Colour) -> Step:
+        """Commit the record of a renamed step, and of those inside it, under the new name; gives it."""
+        old = record.step_id
+        for step in (*self.history.inside(old), record):
+            name = call.step_id + step.step_id.removeprefix(old)
+            await colour.store(self._rename(step, name))
+        return self.history[call.step_id]
+
+    async def _rename(self, step: Step, name: str) -> None:
+        names = (self.run_id, step.step_id), (self.run_id, name)
+        payload = step.payload and moved(self.journal, step.payload, *names)
+        await self._put(step._replace(step_id=name, epoch=self.run.epoch, payload=payload))
+
+    async def _look_up(self, step_id: str, colour: Colour) -> None:
+        step = await colour.store(self.journal.get_step(self.run_id, step_id))
+        if step is not None:
+            self.history[step_id] = step
+
+    async def complete_step(
+        self,
+        begun: Begun,
+        payload: Payload,
+        colour: Colour,
+        *,
+        delivered_by: str | None = None,
+        used: str | None = None,
+    ) -> Step:
+        """Commit the checkpoint of a step whose body has succeeded; once back, it is on disk."""
+        begun.step = begun.step._replace(delivered_by=delivered_by, used=used)
+        return await self._record(begun, StepStatus.DONE, payload, colour)
+
+    async def fail_step(self, begun: Begun, failure: Exception, colour: Colour) -> Step:
+        """Commit that a step has failed for good."""
+        return await self._record(begun, StepStatus.FAILED, codec.encode_failure(failure), colour)
+
+    async def load(self, step: Step, colour: Colour) -> Payload:
+        """The payload of a recorded step, ready to be decoded.
+
+        Raises:
+            UntrustedCheckpoint: It would run code, and no known key has signed it.
+        """
+        payload = step.payload or codec.encode(None)
+        if is_at_hand(payload):
+            return payload
+        return await colour.store(fetch(self.journal, payload, self.run_id, step.step_id))
+
+    async def reset(self, step_ids: list[str], colour: Colour) -> None:
+        """Have steps run again at their next call; their old results stay until then."""
+        await bridge.catch_up(colour)
+        await colour.store(self.journal.reset_steps(self.run, step_ids))
+        for step_id in step_ids:
+            self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)
+
+    async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
+        """Commit where the run stands: how it ended, that it waits or was left."""
+        await colour.settled(self.marked(status, result))
+
+    async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
+        """The same, on the loop thread."""
+        run = self.run._replace(status=status, updated_at=time.time())
+        stored = await keep(self.journal, result, self.run_id, "") if result else None
+        self.run = run._replace(result=stored)
+        await self.journal.finish_run(self.run)
+        hit("run.marked")
+
+    async def _record(self, begun: Begun, status: StepStatus, payload: Payload, colour: Colour) -> Step:
+        step = begun.step._replace(
+            status=status,
+            payload=payload,
+            recorded=self.tick(),
+            finished_at=time.time(),
+        )
+        step = await colour.settled(self._commit(step))
+        hit("step.recorded")
+        return step
+
+    async def _commit(self, step: Step) -> Step:
+        # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
+        with located(run_id=self.run_id, step=step.step_id):
+            if step.payload is not None:
+                hit("blob.before")
+                payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
+                step = step._replace(payload=payload)
+                hit("blob.after")
+            return await self._put(step)
+
+    async def _put(self, step: Step) -> Step:
+        hit("commit.before")
+        await self.journal.put_step(step)
+        hit("commit.after")
+        self.history[step.step_id] = step
+        return step
+
+    def _started(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
+        return Step(
+            self.run_id,
+            call.step_id,
+            call.kind,
+            StepStatus.STARTED,
+            attempt=record.attempt + 1 if record else 1,
+            epoch=self.run.epoch,
+            began=call.called or self.tick(),
+            code=call.code,
+            arguments=call.arguments,
+            shown=fingerprint.show(arguments),
+            reads=record.reads if record else None,
+            once=call.once,
+            started_at=time.time(),
+        )

@@ -1,0 +1,145 @@
+"""A payload on its way into a store and back: large parts into blobs, signed, checked, and read again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from durable_nb import codec, settings
+from durable_nb.codec import bundle, signing
+from durable_nb.errors import DurableError, StepNotRestored
+from durable_nb.records import Payload
+from durable_nb.stores.blobs.folder import Blobs
+
+__all__ = ["Home", "fetch", "is_at_hand", "keep", "moved"]
+
+
+class Home(Protocol):
+    """What of a journal is needed here."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+
+    @property
+    def blobs(self) -> Blobs | None:
+        """Where large payloads are kept."""
+
+
+def is_at_hand(payload: Payload) -> bool:
+    """Whether a payload as it is stored can be decoded as it is, unchecked."""
+    return payload.blob is None and payload.format not in codec.RUNS_CODE
+
+
+async def keep(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
+    """A payload as a row can hold it: what is too large is put into blobs first.
+
+    Args:
+        home: Where it is to be kept.
+        payload: What the codec gave.
+        run_id: The run it belongs to.
+        step: The step it is the result of; empty for the run's own.
+    """
+    blobs = home.blobs
+    pieces: list[bytes | memoryview] = [payload.data]
+    if payload.format in codec.PARTED:
+        parts = await _put_parts(blobs, payload.parts)
+        pieces = bundle.pack(payload.data, parts)
+    if blobs is not None and sum(map(_size, pieces)) > settings.BLOB_THRESHOLD:
+        digest = await asyncio.to_thread(blobs.put, pieces[0] if len(pieces) == 1 else pieces)
+        payload = payload._replace(data=b"", blob=digest, parts=())
+    elif payload.format in codec.PARTED:
+        payload = payload._replace(data=b"".join(pieces), parts=())
+    return signing.signed(payload, run_id, step)
+
+
+async def fetch(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
+    """A payload as the codec takes it: checked, with its bytes and parts; for a lost part, an error.
+
+    Args:
+        home: Where it is kept.
+        payload: What ``keep`` gave.
+        run_id: The run it belongs to.
+        step: The step it is the result of.
+
+    Raises:
+        UntrustedCheckpoint: It would run code, and no known key has signed it.
+        StepNotRestored: Its blob is missing or damaged.
+    """
+    signing.check(payload, run_id, step, home.location)
+    blobs = home.blobs
+    if blobs is not None and payload.blob is not None:
+        data = await asyncio.to_thread(blobs.get, payload.blob)
+        payload = payload._replace(data=data, blob=None)
+    if payload.format not in codec.PARTED:
+        return payload
+    head, stored = bundle.unpack(payload.data)
+    parts = await asyncio.to_thread(_read_parts, blobs, stored)
+    return payload._replace(data=bytes(head), parts=parts)
+
+
+def moved(home: Home, payload: Payload, old: tuple[str, str], new: tuple[str, str]) -> Payload:
+    """A payload as it is stored, for a step that has another name now: checked, and signed for that.
+
+    Args:
+        home: Where it is kept.
+        payload: What ``keep`` gave.
+        old: The run and the step it was the result of.
+        new: The run and the step it is to be the result of.
+
+    Raises:
+        UntrustedCheckpoint: It would run code, and no known key has signed it.
+    """
+    signing.check(payload, *old, home.location)
+    return signing.signed(payload, *new)
+
+
+async def _put_parts(
+    blobs: Blobs | None, parts: Sequence[bytes | memoryview | DurableError]
+) -> list[bytes | memoryview | bundle.Reference]:
+    """Put the large ones into blobs, several at a time: the disk syncs them together."""
+    whole: list[bytes | memoryview] = []
+    for part in parts:
+        if isinstance(part, DurableError):
+            raise part
+        whole.append(part)
+    return [*whole] if blobs is None else await _put_large(blobs, whole)
+
+
+async def _put_large(
+    blobs: Blobs, parts: Sequence[bytes | memoryview]
+) -> list[bytes | memoryview | bundle.Reference]:
+    large = {n: part for n, part in enumerate(parts) if _size(part) > settings.BLOB_THRESHOLD}
+    putting = [asyncio.to_thread(_put, blobs, part) for part in large.values()]
+    stored: list[bytes | memoryview | bundle.Reference] = [*parts]
+    # All of them, failed or not: none may still read the user's memory when the user's code goes on.
+    for n, put in zip(large, await asyncio.gather(*putting, return_exceptions=True), strict=True):
+        if isinstance(put, BaseException):
+            raise put
+        stored[n] = put
+    return stored
+
+
+def _put(blobs: Blobs, part: bytes | memoryview) -> bundle.Reference:
+    digest = blobs.put(part)
+    return bundle.Reference(digest, _size(part), "" if isinstance(part, bytes) else blobs.stamp(digest))
+
+
+def _read_parts(
+    blobs: Blobs | None, stored: Sequence[memoryview | bundle.Reference]
+) -> tuple[bytes | memoryview | DurableError, ...]:
+    return tuple(_read(blobs, part) if isinstance(part, bundle.Reference) else part for part in stored)
+
+
+def _read(blobs: Blobs | None, part: bundle.Reference) -> bytes | memoryview | DurableError:
+    if blobs is None:
+        return StepNotRestored("a part of it is a file, and this store keeps none", remedy="Reset the step.")
+    try:
+        return blobs.view(*part) if part.stamp else blobs.get(part.digest)
+    except StepNotRestored as error:
+        return error
+
+
+def _size(piece: bytes | memoryview) -> int:
+    return memoryview(piece).nbytes
