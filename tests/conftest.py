@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 
 import pytest
 
 from durable_nb import Workflow
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what it starts with &
 os.environ.setdefault("DURABLE_NB_SECRET", "of the tests")  # no test writes a key into anybody's home
 pytest_plugins = ["helpers.force_replay", "helpers.redis_servers"]
 

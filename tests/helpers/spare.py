@@ -1,11 +1,11 @@
 """Interpreters that wait to become kernels: with what every kernel imports, before a test asks for one.
 
-Each is a process of its own, with its own hash seed; nothing of this package nor of a user's libraries is imported
-in it. It takes environment, directory and arguments as late as it can, and then runs what ``python -m
-ipykernel_launcher`` runs.
+Each is a process of its own, with its own hash seed; nothing of this package nor of a user's libraries is
+imported in it. It takes environment, directory and arguments as late as it can, and then runs what
+``python -m ipykernel_launcher`` runs.
 """
 
-import contextlib
+import atexit
 import json
 import subprocess
 import sys
@@ -44,12 +44,10 @@ def _interpreter(python, env):
 
 
 def prepare(env, python=sys.executable):
-    """Have an interpreter wait; it ends with this process, whose end closes its input."""
+    """Have an interpreter wait, one at a time."""
     kind = _kind(python, env)
     if kind not in _waiting:
-        for process in _waiting.values():
-            _end(process)
-        _waiting.clear()
+        dismiss()
         _waiting[kind] = _interpreter(python, env)
 
 
@@ -61,8 +59,10 @@ def launch(*arguments, cwd, env, python=sys.executable):
     return process
 
 
-def _end(process):
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-    process.kill()
-    process.wait()
+@atexit.register
+def dismiss():
+    """End what waits. Where this process is killed, it ends by itself: its input is closed."""
+    for process in _waiting.values():
+        process.kill()
+        process.communicate()
+    _waiting.clear()
