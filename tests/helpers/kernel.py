@@ -157,6 +157,7 @@ class Kernel:
         self._home = Path(home)
         self._python = python
         self._env = {**os.environ, **self._isolation(), **env}
+        self._env["JPY_PARENT_PID"] = str(os.getpid())  # it ends with this process
         self._env.pop("PYTEST_CURRENT_TEST", None)  # with it ipykernel captures no file descriptors
         self._start()
 
