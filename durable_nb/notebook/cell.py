@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_nb import codec, fingerprint, settings
-from durable_nb.attempts import attempts, is_ours
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.concurrency.timeouts import deadline
 from durable_nb.engine import branches, scopes
@@ -22,12 +21,13 @@ from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.notebook.tracking import Seen, reads_of
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 from durable_nb.signals import in_doubt
+from durable_nb.workflow.retry import attempts, is_ours
 
 if TYPE_CHECKING:
-    from durable_nb.attempts import Policy
     from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.notebook.session import Session
     from durable_nb.records import Step
+    from durable_nb.workflow.retry import Policy
 
 __all__ = ["CellOptions", "Restored", "restore", "restore_all", "run_cell"]
 

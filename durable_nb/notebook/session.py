@@ -22,7 +22,7 @@ from durable_nb.signals import delivery
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import this_process
 from durable_nb.stores.urls import without_password
-from durable_nb.workflow import NOTEBOOK
+from durable_nb.workflow.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import OpenRun

@@ -8,12 +8,13 @@ import re
 import shlex
 from collections.abc import Callable
 
-from durable_nb import backoff, settings
-from durable_nb.attempts import Policy
+from durable_nb import settings
 from durable_nb.engine.resolve import ANSWERS
 from durable_nb.notebook import view
 from durable_nb.notebook.cell import CellOptions
 from durable_nb.notebook.lines import LineParser
+from durable_nb.workflow import backoff
+from durable_nb.workflow.retry import Policy
 
 __all__ = [
     "fork_parser",

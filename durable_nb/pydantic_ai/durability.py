@@ -17,8 +17,6 @@ from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResu
 from pydantic_ai.toolsets import AbstractToolset
 
 from durable_nb import fingerprint, settings
-from durable_nb.attempts import Policy
-from durable_nb.backoff import exponential
 from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
@@ -26,7 +24,9 @@ from durable_nb.pydantic_ai.backend import StepBackend, replays_told
 from durable_nb.pydantic_ai.config import TOOL_KEY, Execution, TaskConfig
 from durable_nb.pydantic_ai.place import Place
 from durable_nb.pydantic_ai.streaming import LiveModel, feed
-from durable_nb.workflow import NOTEBOOK
+from durable_nb.workflow.backoff import exponential
+from durable_nb.workflow.retry import Policy
+from durable_nb.workflow.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import EventStreamHandler

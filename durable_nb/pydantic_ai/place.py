@@ -17,8 +17,8 @@ from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
 from durable_nb.signals.waiting import Question
-from durable_nb.tasks import perform
-from durable_nb.waits import obtain
+from durable_nb.workflow.perform import perform
+from durable_nb.workflow.waits import obtain
 
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext

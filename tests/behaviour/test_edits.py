@@ -19,7 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from durable_nb.cli import main
 from durable_nb.notebook import names
 from durable_nb.signals import prompter
-from durable_nb.workflow import NOTEBOOK
+from durable_nb.workflow.workflow import NOTEBOOK
 from helpers.notebooks import write_notebook
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"

@@ -6,18 +6,20 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import executors, mapping, passes, settings
-from durable_nb.attempts import Failures, Policy
-from durable_nb.backoff import BackoffStrategy, exponential
+from durable_nb import settings
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive, wait_for_what_is_left
 from durable_nb.engine import resolve, scopes
 from durable_nb.engine.decision import check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
-from durable_nb.entry import WorkflowFunction
 from durable_nb.stores import Place, hold, let_go
-from durable_nb.tasks import Task, check_function, name_of
-from durable_nb.waits import SyncWaits, Waits
+from durable_nb.workflow import active_runs, executors
+from durable_nb.workflow.backoff import BackoffStrategy, exponential
+from durable_nb.workflow.entrypoint import WorkflowFunction
+from durable_nb.workflow.map import concurrently, in_threads
+from durable_nb.workflow.retry import Failures, Policy
+from durable_nb.workflow.task import Task, check_function, name_of
+from durable_nb.workflow.waits import SyncWaits, Waits
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -208,7 +210,7 @@ class Workflow(Waits):
             >>> async def summaries(wf: Workflow, summarize: Any, texts: list[str]) -> list[str]:
             ...     return await wf.map(summarize, texts, limit=8)
         """
-        return await mapping.concurrently(function, iterables, limit)
+        return await concurrently(function, iterables, limit)
 
     async def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt, from anywhere; the run's next pass goes by it.
@@ -259,7 +261,7 @@ class Workflow(Waits):
         Raises:
             RunNotFound: There is no such run.
         """
-        return await passes.cancel(self.journal, check_run_id(run_id), AWAITING)
+        return await active_runs.cancel(self.journal, check_run_id(run_id), AWAITING)
 
     @property
     def sync(self) -> SyncFace:
@@ -294,7 +296,7 @@ class Workflow(Waits):
 
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
-        here = here or passes.open_here(self.journal, run_id)
+        here = here or active_runs.open_here(self.journal, run_id)
         run = here or await resolve.recorded_run(self.journal, run_id, colour)
         await resolve.resolve(run, step_id, answer, value, colour)
 
@@ -314,7 +316,7 @@ class SyncFace(SyncWaits):
         self, function: Callable[..., R], /, *iterables: Iterable[Any], limit: int | None = None
     ) -> list[R]:
         """Call a function for each item, several at a time in threads: see ``Workflow.map``."""
-        return mapping.in_threads(function, iterables, limit)
+        return in_threads(function, iterables, limit)
 
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt: see ``Workflow.resolve``."""
@@ -326,7 +328,7 @@ class SyncFace(SyncWaits):
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run: see ``Workflow.cancel``."""
-        return drive(passes.cancel(self._workflow.journal, check_run_id(run_id), BLOCKING))
+        return drive(active_runs.cancel(self._workflow.journal, check_run_id(run_id), BLOCKING))
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)

@@ -19,7 +19,7 @@ from durable_nb.signals.accepted import Accepted
 from durable_nb.signals.prompter import attached
 from durable_nb.signals.waiting import NOTHING, Question, wait_for_answer, while_waiting
 from durable_nb.stores.host import this_process
-from durable_nb.tasks import notice, replay
+from durable_nb.workflow.perform import notice, replay
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour

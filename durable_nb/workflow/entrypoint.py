@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, passes
+from durable_nb import codec, fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.engine import branches, scopes
@@ -19,7 +19,8 @@ from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run, status_after
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.records import Run, RunStatus
-from durable_nb.tasks import Arguments, check_function, name_of
+from durable_nb.workflow import active_runs
+from durable_nb.workflow.task import Arguments, check_function, name_of
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
@@ -156,15 +157,15 @@ class WorkflowFunction(Generic[P, R]):
     async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, **options: bool) -> Any:
         """One time through the run's code, or the end of the one that is under way in this process."""
         fresh = options.get("fresh", False)
-        with passes.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
+        with active_runs.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
             if not is_new:
-                return await passes.join(current, colour)
+                return await active_runs.join(current, colour)
             with interrupts.guarded_pass():
                 current.value = await self._once_through(current, body, colour, **options)
             return current.value
 
     async def _once_through(
-        self, current: passes.Pass, body: Callable[[], Any], colour: Colour, **options: bool
+        self, current: active_runs.Pass, body: Callable[[], Any], colour: Colour, **options: bool
     ) -> Any:
         async with one_pass(self.workflow, current, colour, **options) as run:
             if self.is_async:
@@ -177,7 +178,7 @@ class WorkflowFunction(Generic[P, R]):
 
 @asynccontextmanager
 async def one_pass(
-    workflow: Home, current: passes.Pass, colour: Colour, *, fresh: bool = False, take_over: bool = False
+    workflow: Home, current: active_runs.Pass, colour: Colour, *, fresh: bool = False, take_over: bool = False
 ) -> AsyncIterator[OpenRun]:
     """Open a run for one time through its code, the block; a block that fails is recorded as the run's end.
 

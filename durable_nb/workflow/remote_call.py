@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from durable_nb.errors import DurableError, StepError, StepFailed, StepNotSaved
-from durable_nb.tasks import Task
+from durable_nb.workflow.task import Task
 
 __all__ = ["Call", "outcome", "sent", "travels"]
 

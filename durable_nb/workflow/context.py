@@ -11,11 +11,11 @@ from durable_nb.errors import NoOpenRun
 if TYPE_CHECKING:
     from durable_nb.stores.base import Journal
 
-__all__ = ["RunContext"]
+__all__ = ["CurrentRun"]
 
 
 @dataclass(frozen=True, slots=True)
-class RunContext:
+class CurrentRun:
     """The run that code is part of.
 
     Attributes:
@@ -25,7 +25,7 @@ class RunContext:
 
     Example:
         >>> async def log_run() -> None:
-        ...     print(RunContext.current().run_id)
+        ...     print(CurrentRun.current().run_id)
     """
 
     run_id: str
@@ -34,7 +34,7 @@ class RunContext:
     _scope: scopes.Scope
 
     @classmethod
-    def current(cls) -> RunContext:
+    def current(cls) -> CurrentRun:
         """The context of the run that the caller is in.
 
         Raises:

@@ -13,9 +13,9 @@ from durable_nb.errors import DurableError, ExecutorLost, InvalidOption, StepFai
 from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
-    from durable_nb.backoff import BackoffStrategy
     from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.workflow.backoff import BackoffStrategy
 
 __all__ = ["Failures", "Policy", "attempts", "is_ours"]
 
