@@ -21,7 +21,7 @@ from rich.text import Text
 
 from durable_nb.cli.board import Board
 from durable_nb.errors import InvalidOption
-from durable_nb.supervisor import CellState, Report, plan, run_notebook
+from durable_nb.notebook.headless.runner import CellState, Report, plan, run_notebook
 
 __all__ = ["Evidence", "add_arguments", "run"]
 

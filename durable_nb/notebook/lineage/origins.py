@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from xxhash import xxh3_128_hexdigest
 
-from durable_nb.notebook.statements import STAR, Statement
+from durable_nb.notebook.lineage.statements import STAR, Statement
 
 __all__ = ["Chain", "Origins", "Reads", "Source", "difference", "step_source"]
 

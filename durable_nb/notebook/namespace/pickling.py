@@ -24,9 +24,9 @@ from durable_nb._stored import importable
 from durable_nb.codec.locate import type_name
 from durable_nb.codec.pickling import Unpickler, take
 from durable_nb.errors import DurableError
-from durable_nb.notebook import arrays
-from durable_nb.notebook.process import own_objects
-from durable_nb.notebook.reducers import reducer_of
+from durable_nb.notebook.namespace import arrays
+from durable_nb.notebook.namespace.process_objects import own_objects
+from durable_nb.notebook.namespace.reducers import reducer_of
 
 __all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 

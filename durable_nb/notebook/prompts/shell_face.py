@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
 from durable_nb.errors import SignalInvalid
-from durable_nb.notebook import frontend, view
-from durable_nb.notebook.page import Prompts
+from durable_nb.notebook.display import badge
+from durable_nb.notebook.prompts.page import Prompts
+from durable_nb.notebook.shell import frontend
 from durable_nb.signals.delivery import spell_moment
 from durable_nb.signals.prompter import Interrupted
 from durable_nb.signals.typed import hint, read_answer
@@ -70,7 +71,7 @@ class ShellFace:
         text = " · ".join(filter(None, parts))
         page = self._open_page()
         form, close = page.show(journal, request, command) if page else (None, None)
-        line = view.SignalLine(self._session.badge, request.name, text, form=form)
+        line = badge.SignalLine(self._session.badge, request.name, text, form=form)
 
         def over(told: str) -> None:
             if close is not None:
@@ -85,7 +86,7 @@ class ShellFace:
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
         """Show who had answered."""
         text = f"{self._elsewhere(run_id)}answered by {by} at {spell_moment(at)}"
-        view.SignalLine(self._session.badge, name, text, is_over=True)
+        badge.SignalLine(self._session.badge, name, text, is_over=True)
 
     def _elsewhere(self, run_id: str) -> str:
         """The run, where that is not the notebook's own."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from durable_nb.errors import DurableError
-from durable_nb.notebook.figures import FIGURES, reopen
-from durable_nb.notebook.look import RESULT, Look, Marks
-from durable_nb.notebook.pickling import Saver, load, reason
-from durable_nb.notebook.placeholder import placeholder
+from durable_nb.notebook.namespace.figures import FIGURES, reopen
+from durable_nb.notebook.namespace.pickling import Saver, load, reason
+from durable_nb.notebook.namespace.placeholder import placeholder
+from durable_nb.notebook.namespace.scan import RESULT, Look, Marks
 
 __all__ = [
     "NO_RESULT",

@@ -15,10 +15,10 @@ import xxhash
 
 from durable_nb import settings
 from durable_nb._stored import importable
-from durable_nb.notebook.figures import open_figures
-from durable_nb.notebook.pickling import Fingerprinter, NamedRef, OverBudget, reason
-from durable_nb.notebook.reducers import LRU_CACHE
-from durable_nb.notebook.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
+from durable_nb.notebook.namespace.figures import open_figures
+from durable_nb.notebook.namespace.pickling import Fingerprinter, NamedRef, OverBudget, reason
+from durable_nb.notebook.namespace.reducers import LRU_CACHE
+from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
 
 __all__ = ["RESULT", "Look", "Marks", "named_objects"]
 

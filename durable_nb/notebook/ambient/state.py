@@ -15,10 +15,10 @@ from typing import Any, Final, Self
 
 from durable_nb import fingerprint
 from durable_nb.errors import DurableError
-from durable_nb.notebook import patches
-from durable_nb.notebook.kinds import KINDS, PATCHES, NotKeptError, secrets
-from durable_nb.notebook.look import named_objects
-from durable_nb.notebook.pickling import NamedRef, Saver, load, reason
+from durable_nb.notebook.ambient import patches
+from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, NotKeptError, secrets
+from durable_nb.notebook.namespace.pickling import NamedRef, Saver, load, reason
+from durable_nb.notebook.namespace.scan import named_objects
 
 __all__ = ["Saved", "Snapshot", "restore", "take"]
 

@@ -15,8 +15,8 @@ from enum import EnumMeta
 from typing import Any, Final
 
 from durable_nb._stored import importable
-from durable_nb.notebook import arrays
-from durable_nb.notebook.reducers import LRU_CACHE
+from durable_nb.notebook.namespace import arrays
+from durable_nb.notebook.namespace.reducers import LRU_CACHE
 
 __all__ = ["ATOMS", "CONTAINERS", "Sharing", "containers", "is_flat"]
 

@@ -136,13 +136,13 @@ def _html(request: SignalRequest, command: str, token: str, kernel_id: str) -> s
     }
     refused = f'<div class="dnb-problem">{html.escape(request.refused)}</div>\n' if request.refused else ""
     return _FRAME.format(
-        style=_asset("prompt.css"),
+        style=_asset("page.css"),
         id=ask["id"],
         title=html.escape(title),
         who=html.escape(f"signal {request.name!r} of run {request.run_id!r}"),
         refused=refused,
         command=html.escape(command),
-        prompt=_asset("prompt.js"),
+        prompt=_asset("page.js"),
         fields=_asset("fields.js"),
         ask=json.dumps(ask).replace("<", "\\u003c"),  # no value can end the script element
     )
@@ -150,4 +150,4 @@ def _html(request: SignalRequest, command: str, token: str, kernel_id: str) -> s
 
 @cache
 def _asset(name: str) -> str:
-    return (files("durable_nb.notebook") / name).read_text(encoding="utf-8").strip()
+    return (files("durable_nb.notebook.prompts") / name).read_text(encoding="utf-8").strip()

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from durable_nb import fingerprint
-from durable_nb.notebook.names import bound_by, read_later, read_now, same_scope, stored
+from durable_nb.notebook.lineage.names import bound_by, read_later, read_now, same_scope, stored
 
 __all__ = ["STAR", "Statement", "statements"]
 

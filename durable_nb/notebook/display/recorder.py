@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from durable_nb import settings
-from durable_nb.notebook.namespace import NO_RESULT
-from durable_nb.notebook.screen import DISPLAYS, coalesced
+from durable_nb.notebook.display.coalesce import DISPLAYS, coalesced
+from durable_nb.notebook.namespace.snapshot import NO_RESULT
 
 __all__ = ["MARK", "Recorder", "Recording", "replay"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from IPython.core.getipython import get_ipython
 
 from durable_nb import fingerprint
-from durable_nb.notebook import loggers, patches
+from durable_nb.notebook.ambient import loggers, patches
 
 __all__ = ["KINDS", "PATCHES", "NotKeptError", "secrets"]
 
