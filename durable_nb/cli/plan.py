@@ -8,7 +8,7 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 
 from durable_nb.cli import runs
-from durable_nb.cli.place import existing
+from durable_nb.cli.database import existing
 from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.engine.resolve import recorded_run
 from durable_nb.notebook.magic_options import parse_step

@@ -20,12 +20,12 @@ from durable_nb.engine import branches, scopes
 from durable_nb.engine.naming import check_run_id
 from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.pydantic_ai import approvals
-from durable_nb.pydantic_ai.backend import replays_told
-from durable_nb.pydantic_ai.background import run_here
+from durable_nb.pydantic_ai.agent_run import Place
+from durable_nb.pydantic_ai.capability import NotebookDurability
 from durable_nb.pydantic_ai.config import TaskConfig
-from durable_nb.pydantic_ai.durability import NotebookDurability
 from durable_nb.pydantic_ai.messages import plain
-from durable_nb.pydantic_ai.place import Place
+from durable_nb.pydantic_ai.operations import replays_told
+from durable_nb.pydantic_ai.run_sync import run_here
 from durable_nb.pydantic_ai.streaming import finishing
 from durable_nb.records import Run, RunStatus
 from durable_nb.workflow import active_runs

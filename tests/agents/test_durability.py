@@ -64,8 +64,8 @@ from durable_nb.errors import (
     StepNotSaved,
 )
 from durable_nb.pydantic_ai import NotebookDurability
-from durable_nb.pydantic_ai.backend import operation_name
 from durable_nb.pydantic_ai.config import is_hopeless
+from durable_nb.pydantic_ai.operations import operation_name
 from durable_nb.workflow.backoff import constant
 
 NOW = constant(0.01)

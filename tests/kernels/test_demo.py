@@ -14,7 +14,7 @@ import nbformat
 import psutil
 import pytest
 
-from durable_nb.cli.demo import VICTIM, Evidence
+from durable_nb.cli.demo.command import VICTIM, Evidence
 from durable_nb.notebook.headless.runner import CellReport, CellState, Report
 
 COMMAND = [sys.executable, "-m", "durable_nb.cli", "demo"]

@@ -20,9 +20,9 @@ from durable_nb import fingerprint, settings
 from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
-from durable_nb.pydantic_ai.backend import StepBackend, replays_told
+from durable_nb.pydantic_ai.agent_run import Place
 from durable_nb.pydantic_ai.config import TOOL_KEY, Execution, TaskConfig
-from durable_nb.pydantic_ai.place import Place
+from durable_nb.pydantic_ai.operations import StepBackend, replays_told
 from durable_nb.pydantic_ai.streaming import LiveModel, feed
 from durable_nb.workflow.backoff import exponential
 from durable_nb.workflow.retry import Policy

@@ -24,9 +24,9 @@ from pydantic_ai.durable_exec._toolset import wrap_tool_call_result
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 
+from durable_nb.pydantic_ai.agent_run import BY_HAND, MODEL, Place
 from durable_nb.pydantic_ai.config import Execution, is_hopeless
 from durable_nb.pydantic_ai.messages import request_arguments, tail
-from durable_nb.pydantic_ai.place import BY_HAND, MODEL, Place
 from durable_nb.pydantic_ai.streaming import feed
 
 __all__ = ["StepBackend", "operation_name", "replays_told"]

@@ -115,7 +115,7 @@ class _Demo:
         self.log = place / LOG
 
     async def play(self) -> Evidence:
-        source = files("durable_nb").joinpath("notebooks", NOTEBOOK)
+        source = files("durable_nb.cli.demo") / NOTEBOOK
         self.notebook.write_bytes(source.read_bytes())
         first = await self._run_and_kill()
         before = self._lines()
