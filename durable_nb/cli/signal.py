@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from durable_nb.cli import runs
-from durable_nb.cli.place import asked, existing
+from durable_nb.cli.database import asked, existing
 from durable_nb.engine.naming import check_name, check_run_id
 from durable_nb.errors import InvalidOption
 from durable_nb.signals import delivery, typed

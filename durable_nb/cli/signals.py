@@ -6,7 +6,7 @@ import argparse
 import json
 
 from durable_nb.cli import runs
-from durable_nb.cli.place import asked, existing
+from durable_nb.cli.database import asked, existing
 from durable_nb.engine.status import list_runs
 from durable_nb.records import RunStatus, SignalRequest
 from durable_nb.signals import delivery

@@ -15,14 +15,15 @@ from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import all_runs, one_run
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
-from durable_nb.notebook import frontend
-from durable_nb.notebook.tracking import Tracker, downstream
+from durable_nb.notebook.lineage.compare import downstream
+from durable_nb.notebook.lineage.tracker import Tracker
+from durable_nb.notebook.shell import frontend
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.signals import delivery
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import this_process
 from durable_nb.stores.urls import without_password
-from durable_nb.workflow import NOTEBOOK
+from durable_nb.workflow.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import OpenRun

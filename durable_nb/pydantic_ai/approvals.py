@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart
     from pydantic_ai.tools import ToolDefinition
 
-    from durable_nb.pydantic_ai.place import Place
+    from durable_nb.pydantic_ai.agent_run import Place
 
 __all__ = ["answered", "ask", "defers", "defers_to"]
 

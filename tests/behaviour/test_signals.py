@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pydantic
 import pytest
 
-from durable_nb import Workflow, waits
+from durable_nb import Workflow
 from durable_nb.cli import main as command
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.errors import (
@@ -33,6 +33,7 @@ from durable_nb.signals.accepted import Accepted, check
 from durable_nb.signals.prompter import _prompters, attach
 from durable_nb.signals.typed import hint, read_answer
 from durable_nb.stores.memory import MemoryJournal
+from durable_nb.workflow import waits
 
 
 @pytest.fixture(params=["sqlite", "redis"])

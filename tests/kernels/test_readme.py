@@ -169,7 +169,7 @@ def test_the_task_options_it_names_are_taken(tmp_path):
 
 
 def test_the_options_it_names_are_those_that_there_are():
-    from durable_nb.notebook.syntax import step_parser
+    from durable_nb.notebook.magic_options import step_parser
 
     named = set(re.findall(r"\| `(--[a-z-]+)", README.read_text(encoding="utf-8")))
     there = {option for action in step_parser()._actions for option in action.option_strings}
@@ -191,13 +191,13 @@ def test_the_commands_that_show_runs_are_taken(tmp_path):
 
 
 def test_the_lines_on_its_first_screen_are_those_that_a_cell_shows(monkeypatch):
-    from durable_nb.notebook import view
+    from durable_nb.notebook.display import badge
 
     shown = []
-    monkeypatch.setattr(view, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
+    monkeypatch.setattr(badge, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
     for replayed in (False, True):
         facts = {"run": "sales-2026", "step": "load", "seconds": 3 * 3600 + 2 * 60, "names": ("sales",)}
-        view.show_cell("full", replayed=replayed, **facts)
+        badge.show_cell("full", replayed=replayed, **facts)
     assert "```\n{}\n{}\n```".format(*shown) in README.read_text(encoding="utf-8")
 
 
