@@ -65,11 +65,11 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnreadable",
     "UntrustedCheckpoint",
-    "located",
+    "error_context",
 ]
 
 
-class _Told(BaseException):
+class _Message(BaseException):
     """Says what happened, where, and what to do next.
 
     Args:
@@ -114,7 +114,7 @@ class _Told(BaseException):
         return f"{where}{self.what.rstrip('.')}.{remedy}"
 
 
-class DurableError(_Told, Exception):
+class DurableError(_Message, Exception):
     """The base of all our errors.
 
     Example:
@@ -123,7 +123,7 @@ class DurableError(_Told, Exception):
     """
 
 
-class located:  # noqa: N801 - read as a word of the language: with located(step=…)
+class error_context:  # noqa: N801 - read as a word of the language: with located(step=…)
     """Fill in run and step of our errors raised inside."""
 
     __slots__ = ("_run_id", "_step")
@@ -140,12 +140,12 @@ class located:  # noqa: N801 - read as a word of the language: with located(step
 
 
 def _rebuild(
-    kind: type[_Told],
+    kind: type[_Message],
     what: str,
     run_id: str | None,
     step: str | None,
     remedy: str | None,
-) -> _Told:
+) -> _Message:
     return kind(what, run_id=run_id, step=step, remedy=remedy)
 
 
@@ -241,7 +241,7 @@ class SignalInvalid(StepError, ValueError):
     """A value that the call which waits for it does not accept."""
 
 
-class SignalPending(_Told):
+class SignalPending(_Message):
     """A run waits for a signal, and nobody is there to be asked: deliver it, and run this again.
 
     No ``Exception``: code that goes on after ``except Exception`` would take silence for an answer.

@@ -42,8 +42,10 @@ def signed(payload: Payload, run_id: str, step: str) -> Payload:
     try:
         return sign(payload, run_id, step)
     except StoreUnavailable as error:
-        told = f"run {run_id!r}, step {step!r}: saved without a signature, and so not to be loaded: {error}"
-        warnings.warn(told, DurableNotice, stacklevel=2)
+        message = (
+            f"run {run_id!r}, step {step!r}: saved without a signature, and so not to be loaded: {error}"
+        )
+        warnings.warn(message, DurableNotice, stacklevel=2)
         return payload
 
 

@@ -35,8 +35,8 @@ def refusal(
     if kind is StepInDoubt:
         what += f" (started {_moment(record)}), and nobody knows whether it had its effect"
         return kind(what, run_id=run_id, step=call.step_id, remedy=_answers(run_id, call.step_id))
-    if record is not None and record.shown and arguments:
-        what += f" ({fingerprint.explain(record.shown, fingerprint.show(arguments))})"
+    if record is not None and record.arguments_repr and arguments:
+        what += f" ({fingerprint.explain(record.arguments_repr, fingerprint.show(arguments))})"
     again = f"%durable_reset {shlex.quote(call.step_id)}"
     if decision.action is Action.ASK:
         what += ", and nobody can be asked whether to run it again"
