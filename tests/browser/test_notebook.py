@@ -6,6 +6,7 @@ import pytest
 
 from helpers import ROOT
 
+pytestmark = pytest.mark.slow
 NOTEBOOKS = ROOT / "notebooks"
 OPEN = "%load_ext durable_nb\n%durable_workflow {name} --db {name}.db"
 LOAD = """\
