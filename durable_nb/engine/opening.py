@@ -13,7 +13,7 @@ from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.failpoints import hit
 from durable_nb.engine.run import RunHandle
-from durable_nb.errors import DurableNotice, RunChanged, error_context
+from durable_nb.errors import DurableNotice, RunChanged, StartOver, error_context
 from durable_nb.records import Run, RunStatus, set_aside_id
 from durable_nb.stores.host import this_process
 
@@ -108,7 +108,7 @@ def check_same(known: Run, opening: Run) -> None:
     Raises:
         RunChanged: With the difference.
     """
-    remedy = "Use another run id, or start this one over: fresh=True (in a notebook: --fresh)."
+    remedy = ("Use another run id, or start this one over: ", StartOver())
     if known.workflow not in ("", opening.workflow):  # empty: somebody filled its store beforehand
         raise RunChanged(
             f"it belongs to the workflow {known.workflow!r}, not to {opening.workflow!r}",

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import codec
 from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.run import RunHandle, StepHandle
-from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, error_context
+from durable_nb.errors import (
+    InvalidOption,
+    ResetStep,
+    ResolveRerun,
+    RunHeld,
+    StepError,
+    StepFailed,
+    StepNotFound,
+    error_context,
+)
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
 from durable_nb.stores.errors import unknown_run
 from durable_nb.stores.host import this_process
@@ -37,7 +46,7 @@ async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHand
         try:
             await journal.check_owner(run_id)
         except RunHeld as held:
-            held.remedy = "Answer there (in a notebook: %durable_resolve STEP …), or end that process first."
+            held.remedy = ("Answer in that process: ", ResolveRerun(), "; or end it first.")
             raise
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
@@ -144,6 +153,5 @@ def _given_up(step: Step, by: str) -> StepFailed:
         f"given up by hand on {when}, by {by}",
         run_id=step.run_id,
         step=step.step_id,
-        remedy=f"To run it again all the same: wf.sync.resolve({step.run_id!r}, {step.step_id!r}, 'rerun'), "
-        f"in a notebook %durable_reset {step.step_id}",
+        remedy=("To run it again all the same: ", ResetStep()),
     )

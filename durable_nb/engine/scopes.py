@@ -144,7 +144,7 @@ class Scope:
                 f"{where} the arguments name a call, and {', '.join(unknown)} cannot be fingerprinted",
                 run_id=self.run.run.run_id,
                 step=name,
-                remedy=f"Name the call: {name}(…, step_id='…'), or put it into a %%durable_step cell.",
+                remedy=f"Name the call: {name}(…, step_id='…'). In a durable cell the order names it.",
             )
         key = (fingerprint.value(arguments) or "")[:12]
         return self._counted(f"{_quoted(name)}{KEY}{key}]")

@@ -14,7 +14,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
 from durable_nb import settings
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, spell_actions
 from durable_nb.notebook import magic_options
 from durable_nb.notebook.cell import restore_all, run_cell
 from durable_nb.notebook.display import badge, recorder
@@ -25,6 +25,7 @@ from durable_nb.notebook.session import Session
 from durable_nb.notebook.shell import execute as body
 from durable_nb.notebook.shell import frontend, tracebacks
 from durable_nb.notebook.shell.context_vars import ContextVarCarrier
+from durable_nb.notebook.spelling import NOTEBOOK
 from durable_nb.records import RunStatus, scope_of
 from durable_nb.signals import prompter, typed
 
@@ -200,6 +201,7 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     recorder.Recorder.of(shell)
+    spell_actions(NOTEBOOK)
     prompter.attach(shell_prompter.ShellPrompter(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,

@@ -18,7 +18,7 @@ from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import branches, scopes
 from durable_nb.engine.naming import check_run_id
-from durable_nb.errors import InvalidOption, RunHeld
+from durable_nb.errors import InvalidOption, ResetStep, RunHeld
 from durable_nb.pydantic_ai import approvals
 from durable_nb.pydantic_ai.agent_run import AgentSteps
 from durable_nb.pydantic_ai.capability import NotebookDurability
@@ -201,7 +201,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         if any(agent._opening):  # noqa: SLF001 - a copy of itself
             raise InvalidOption(
                 "fresh= and take_over= are for a run of the agent's own, and here it is part of another",
-                remedy="Give run_id='…' as well; or have the step run again: %durable_reset STEP",
+                remedy=("Give run_id='…' as well; or run the step again: ", ResetStep()),
             )
         place = AgentSteps.inside(scope, self._durability.name, self._arguments(user_prompt, options))
         with ExitStack() as stack:

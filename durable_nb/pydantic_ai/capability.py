@@ -139,7 +139,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
                 "in an ordinary cell there is no order that names the call of an agent",
                 run_id=scope.run.run_id,
                 step=self.name,
-                remedy="Put it into a %%durable_step cell, give run_id='…', or use DurableAgent.",
+                remedy="Call it in a durable cell, give run_id='…', or use DurableAgent.",
             )
         place = AgentSteps.inside(scope, self.name, arguments)
         self._begun[place.agent_run_id] = place

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb import fingerprint
 from durable_nb.concurrency.bridge import SYNC
 from durable_nb.engine import resolve
-from durable_nb.errors import StepChanged, StepInDoubt
+from durable_nb.errors import ResetStep, StepChanged, StepInDoubt
 from durable_nb.records import Action
 from durable_nb.signals import waiting
 from durable_nb.signals.accepted import Accepted
@@ -78,7 +77,7 @@ async def _asked(run: RunHandle, call: Call, record: Step, prompt: str, mode: Ca
             f"{prompt}, and it was given up by {said.by}",
             run_id=run.run_id,
             step=call.step_id,
-            remedy=f"To run it again all the same: %durable_reset {shlex.quote(call.step_id)}",
+            remedy=("To run it again all the same: ", ResetStep()),
         )
     value = None
     if said.value == _DONE:

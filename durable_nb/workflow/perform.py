@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.errors import DurableNotice, StepError, error_context
+from durable_nb.errors import DurableNotice, ResetStep, StepError, error_context
 from durable_nb.records import Call, StepStatus
 from durable_nb.signals import in_doubt
 from durable_nb.workflow.retry import Policy, attempts, is_ours
@@ -101,5 +101,6 @@ def notice(run: RunHandle, handle: StepHandle) -> str:
     step, reason = handle.call.step_id, handle.decision.reason
     where = f"run {run.run_id!r}, step {step!r}"
     if handle.replayed:
-        return f"{where}: replayed although {reason}. To run it again: %durable_reset {step}"
+        again = ResetStep(run.run_id, step)
+        return f"{where}: replayed although {reason}. To run it again: {again}"
     return f"{where}: run again, since {reason}"

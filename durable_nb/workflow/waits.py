@@ -12,7 +12,7 @@ from durable_nb import codec, fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import scopes
 from durable_nb.engine.naming import check_name, check_run_id
-from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, SignalTimeout, error_context
+from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, OpenRun, SignalTimeout, error_context
 from durable_nb.records import Call, StepKind, signal_step
 from durable_nb.signals import delivery
 from durable_nb.signals.accepted import Accepted
@@ -160,7 +160,7 @@ class Waits:
         if scope is None:
             raise NoOpenRun(
                 f"{what} was called outside a run",
-                remedy="Call it in a @wf.workflow, or open a run: %durable_workflow RUN_ID",
+                remedy=("Call it in a @wf.workflow; in a notebook, open a run first: ", OpenRun()),
             )
         return scope
 

@@ -16,6 +16,7 @@ from durable_nb.errors import (
     DurableError,
     DurableNotice,
     InvalidOption,
+    OpenRun,
     RunHeld,
     StoreError,
     StoreUnavailable,
@@ -336,7 +337,7 @@ class RedisJournal(RedisSignals):
     def _shut(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.location!r} was closed",
-            remedy="Open it again: open_journal(url), or %durable_workflow in a notebook.",
+            remedy=("Open it again: ", OpenRun(), ", or open_journal(url)."),
         )
 
 
