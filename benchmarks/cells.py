@@ -23,8 +23,8 @@ import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 
 from durable_nb.codec import decode, encode
-from durable_nb.payloads import fetch, keep
-from durable_nb.stores.sqlite import SqliteJournal
+from durable_nb.stores.payloads import fetch, keep
+from durable_nb.stores.sqlite.journal import SqliteJournal
 
 MB = 1_000_000
 REPEATS = 3

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from durable_nb.pydantic_ai import DurableAgent, TaskConfig, durable_pipeline, durable_tool
-    from durable_nb.stores.values import InMemoryStore, RedisStore, SQLiteStore
+    from durable_nb.stores.values.stores import InMemoryStore, RedisStore, SQLiteStore
 
 __all__ = [
     "BackoffStrategy",
@@ -76,10 +76,10 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
 def __getattr__(name: str) -> Any:
     """Import what not everybody needs when it is first asked for."""
     if name in ("InMemoryStore", "RedisStore", "SQLiteStore"):
-        from durable_nb.stores import values
+        from durable_nb.stores.values import stores
 
-        _stored.publish(__name__, {name: getattr(values, name)})
-        return getattr(values, name)
+        _stored.publish(__name__, {name: getattr(stores, name)})
+        return getattr(stores, name)
     if name in ("DurableAgent", "TaskConfig", "durable_pipeline", "durable_tool"):
         from durable_nb import pydantic_ai
 

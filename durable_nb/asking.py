@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from durable_nb import codec, scopes, settings, signals, watching
 from durable_nb.answers import Accepted
+from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
-from durable_nb.loop import AWAITING
 from durable_nb.opening import this_process
 from durable_nb.records import Signal, SignalRequest, signal_step
 from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import Begun, OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]

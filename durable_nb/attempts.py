@@ -14,8 +14,8 @@ from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
     from durable_nb.backoff import BackoffStrategy
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import Begun, OpenRun
-    from durable_nb.loop import Colour
 
 __all__ = ["Failures", "Policy", "attempts", "is_ours"]
 

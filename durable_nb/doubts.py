@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb import asking, fingerprint, resolving
 from durable_nb.answers import Accepted
+from durable_nb.concurrency.bridge import BLOCKING
 from durable_nb.errors import StepChanged, StepInDoubt
-from durable_nb.loop import BLOCKING
 from durable_nb.records import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import Begun, OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.records import Call, Decision, Step
 
 __all__ = ["begin_step"]

@@ -9,11 +9,11 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import codec, fingerprint, loop
+from durable_nb import codec, fingerprint
+from durable_nb.concurrency import bridge
 from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
 from durable_nb.failpoints import hit
 from durable_nb.history import History
-from durable_nb.payloads import fetch, is_at_hand, keep, moved
 from durable_nb.records import (
     Action,
     Call,
@@ -26,12 +26,13 @@ from durable_nb.records import (
     StepStatus,
 )
 from durable_nb.refusals import refusal
+from durable_nb.stores.payloads import fetch, is_at_hand, keep, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.errors import RunHeld
-    from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["Begun", "OpenRun", "check_policy", "decide"]
@@ -205,9 +206,9 @@ class OpenRun:
             StepChanged: The arguments or the code changed, and the policy is to refuse.
             StepInDoubt: A once step was started and never finished.
         """
-        loop.check_process()
-        if loop.LEFT:
-            await loop.catch_up(colour)  # this very step may be about to be recorded
+        bridge.check_process()
+        if bridge.LEFT:
+            await bridge.catch_up(colour)  # this very step may be about to be recorded
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._look_up(call.step_id, colour)
         decision = self.decide(call)
@@ -280,7 +281,7 @@ class OpenRun:
 
     async def reset(self, step_ids: list[str], colour: Colour) -> None:
         """Have steps run again at their next call; their old results stay until then."""
-        await loop.catch_up(colour)
+        await bridge.catch_up(colour)
         await colour.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)

@@ -11,16 +11,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, interrupts, passes, scopes
+from durable_nb import codec, fingerprint, passes, scopes
+from durable_nb.concurrency import interrupts
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
-from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.opening import open_run, status_after
 from durable_nb.records import Run, RunStatus
 from durable_nb.tasks import Arguments, check_function, name_of
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
 

@@ -9,19 +9,20 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import fingerprint, interrupts
+from durable_nb import fingerprint
+from durable_nb.concurrency import interrupts
+from durable_nb.concurrency.bridge import catch_up
 from durable_nb.engine import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
 from durable_nb.failpoints import hit
-from durable_nb.loop import catch_up
 from durable_nb.records import Run, RunStatus, set_aside_id
-from durable_nb.stores.machine import machine
+from durable_nb.stores.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from concurrent.futures import Future
 
-    from durable_nb.loop import Colour
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["check_same", "open_run", "status_after", "this_process"]

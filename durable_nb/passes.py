@@ -14,15 +14,16 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import scopes
+from durable_nb.concurrency.bridge import AWAITING, check_process
 from durable_nb.errors import RunHeld
-from durable_nb.loop import AWAITING, check_process
 from durable_nb.opening import check_same, this_process
 from durable_nb.records import RunStatus
-from durable_nb.stores.base import ENDED, unknown_run
+from durable_nb.stores.base import ENDED
+from durable_nb.stores.errors import unknown_run
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.records import Run
     from durable_nb.stores.base import Journal
 

@@ -6,15 +6,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
+from durable_nb.concurrency.bridge import catch_up
 from durable_nb.engine import Begun, OpenRun
 from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, located
-from durable_nb.loop import catch_up
 from durable_nb.opening import this_process
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
-from durable_nb.stores.base import unknown_run
+from durable_nb.stores.errors import unknown_run
 
 if TYPE_CHECKING:
-    from durable_nb.loop import Colour
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["ANSWERS", "find_step", "inside", "record_answer", "recorded_run", "resolve"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import answers, codec
 from durable_nb.errors import located
-from durable_nb.payloads import fetch, keep
 from durable_nb.records import Signal, signal_step
+from durable_nb.stores.payloads import fetch, keep
 
 if TYPE_CHECKING:
     from durable_nb.records import Payload, SignalRequest

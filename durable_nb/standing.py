@@ -8,10 +8,11 @@ from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_nb import codec, leases, payloads
+from durable_nb import codec, leases
 from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable
 from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus
-from durable_nb.stores.base import unknown_run
+from durable_nb.stores import payloads
+from durable_nb.stores.errors import unknown_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import codec, doubts, fingerprint, scopes
 from durable_nb.attempts import Policy, attempts, is_ours
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.errors import DurableNotice, StepError, located
-from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import Call, StepStatus
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import Begun, OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.scopes import Scope
 
 __all__ = ["Arguments", "Task", "check_function", "name_of", "notice", "perform", "replay"]

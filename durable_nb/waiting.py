@@ -11,8 +11,8 @@ from durable_nb.records import RunStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import OpenRun
-    from durable_nb.loop import Colour
 
 __all__ = ["waiting"]
 

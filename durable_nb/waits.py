@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import asking, codec, fingerprint, scopes, settings, signals
 from durable_nb.answers import Accepted
 from durable_nb.asking import NOTHING, Question
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.entry import check_run_id
 from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, SignalTimeout, located
-from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.opening import this_process
 from durable_nb.records import Call, StepKind, signal_step
 from durable_nb.tasks import notice, replay
 from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import Begun, OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["SyncWaits", "Waits", "obtain"]

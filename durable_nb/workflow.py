@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from durable_nb import executors, mapping, passes, resolving, scopes, settings, standing
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive, wait_for_what_is_left
 from durable_nb.engine import check_policy
 from durable_nb.entry import WorkflowFunction, check_run_id
-from durable_nb.loop import AWAITING, BLOCKING, drive, wait_for_what_is_left
 from durable_nb.stores import Place, hold, let_go
 from durable_nb.tasks import Task, check_function, name_of
 from durable_nb.waits import SyncWaits, Waits
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from durable_nb.concurrency.bridge import Colour
     from durable_nb.engine import OpenRun
-    from durable_nb.loop import Colour
     from durable_nb.stores.base import Journal
 
 __all__ = ["NOTEBOOK", "SyncFace", "Workflow"]

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 FLOORS = (
     ("errors", "records", "backoff", "settings", "failpoints", "_stored"),
     (
-        *("codec", "fingerprint", "disk", "blobs", "remote_blobs", "signing", "payloads", "deadline"),
-        *("interrupts", "thread", "loop", "answers", "typed", "stores"),
+        *("fingerprint", "concurrency", "codec"),
+        *("stores", "answers", "typed"),
     ),
     (
         *("refusals", "history", "engine", "opening", "leases", "standing", "signals", "watching"),

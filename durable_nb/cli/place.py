@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.standing import set_up
 from durable_nb.stores import Journal, open_journal
 

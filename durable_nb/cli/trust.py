@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from durable_nb.cli.place import asked, existing
-from durable_nb.stores.trusting import Untrusted, find_untrusted, trust
+from durable_nb.stores.sqlite.trust import Untrusted, find_untrusted, trust
 from durable_nb.stores.urls import is_redis
 
 __all__ = ["add_arguments", "run"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from durable_nb.codec import exact
+from durable_nb.codec import exact_json
 from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.records import Payload
 
@@ -52,12 +52,12 @@ def encode(value: Any) -> Payload:
     if type(value) is bytes and len(value) >= _RAW_BYTES:
         return Payload("bytes", value)
     try:
-        return exact.dumps(value)
+        return exact_json.dumps(value)
     except Exception:
         # Not exact in JSON, nested too deeply, or the user's own code raised: pickle decides, and reports.
-        from durable_nb.codec import pickled
+        from durable_nb.codec import pickling
 
-        data, parts = pickled.dump_parts(value)
+        data, parts = pickling.dump_parts(value)
         return Payload("buffers" if parts else "pickle", data, parts=parts)
 
 
@@ -76,7 +76,7 @@ def decode(payload: Payload) -> Any:
     """
     try:
         if payload.format == "json" or payload.format == "objects":
-            return exact.loads(payload.format, payload.data)
+            return exact_json.loads(payload.format, payload.data)
         return _reader(payload.format)(payload)
     except DurableError:
         raise
@@ -97,9 +97,9 @@ def encode_failure(exc: BaseException) -> Payload:
         >>> encode_failure(ValueError("no")).format
         'failure'
     """
-    from durable_nb.codec import failures
+    from durable_nb.codec import exceptions
 
-    return failures.dumps(exc)
+    return exceptions.dumps(exc)
 
 
 def decode_failure(payload: Payload) -> BaseException:
@@ -115,9 +115,9 @@ def decode_failure(payload: Payload) -> BaseException:
         >>> decode_failure(encode_failure(KeyError("x")))
         KeyError('x')
     """
-    from durable_nb.codec import failures
+    from durable_nb.codec import exceptions
 
-    return failures.loads(payload.data)
+    return exceptions.loads(payload.data)
 
 
 def failure_line(payload: Payload) -> str:
@@ -133,9 +133,9 @@ def failure_line(payload: Payload) -> str:
         >>> failure_line(encode_failure(ValueError("no")))
         'ValueError: no'
     """
-    from durable_nb.codec import failures
+    from durable_nb.codec import exceptions
 
-    return failures.failure_line(payload)
+    return exceptions.failure_line(payload)
 
 
 def failure_text(payload: Payload) -> str:
@@ -151,18 +151,18 @@ def failure_text(payload: Payload) -> str:
         >>> failure_text(encode_failure(ValueError("no")))
         'ValueError: no'
     """
-    from durable_nb.codec import failures
+    from durable_nb.codec import exceptions
 
-    return failures.failure_text(payload)
+    return exceptions.failure_text(payload)
 
 
 def _reader(format: str) -> Callable[[Payload], Any]:
     if format == "bytes":
         return lambda payload: bytes(payload.data)
     if format in ("pickle", "buffers"):
-        from durable_nb.codec import pickled
+        from durable_nb.codec import pickling
 
-        return lambda payload: pickled.loads(payload.data, payload.parts)
+        return lambda payload: pickling.loads(payload.data, payload.parts)
     raise StepNotRestored(
         f"the saved result is in the format {format!r}, which this durable_nb does not read",
         remedy="Upgrade with: pip install -U durable_nb",

@@ -6,7 +6,7 @@ fingerprinted honestly is None. ``shown`` and ``difference`` are the same for pe
 
 from __future__ import annotations
 
-from durable_nb.fingerprint.calls import arguments, differ, explain, show, unknown
+from durable_nb.fingerprint.arguments import arguments, differ, explain, show, unknown
 from durable_nb.fingerprint.code import function, source, syntax
 from durable_nb.fingerprint.display import difference, is_secret, shown
 from durable_nb.fingerprint.values import value

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import Any, Protocol
 
-from durable_nb import interrupts
+from durable_nb.concurrency import interrupts
 
 __all__ = ["Shell", "awaited_magic", "execute", "guard_cells", "interruptible", "source_as_run"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_nb import codec, doubts, fingerprint, scopes, settings
 from durable_nb.attempts import attempts, is_ours
-from durable_nb.deadline import deadline
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.concurrency.timeouts import deadline
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
-from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.notebook.tracking import Seen, reads_of
 from durable_nb.records import Call, Payload, StepKind, StepStatus

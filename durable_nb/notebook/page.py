@@ -17,8 +17,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb import answers, signals
+from durable_nb.concurrency.bridge import submit
 from durable_nb.errors import DurableError
-from durable_nb.loop import submit
 from durable_nb.opening import this_process
 
 if TYPE_CHECKING:

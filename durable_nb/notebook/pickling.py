@@ -21,8 +21,8 @@ import xxhash
 
 from durable_nb import _stored
 from durable_nb._stored import importable
-from durable_nb.codec.culprit import type_name
-from durable_nb.codec.pickled import Unpickler, take
+from durable_nb.codec.locate import type_name
+from durable_nb.codec.pickling import Unpickler, take
 from durable_nb.errors import DurableError
 from durable_nb.notebook import arrays
 from durable_nb.notebook.process import own_objects

@@ -20,7 +20,7 @@ from cloudpickle import cloudpickle as internals
 
 from durable_nb import _stored
 from durable_nb._stored import importable
-from durable_nb.codec.pickled import reduce_exception
+from durable_nb.codec.pickling import reduce_exception
 
 __all__ = ["LRU_CACHE", "reducer_of"]
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import resolving, settings, signals, standing
+from durable_nb.concurrency.bridge import BLOCKING, catch_up, drive
 from durable_nb.entry import check_run_id
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
 from durable_nb.forking import fork
-from durable_nb.loop import BLOCKING, catch_up, drive
 from durable_nb.notebook import frontend
 from durable_nb.notebook.tracking import Tracker, downstream
 from durable_nb.opening import open_run, this_process

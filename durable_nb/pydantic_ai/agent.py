@@ -13,10 +13,11 @@ from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests
 
-from durable_nb import fingerprint, interrupts, passes, scopes
+from durable_nb import fingerprint, passes, scopes
+from durable_nb.concurrency import interrupts
+from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.entry import check_run_id, finish, one_pass
 from durable_nb.errors import InvalidOption, RunHeld
-from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import approvals
 from durable_nb.pydantic_ai.backend import replays_told
 from durable_nb.pydantic_ai.background import run_here

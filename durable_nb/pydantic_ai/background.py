@@ -10,9 +10,9 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from durable_nb import settings
+from durable_nb.concurrency.bridge import check_process
+from durable_nb.concurrency.interrupts import Relay
 from durable_nb.errors import DurableError, InvalidOption
-from durable_nb.interrupts import Relay
-from durable_nb.loop import check_process
 
 __all__ = ["run_here"]
 

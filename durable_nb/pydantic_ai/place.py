@@ -10,8 +10,8 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 
 from durable_nb import fingerprint, scopes, settings
 from durable_nb.asking import Question
+from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.errors import RunChanged, StepChanged
-from durable_nb.loop import AWAITING
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call

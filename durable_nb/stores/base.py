@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from durable_nb.blobs import Blobs
-from durable_nb.errors import RunHeld, RunNotFound, StoreError
+from durable_nb.errors import RunHeld
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
+from durable_nb.stores.blobs.folder import Blobs
 
-__all__ = ["ENDED", "Journal", "Store", "held_run", "id_taken", "lost_run", "reopened", "unknown_run"]
+__all__ = ["ENDED", "Journal", "reopened"]
 
 ENDED: Final = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 """The statuses of runs that have come to their end."""
@@ -186,41 +184,6 @@ class Journal(ABC):
         """All requests under whose names nothing was delivered yet, the oldest first."""
 
 
-class Store(ABC):
-    """Keeps results and signals as values. Subclass it, and give an instance as ``Workflow(db=…)``.
-
-    What a run keeps through a subclass is plain JSON data: dicts, lists, strings, numbers.
-    """
-
-    @abstractmethod
-    async def setup(self) -> None:
-        """Create what the store needs; harmless when called again."""
-
-    @abstractmethod
-    async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
-        """Whether there is a result of a step, and the result."""
-
-    @abstractmethod
-    async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
-        """Keep the result of a step, made by the attempt of that number."""
-
-    @abstractmethod
-    async def mark_run_done(self, run_id: str) -> None:
-        """Note that a run is done."""
-
-    @abstractmethod
-    async def mark_run_failed(self, run_id: str, error: str) -> None:
-        """Note that a run has failed, and how."""
-
-    @abstractmethod
-    async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
-        """Whether a signal was delivered, and its payload."""
-
-    @abstractmethod
-    async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
-        """Deliver a signal; True if it was the first of its name, else nothing is changed."""
-
-
 def reopened(known: Run, opening: Run) -> Run:
     """A known run as the next pass finds it: what ``opening`` says, under the next epoch."""
     return known._replace(
@@ -231,64 +194,4 @@ def reopened(known: Run, opening: Run) -> Run:
         epoch=known.epoch + 1,
         passes=known.passes + 1,
         result=None,
-    )
-
-
-def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> RunHeld:
-    """The error for a write under an epoch that is no longer the run's.
-
-    Args:
-        run_id: The run.
-        present: The run as it stands now; None where nothing is left under its id.
-        step: The step that was to be written, if it was one.
-    """
-    if present is None:
-        what = "this kernel no longer owns the run: nothing is recorded under its id any more"
-    else:
-        became = "cancelled" if present.status is RunStatus.CANCELLED else "opened again elsewhere"
-        by = present.owner or "somebody unnamed"
-        what = f"this kernel no longer owns the run: it was {became} (by {by})"
-    where = "look for it in the list of runs" if present is None else "go on there"
-    remedy = f"Nothing was written; {where}, or {_taking_over(run_id)}"
-    return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
-
-
-def _taking_over(run_id: str) -> str:
-    return (
-        f"take it over: %durable_workflow {shlex.quote(run_id)} --take-over; "
-        "in code: .run(…, take_over=True)."
-    )
-
-
-def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
-    """The error for a run that cannot be opened, since somebody else owns it and lives.
-
-    Args:
-        run_id: The run.
-        owner: Who owns it, for people.
-        since: When it was opened there or last marked, in seconds since 1970.
-    """
-    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    what = f"{owner or 'somebody unnamed'} owns it since {clock} ({max(0.0, time.time() - since):.0f} s ago)"
-    return RunHeld(what, run_id=run_id, remedy=f"Go on there, or {_taking_over(run_id)}")
-
-
-def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:
-    """The error for a run that is not there.
-
-    Args:
-        run_id: The run.
-        address: What opens the database elsewhere, if it is known.
-    """
-    db = shlex.quote(address) if address else "PATH"
-    remedy = f"Which there are: durable-nb runs --db {db}, in a notebook %durable_runs."
-    return RunNotFound("there is no such run", run_id=run_id, remedy=remedy)
-
-
-def id_taken(run_id: str, new_id: str, doing: str = "renamed to") -> StoreError:
-    """The error for a run that cannot be renamed or forked, since something has the other id already."""
-    return StoreError(
-        f"it cannot be {doing} {new_id!r}, that id is taken",
-        run_id=run_id,
-        remedy=f"Choose another id; to go on with that run: %durable_workflow {shlex.quote(new_id)}",
     )

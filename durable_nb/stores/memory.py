@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from durable_nb.blobs import Blobs, MemoryBlobs
 from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
-from durable_nb.stores.base import Journal, id_taken, lost_run, reopened, unknown_run
+from durable_nb.stores.base import Journal, reopened
+from durable_nb.stores.blobs.folder import Blobs, MemoryBlobs
+from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 
 __all__ = ["MemoryJournal"]
 

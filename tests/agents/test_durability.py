@@ -52,6 +52,7 @@ from pydantic_ai.usage import RunUsage
 from durable_nb import DurableAgent, TaskConfig, durable_pipeline, durable_tool
 from durable_nb.backoff import constant
 from durable_nb.cli import main
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.errors import (
     DurableNotice,
     ForkedProcess,
@@ -62,7 +63,6 @@ from durable_nb.errors import (
     StepInDoubt,
     StepNotSaved,
 )
-from durable_nb.loop import BLOCKING, drive
 from durable_nb.pydantic_ai import NotebookDurability
 from durable_nb.pydantic_ai.backend import operation_name
 from durable_nb.pydantic_ai.config import is_hopeless

@@ -11,8 +11,8 @@ import pytest
 
 import durable_nb
 from durable_nb import InMemoryStore, RunContext, SQLiteStore, Store, Workflow, constant, exponential, linear
+from durable_nb.concurrency.bridge import wait_for_what_is_left
 from durable_nb.errors import NoOpenRun, RunChanged, RunHeld, StepChanged, StepNotSaved
-from durable_nb.loop import wait_for_what_is_left
 from durable_nb.stores.base import Journal
 
 

@@ -15,7 +15,7 @@ from durable_nb.errors import (
     StoreUnavailable,
     StoreUnreadable,
 )
-from durable_nb.stores import schema
+from durable_nb.stores.sqlite import schema
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from durable_nb import RunContext, passes, settings
+from durable_nb.concurrency.bridge import LEFT, wait_for_what_is_left
 from durable_nb.errors import RunChanged, RunHeld, RunNotFound
-from durable_nb.loop import LEFT, wait_for_what_is_left
 
 PROGRAM_SECONDS = 60
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from durable_nb import InMemoryStore, constant
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.errors import (
     InvalidOption,
     RunNotFound,
@@ -17,7 +18,6 @@ from durable_nb.errors import (
     StepNotFound,
     StepNotSaved,
 )
-from durable_nb.loop import BLOCKING, drive
 from durable_nb.resolving import recorded_run, resolve
 
 

@@ -97,7 +97,7 @@ async def test_fresh_starts_over_and_sets_the_old_history_aside(again, ran):
     assert await doubling(again(), ran, 3).run("r") == 6
     wf = again()
     assert await doubling(wf, ran, 4).run("r", fresh=True) == 8
-    from durable_nb.loop import AWAITING
+    from durable_nb.concurrency.bridge import AWAITING
 
     runs = await AWAITING.store(wf.journal.list_runs())
     assert sorted(run.run_id for run in runs) == ["r", "r~1"]

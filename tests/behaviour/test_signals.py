@@ -16,6 +16,7 @@ import pytest
 from durable_nb import Workflow, asking, signals, waits, watching
 from durable_nb.answers import Accepted, check
 from durable_nb.cli import main as command
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
@@ -27,7 +28,6 @@ from durable_nb.errors import (
     StepFailed,
     StepInDoubt,
 )
-from durable_nb.loop import AWAITING, BLOCKING, drive
 from durable_nb.records import RunStatus, SignalRequest, StepStatus
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.typed import hint, read_answer

@@ -17,9 +17,9 @@ from contextvars import copy_context
 import pytest
 
 from durable_nb import SQLiteStore, Workflow
+from durable_nb.concurrency.bridge import AWAITING, wait_for_what_is_left
+from durable_nb.concurrency.loop_thread import Mailbox
 from durable_nb.errors import DurableNotice, StepError
-from durable_nb.loop import AWAITING, wait_for_what_is_left
-from durable_nb.thread import Mailbox
 
 
 def step_ids(db):

@@ -352,17 +352,17 @@ async def test_one_commit_a_step_one_select_a_run_no_thread_on_replay(again, mon
     await wf_ready(wf)
     selects = wf.journal.selects
     crossings = []
-    from durable_nb import loop
+    from durable_nb.concurrency import bridge
 
-    submit = loop.submit
-    monkeypatch.setattr(loop, "submit", lambda work: crossings.append(work) or submit(work))
+    submit = bridge.submit
+    monkeypatch.setattr(bridge, "submit", lambda work: crossings.append(work) or submit(work))
     await main.run("r")
     assert wf.journal.selects - selects == 1
     assert len(crossings) == 3  # to look at, open and finish the run: none for the 20 replayed steps
 
 
 async def wf_ready(wf):
-    from durable_nb.loop import AWAITING
+    from durable_nb.concurrency.bridge import AWAITING
 
     await AWAITING.store(wf.journal.setup())
 

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from durable_nb import Workflow, leases, settings
+from durable_nb.concurrency.bridge import BLOCKING, drive, submit
 from durable_nb.errors import RunHeld
-from durable_nb.loop import BLOCKING, drive, submit
 from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
-from durable_nb.stores.lockfile import LockFile
-from durable_nb.stores.machine import machine
+from durable_nb.stores.host import machine
+from durable_nb.stores.sqlite.lockfile import LockFile
 from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
@@ -425,7 +425,7 @@ try:
     if sys.argv[1] == "sync":
         opened()
     else:
-        from durable_nb.loop import AWAITING
+        from durable_nb.concurrency.bridge import AWAITING
         asyncio.run(open_run(open_journal("runs.db"), Run("r", "shop.main"), AWAITING))
 except KeyboardInterrupt:
     say("free after", time.monotonic() - at)

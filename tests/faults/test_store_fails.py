@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from durable_nb import Workflow, constant
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.errors import StoreUnavailable
-from durable_nb.loop import BLOCKING, drive
-from durable_nb.stores.sqlite import SqliteJournal
+from durable_nb.stores.sqlite.journal import SqliteJournal
 
 
 class Job:

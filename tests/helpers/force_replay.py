@@ -8,8 +8,8 @@ import asyncio
 import pytest
 
 from durable_nb import engine, scopes
+from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.entry import WorkflowFunction
-from durable_nb.loop import AWAITING
 from durable_nb.records import StepStatus
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.opening import open_run
 from durable_nb.records import Run
 
@@ -14,7 +14,7 @@ PRELUDE = """
 import os, signal, sys, time
 from durable_nb import settings
 from durable_nb.errors import RunHeld
-from durable_nb.loop import BLOCKING, drive
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.opening import open_run
 from durable_nb.records import Payload, Run
 from durable_nb.stores import open_journal

@@ -241,7 +241,7 @@ async def test_what_goes_wrong_in_the_store_is_one_line_and_never_runs_a_body_ag
 async def test_what_it_cannot_do_is_said(again):
     wf = again()
     await wf.complete("r", "approval")
-    from durable_nb.loop import AWAITING
+    from durable_nb.concurrency.bridge import AWAITING
 
     with pytest.raises(StoreError, match="JsonFileStore cannot list its runs"):
         await AWAITING.store(wf.journal.list_runs())

@@ -21,11 +21,11 @@ from durable_nb.errors import (
     StoreUnavailable,
 )
 from durable_nb.records import Payload, Run, RunStatus, Signal
-from durable_nb.stores import machine, open_journal
-from durable_nb.stores.machine import process
+from durable_nb.stores import host, open_journal
+from durable_nb.stores.host import process
 from durable_nb.stores.redis import RedisJournal
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
-from durable_nb.stores.values import RedisStore
+from durable_nb.stores.values.stores import RedisStore
 from helpers.rivals import rivals
 
 
@@ -427,7 +427,7 @@ def test_a_process_is_told_from_every_other():
     here = process()
     assert here.lives() is True
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    born = here._replace(pid=child.pid, began=machine._began(child.pid))
+    born = here._replace(pid=child.pid, began=host._began(child.pid))
     assert born.lives() is True
     assert here._replace(began="1").lives() is False  # the same id, used again
     assert here._replace(boot_id="the boot before").lives() is False
@@ -435,7 +435,7 @@ def test_a_process_is_told_from_every_other():
     assert here._replace(space="pid:[1]").lives() is None  # a container's ids are its own
     assert here._replace(began="").lives() is None
     child.kill()
-    while machine._began(child.pid):
+    while host._began(child.pid):
         time.sleep(0.01)
     assert born.lives() is False  # not even waited for
     child.wait()

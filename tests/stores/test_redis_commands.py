@@ -8,10 +8,11 @@ import textwrap
 
 import pytest
 
-from durable_nb import RedisStore, Workflow, codec, settings, signing
+from durable_nb import RedisStore, Workflow, codec, settings
 from durable_nb.cli import main as command
+from durable_nb.codec import signing
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.errors import InvalidOption, UntrustedCheckpoint
-from durable_nb.loop import BLOCKING, drive
 from durable_nb.records import Signal
 from durable_nb.stores import open_journal
 from durable_nb.stores.redis import RedisJournal

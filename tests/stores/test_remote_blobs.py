@@ -9,9 +9,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from durable_nb import RedisStore, Workflow
-from durable_nb.blobs import BlobFolder
 from durable_nb.errors import InvalidOption, StepNotRestored, StoreUnavailable
-from durable_nb.remote_blobs import RemoteBlobs, blobs_at
+from durable_nb.stores.blobs.folder import BlobFolder
+from durable_nb.stores.blobs.remote import RemoteBlobs, blobs_at
 
 
 @pytest.fixture(params=["memory", "file"])

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from durable_nb.blobs import BlobFolder
 from durable_nb.errors import RunHeld, StoreError, StoreUnavailable, StoreUnreadable
 from durable_nb.records import Payload, Run
-from durable_nb.stores.sqlite import SqliteJournal
+from durable_nb.stores.blobs.folder import BlobFolder
+from durable_nb.stores.sqlite.journal import SqliteJournal
 from durable_nb.stores.testing import sample_step
 
 PRELUDE = """
@@ -27,7 +27,7 @@ import asyncio, os, resource, signal, sqlite3, sys, time
 from durable_nb.errors import StoreError
 from durable_nb.records import Payload, Run
 from durable_nb.stores.sqlite import SqliteJournal
-from durable_nb.stores.lockfile import LockFile
+from durable_nb.stores.sqlite.lockfile import LockFile
 from durable_nb.stores.testing import sample_step
 from pathlib import Path
 path = sys.argv[1]

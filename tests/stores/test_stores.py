@@ -24,12 +24,13 @@ from durable_nb.errors import (
     StoreUnreadable,
 )
 from durable_nb.records import Run, Signal, Step
-from durable_nb.stores import open_journal, schema
-from durable_nb.stores.connection import _on_network, set_journal_mode
-from durable_nb.stores.failures import translated
-from durable_nb.stores.lockfile import LockFile
+from durable_nb.stores import open_journal
 from durable_nb.stores.memory import MemoryJournal
-from durable_nb.stores.sqlite import SqliteJournal
+from durable_nb.stores.sqlite import schema
+from durable_nb.stores.sqlite.connection import _on_network, set_journal_mode
+from durable_nb.stores.sqlite.errors import translated
+from durable_nb.stores.sqlite.journal import SqliteJournal
+from durable_nb.stores.sqlite.lockfile import LockFile
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
 from helpers.rivals import rivals
 
@@ -571,7 +572,7 @@ def test_without_shared_memory_it_warns_and_goes_on(tmp_path):
 
 
 async def test_a_rollback_journal_keeps_the_promises_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("durable_nb.stores.connection._on_network", lambda path: True)
+    monkeypatch.setattr("durable_nb.stores.sqlite.connection._on_network", lambda path: True)
     journal = made(tmp_path / "a.db")
     with pytest.warns(DurableNotice, match="network"):
         await journal.setup()

@@ -15,10 +15,10 @@ import pytest
 
 from durable_nb import InMemoryStore, Workflow, errors
 from durable_nb.codec import decode
+from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.errors import DurableError
-from durable_nb.loop import BLOCKING, drive
 from durable_nb.records import Payload, Run, SignalRequest
-from durable_nb.stores.schema import MIGRATIONS
+from durable_nb.stores.sqlite.schema import MIGRATIONS
 
 BASES = {"DurableError", "RunError", "StepError", "StoreError"}
 

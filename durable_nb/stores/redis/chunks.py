@@ -9,8 +9,8 @@ from typing import Final, TypeGuard
 from durable_nb import settings
 from durable_nb.errors import StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
+from durable_nb.stores.redis.connection import Link
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.redis.link import Link
 
 __all__ = ["Chunks"]
 

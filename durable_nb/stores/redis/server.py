@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from durable_nb.errors import DurableNotice, InvalidOption, StoreTooNew
-from durable_nb.stores.redis.failures import foreign
+from durable_nb.stores.redis.connection import Link, Pipe, Spread
+from durable_nb.stores.redis.errors import foreign
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.redis.link import Link, Pipe, Spread
 
 __all__ = ["LAYOUT", "reached"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from durable_nb import settings
 from durable_nb.errors import DurableError
 from durable_nb.records import Run, RunStatus
-from durable_nb.stores.heart import Heart, Owner
-from durable_nb.stores.machine import Process, process
+from durable_nb.stores.host import Process, process
+from durable_nb.stores.ownership import Heart, Owner
+from durable_nb.stores.redis.connection import Link
+from durable_nb.stores.redis.encoding import CONTROL, read_run
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.redis.link import Link
-from durable_nb.stores.redis.rows import CONTROL, read_run
 
 __all__ = ["RedisOwner", "RedisSessions", "read_fields"]
 

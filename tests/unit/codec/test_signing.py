@@ -12,8 +12,9 @@ from contextlib import closing
 
 import pytest
 
-from durable_nb import Workflow, signing
+from durable_nb import Workflow
 from durable_nb.cli import main
+from durable_nb.codec import signing
 from durable_nb.errors import DurableNotice, StoreUnavailable, UntrustedCheckpoint
 from durable_nb.records import Payload
 
@@ -167,7 +168,7 @@ def test_the_users_key_is_made_once_and_is_the_users_alone(own_key, again):
 
 
 def test_processes_that_begin_together_make_one_key(own_key):
-    program = "from durable_nb import signing; print(signing._known_keys()[0].hex())"
+    program = "from durable_nb.codec import signing; print(signing._known_keys()[0].hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(6)
     ]

@@ -6,8 +6,8 @@ import uuid
 import pytest
 
 from durable_nb import InMemoryStore, RedisStore, SQLiteStore, Workflow, forking
+from durable_nb.concurrency.bridge import submit
 from durable_nb.errors import RunNotFound, StepNotFound, StoreError, UntrustedCheckpoint
-from durable_nb.loop import submit
 from helpers.json_store import JsonFileStore
 
 

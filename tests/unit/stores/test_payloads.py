@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from durable_nb import Workflow, settings
-from durable_nb.blobs import BlobFolder, MemoryBlobs
 from durable_nb.codec import decode, encode
 from durable_nb.errors import StepNotRestored, StoreUnavailable, UntrustedCheckpoint
-from durable_nb.payloads import fetch, is_at_hand, keep
+from durable_nb.stores.blobs.folder import BlobFolder, MemoryBlobs
+from durable_nb.stores.payloads import fetch, is_at_hand, keep
 
 LARGE = 100_000  # numbers of eight bytes: more than a row takes
 
@@ -329,7 +329,7 @@ def test_a_killed_writer_leaves_what_can_be_collected(folder):
         f"""
         import os, signal
         from pathlib import Path
-        from durable_nb.blobs import BlobFolder
+        from durable_nb.stores.blobs.folder import BlobFolder
         def pieces():
             yield b"x" * 2_000_000
             os.kill(os.getpid(), signal.SIGKILL)
@@ -368,9 +368,9 @@ def test_saving_an_array_needs_no_second_one_in_memory(folder):
         import asyncio, resource
         from pathlib import Path
         import numpy as np
-        from durable_nb.blobs import BlobFolder
+        from durable_nb.stores.blobs.folder import BlobFolder
         from durable_nb.codec import encode
-        from durable_nb.payloads import keep, fetch
+        from durable_nb.stores.payloads import keep, fetch
         class Home:
             location, blobs = "here.db", BlobFolder(Path({str(folder.folder)!r}))
         warm = encode(np.ones(10_000)); asyncio.run(keep(Home, warm, "r", "s"))

@@ -13,9 +13,9 @@ import threading
 
 import pytest
 
-from durable_nb import disk
-from durable_nb.blobs import BlobFolder, MemoryBlobs
 from durable_nb.errors import StepNotRestored, StepNotSaved, StoreUnavailable
+from durable_nb.stores.blobs import disk
+from durable_nb.stores.blobs.folder import BlobFolder, MemoryBlobs
 
 DATA = random.Random(1).randbytes(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -89,7 +89,7 @@ def test_a_large_value_is_written_even_as_python_ends(folder):
     program = f"""
         import atexit, concurrent.futures.thread
         from pathlib import Path
-        from durable_nb.blobs import BlobFolder
+        from durable_nb.stores.blobs.folder import BlobFolder
         atexit.register(lambda: print(BlobFolder(Path({str(folder.folder)!r})).put(b"x" * 3_000_000)))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)

@@ -16,7 +16,7 @@ import cloudpickle
 
 from durable_nb import _stored, settings
 from durable_nb.codec import arrays
-from durable_nb.codec.culprit import locate, type_name
+from durable_nb.codec.locate import locate, type_name
 from durable_nb.errors import DurableError, StepNotRestored, StepNotSaved
 
 __all__ = ["Unpickler", "dump_parts", "dumps", "loads", "reduce_exception", "take", "writable"]

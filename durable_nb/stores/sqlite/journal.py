@@ -13,16 +13,16 @@ from typing import Any, Literal
 import aiosqlite
 
 from durable_nb import settings
-from durable_nb.blobs import BlobFolder, Blobs
 from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step
-from durable_nb.stores import schema
-from durable_nb.stores.base import id_taken, lost_run, unknown_run
-from durable_nb.stores.connection import READ, WRITE, Database, Outcome, Work
-from durable_nb.stores.failures import translated
-from durable_nb.stores.schema import RUN, STEP, excluded, marks
-from durable_nb.stores.sessions import Sessions
-from durable_nb.stores.signalling import Observer, SignalTables
+from durable_nb.stores.blobs.folder import BlobFolder, Blobs
+from durable_nb.stores.errors import id_taken, lost_run, unknown_run
+from durable_nb.stores.sqlite import schema
+from durable_nb.stores.sqlite.connection import READ, WRITE, Database, Outcome, Work
+from durable_nb.stores.sqlite.errors import translated
+from durable_nb.stores.sqlite.schema import RUN, STEP, excluded, marks
+from durable_nb.stores.sqlite.sessions import Sessions
+from durable_nb.stores.sqlite.signals import Observer, SignalTables
 
 __all__ = ["SqliteJournal"]
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
-from durable_nb.payloads import keep
 from durable_nb.records import (
     Payload,
     Progress,
@@ -25,7 +24,9 @@ from durable_nb.records import (
     StepStatus,
     signal_step,
 )
-from durable_nb.stores.base import Journal, Store, reopened
+from durable_nb.stores.base import Journal, reopened
+from durable_nb.stores.payloads import keep
+from durable_nb.stores.values.base import Store
 
 __all__ = ["StoreJournal"]
 

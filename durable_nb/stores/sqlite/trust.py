@@ -13,11 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from durable_nb import codec, settings, signing
+from durable_nb import codec, settings
+from durable_nb.codec import signing
 from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Payload, signal_step
-from durable_nb.stores import schema
-from durable_nb.stores.failures import translated
+from durable_nb.stores.sqlite import schema
+from durable_nb.stores.sqlite.errors import translated
 
 __all__ = ["Untrusted", "find_untrusted", "trust"]
 

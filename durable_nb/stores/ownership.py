@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from durable_nb import settings
 from durable_nb.errors import DurableNotice, RunHeld
 from durable_nb.records import Run
-from durable_nb.stores.base import held_run, lost_run
+from durable_nb.stores.errors import held_run, lost_run
 
 __all__ = ["Heart", "Owner"]
 

@@ -16,7 +16,7 @@ from types import FunctionType, MemberDescriptorType
 from typing import Any, Final
 
 from durable_nb import _stored
-from durable_nb.codec.tags import NotExact, Write
+from durable_nb.codec.builtin_types import NotExact, Write
 from durable_nb.errors import StepNotRestored
 
 _MODEL_STATE: Final = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")

@@ -10,13 +10,13 @@ from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from durable_nb.stores import schema
 from durable_nb.stores.base import Journal
-from durable_nb.stores.schema import REQUEST, SIGNAL, excluded, marks
+from durable_nb.stores.sqlite import schema
+from durable_nb.stores.sqlite.schema import REQUEST, SIGNAL, excluded, marks
 
 if TYPE_CHECKING:
     from durable_nb.records import Signal, SignalRequest
-    from durable_nb.stores.connection import Database, Outcome
+    from durable_nb.stores.sqlite.connection import Database, Outcome
 
 __all__ = ["Observer", "SignalTables"]
 

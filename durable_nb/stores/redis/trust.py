@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from durable_nb import codec, signing
+from durable_nb import codec
+from durable_nb.codec import signing
 from durable_nb.records import Payload
-from durable_nb.stores.redis import rows, scripts
+from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
+from durable_nb.stores.redis.connection import Link, run_script
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.redis.link import Link, run_script
-from durable_nb.stores.redis.register import Register
-from durable_nb.stores.trusting import Untrusted
+from durable_nb.stores.redis.run_index import Register
+from durable_nb.stores.sqlite.trust import Untrusted
 
 __all__ = ["Notary"]
 
@@ -50,7 +51,7 @@ class Notary:
         words = await self.link.call("HGETALL", self.keys.run(run_id))
         found = []
         for field, value in zip(words[::2], words[1::2], strict=True):
-            named = rows.holder(field)
+            named = encoding.holder(field)
             payload = _payload(value) if named else None
             if named and payload is not None and payload.format in codec.RUNS_CODE:
                 whole = await self.chunks.get(run_id, payload) or payload
@@ -58,7 +59,7 @@ class Notary:
         return [one for one in found if not signing.is_trusted(one.payload, run_id, one.step)]
 
     async def _sign(self, one: Untrusted) -> bool:
-        key, field = self.keys.run(one.run_id), rows.field_of(one.table, one.name)
+        key, field = self.keys.run(one.run_id), encoding.field_of(one.table, one.name)
         value = await self.link.call("HGET", key, field)
         payload = None if value is None else await self.chunks.get(one.run_id, _payload(value))
         if payload is None or payload._replace(signature=one.payload.signature) != one.payload:
@@ -73,4 +74,4 @@ class Notary:
 
 def _payload(value: bytes) -> Payload | None:
     _, line, data = value.split(b"\n", 2)
-    return rows.read_payload(json.loads(line)[_PAYLOAD], data)
+    return encoding.read_payload(json.loads(line)[_PAYLOAD], data)

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_nb.records import Run, RunStatus
-from durable_nb.stores.connection import APART, Connection, Database, Outcome, Work
-from durable_nb.stores.failures import translated
-from durable_nb.stores.heart import Heart, Owner
-from durable_nb.stores.machine import machine
+from durable_nb.stores.host import machine
+from durable_nb.stores.ownership import Heart, Owner
+from durable_nb.stores.sqlite.connection import APART, Connection, Database, Outcome, Work
+from durable_nb.stores.sqlite.errors import translated
 
 if TYPE_CHECKING:
-    from durable_nb.stores.lockfile import LockFile
+    from durable_nb.stores.sqlite.lockfile import LockFile
 
 __all__ = ["FileOwner", "Sessions"]
 

@@ -16,7 +16,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from durable_nb import settings
-from durable_nb.stores.redis.failures import is_passing, translated
+from durable_nb.stores.redis.errors import is_passing, translated
 from durable_nb.stores.redis.scripts import Script
 
 __all__ = ["Link", "Pipe", "Spread", "run_script"]

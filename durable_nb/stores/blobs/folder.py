@@ -17,8 +17,9 @@ from weakref import WeakValueDictionary
 
 import xxhash
 
-from durable_nb import disk, settings
+from durable_nb import settings
 from durable_nb.errors import StepNotRestored, StepNotSaved, StoreUnavailable
+from durable_nb.stores.blobs import disk
 
 __all__ = ["DIGEST", "BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
 

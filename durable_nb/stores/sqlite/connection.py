@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 from durable_nb import settings
 from durable_nb.errors import DurableNotice, StoreUnavailable
-from durable_nb.stores import schema
-from durable_nb.stores.failures import meaning, result_code
-from durable_nb.stores.lockfile import LockFile
+from durable_nb.stores.sqlite import schema
+from durable_nb.stores.sqlite.errors import meaning, result_code
+from durable_nb.stores.sqlite.lockfile import LockFile
 
 __all__ = ["APART", "READ", "WRITE", "Connection", "Database", "Outcome", "Work", "set_journal_mode"]
 

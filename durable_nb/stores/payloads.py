@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from durable_nb import codec, settings, signing
-from durable_nb.blobs import Blobs
-from durable_nb.codec import bundle
+from durable_nb import codec, settings
+from durable_nb.codec import bundle, signing
 from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.records import Payload
+from durable_nb.stores.blobs.folder import Blobs
 
 __all__ = ["Home", "fetch", "is_at_hand", "keep", "moved"]
 

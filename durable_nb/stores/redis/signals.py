@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
 from durable_nb.stores.base import Journal
-from durable_nb.stores.redis import rows, scripts
-from durable_nb.stores.redis.register import Register
+from durable_nb.stores.redis import encoding, scripts
+from durable_nb.stores.redis.run_index import Register
 
 if TYPE_CHECKING:
     from durable_nb.records import Signal, SignalRequest
-    from durable_nb.stores.redis.bell import Bell
     from durable_nb.stores.redis.chunks import Chunks
+    from durable_nb.stores.redis.connection import Link
     from durable_nb.stores.redis.keys import Keys
-    from durable_nb.stores.redis.link import Link
+    from durable_nb.stores.redis.notifications import Bell
 
 __all__ = ["RedisSignals"]
 
@@ -52,8 +52,8 @@ class RedisSignals(Journal):
         delivery = uuid.uuid4().hex
         payload = await self._chunks.put(signal.run_id, signal.payload)
         assert payload is not None
-        value = rows.packed_signal(signal, payload, delivery)
-        words = (rows.signal_field(signal.name), value, delivery, self._keys.channel)
+        value = encoding.packed_signal(signal, payload, delivery)
+        words = (encoding.signal_field(signal.name), value, delivery, self._keys.channel)
         first = bool(await self._script(scripts.PUT_SIGNAL, signal.run_id, *words))
         if not first:
             await self._chunks.drop(signal.run_id, payload)
@@ -62,8 +62,8 @@ class RedisSignals(Journal):
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """What was delivered under that name, or None."""
-        value = await self._link.call("HGET", self._keys.run(run_id), rows.signal_field(name))
-        return None if value is None else await self._whole_signal(rows.read_signal(run_id, name, value))
+        value = await self._link.call("HGET", self._keys.run(run_id), encoding.signal_field(name))
+        return None if value is None else await self._whole_signal(encoding.read_signal(run_id, name, value))
 
     async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
         """Those of the signals that were delivered, asked for together."""
@@ -72,8 +72,8 @@ class RedisSignals(Journal):
 
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
         """Keep a delivered signal under another name, so that its own is free."""
-        fields = rows.signal_field(signal.name), rows.signal_field(name)
-        await self._script(scripts.SET_ASIDE, signal.run_id, *fields, rows.origin(signal))
+        fields = encoding.signal_field(signal.name), encoding.signal_field(name)
+        await self._script(scripts.SET_ASIDE, signal.run_id, *fields, encoding.origin(signal))
 
     async def version(self) -> Hashable:
         """How many deliveries were heard of; it goes up every few seconds in any case."""
@@ -88,19 +88,19 @@ class RedisSignals(Journal):
     async def request_signal(self, request: SignalRequest) -> SignalRequest:
         """Record what a run waits for; gives it as it is recorded now."""
         await self._asking.note(request.run_id)
-        field = rows.request_field(request.name)
-        value = await self._script(scripts.ASK, request.run_id, field, *rows.packed_request(request))
-        return rows.read_request(request.run_id, field, value)
+        field = encoding.request_field(request.name)
+        value = await self._script(scripts.ASK, request.run_id, field, *encoding.packed_request(request))
+        return encoding.read_request(request.run_id, field, value)
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
         """Forget a request."""
-        await self._link.call("HDEL", self._keys.run(run_id), rows.request_field(name))
+        await self._link.call("HDEL", self._keys.run(run_id), encoding.request_field(name))
 
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
         """What a run waits for under that name, or None."""
-        field = rows.request_field(name)
+        field = encoding.request_field(name)
         value = await self._link.call("HGET", self._keys.run(run_id), field)
-        return None if value is None else rows.read_request(run_id, field, value)
+        return None if value is None else encoding.read_request(run_id, field, value)
 
     async def open_signals(self) -> Sequence[SignalRequest]:
         """All requests under whose names nothing was delivered yet, the oldest first."""
@@ -108,7 +108,7 @@ class RedisSignals(Journal):
         found = await asyncio.gather(*(self._script(scripts.UNANSWERED, run_id) for run_id in run_ids))
         await self._asking.forget(run_id for run_id, words in zip(run_ids, found, strict=True) if not words)
         requests = [
-            rows.read_request(run_id, field, value)
+            encoding.read_request(run_id, field, value)
             for run_id, words in zip(run_ids, found, strict=True)
             for field, value in zip(words[::2], words[1::2], strict=True)
         ]

@@ -8,12 +8,14 @@ import time
 from typing import Any
 
 from durable_nb import codec, settings
-from durable_nb.loop import AWAITING
-from durable_nb.payloads import fetch, keep
+from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus, signal_step
-from durable_nb.remote_blobs import BlobPlace
-from durable_nb.stores.base import Journal, Store
+from durable_nb.stores.base import Journal
+from durable_nb.stores.blobs.remote import BlobPlace
 from durable_nb.stores.memory import MemoryJournal
+from durable_nb.stores.payloads import fetch, keep
+from durable_nb.stores.registry import open_journal
+from durable_nb.stores.values.base import Store
 
 __all__ = ["InMemoryStore", "JournalStore", "RedisStore", "SQLiteStore"]
 
@@ -129,16 +131,12 @@ class SQLiteStore(JournalStore):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        from durable_nb.stores import open_journal
-
         super().__init__(open_journal(path))
         self._path = self._journal.location
 
     @property
     def journal(self) -> Journal:
         """The journal of the file; another one when it has been closed."""
-        from durable_nb.stores import open_journal
-
         return open_journal(self._path)
 
 

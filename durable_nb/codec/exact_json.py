@@ -11,8 +11,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
-from durable_nb.codec import objects, tags
-from durable_nb.codec.tags import NotExact
+from durable_nb.codec import builtin_types, class_types
+from durable_nb.codec.builtin_types import NotExact
 from durable_nb.errors import StepNotRestored
 from durable_nb.records import Payload
 
@@ -153,12 +153,12 @@ class _Writer:
         plain = _PLAIN_WRITERS.get(kind)
         if plain is not None:
             return plain(self, value)
-        tag = tags.TAGS.get(kind)
+        tag = builtin_types.TAGS.get(kind)
         if tag is None:
             self.names_classes = True
-            if objects.is_mutable(kind):
+            if class_types.is_mutable(kind):
                 self.once(value)
-            return objects.write(value, self.write)
+            return class_types.write(value, self.write)
         if tag.mutable:
             self.once(value)
         return {f"${tag.name}": tag.write(value, self.write)}
@@ -180,13 +180,13 @@ class _Writer:
 
 
 def _is_text(key: str) -> bool:
-    return tags.plain_str(key) is key
+    return builtin_types.plain_str(key) is key
 
 
 _PLAIN_WRITERS: Final[dict[type, Callable[[_Writer, Any], Any]]] = {
-    int: lambda _, value: tags.plain_int(value),
-    float: lambda _, value: tags.plain_float(value),
-    str: lambda _, value: tags.plain_str(value),
+    int: lambda _, value: builtin_types.plain_int(value),
+    float: lambda _, value: builtin_types.plain_float(value),
+    str: lambda _, value: builtin_types.plain_str(value),
     list: _Writer.list_,
     dict: _Writer.dict_,
 }
@@ -218,6 +218,8 @@ def _int(text: str) -> int:
 
 
 _READERS: Final = {
-    "json": json.JSONDecoder(object_hook=_hook(tags.READERS), parse_int=_int),
-    "objects": json.JSONDecoder(object_hook=_hook({**tags.READERS, **objects.READERS}), parse_int=_int),
+    "json": json.JSONDecoder(object_hook=_hook(builtin_types.READERS), parse_int=_int),
+    "objects": json.JSONDecoder(
+        object_hook=_hook({**builtin_types.READERS, **class_types.READERS}), parse_int=_int
+    ),
 }

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from durable_nb.blobs import DIGEST, BlobData, BlobFolder, Blobs
 from durable_nb.errors import InvalidOption, StepNotRestored, StoreUnavailable
+from durable_nb.stores.blobs.folder import DIGEST, BlobData, BlobFolder, Blobs
 
 __all__ = ["BlobPlace", "RemoteBlobs", "blobs_at"]
 
@@ -30,7 +30,7 @@ def blobs_at(place: BlobPlace) -> Blobs:
 
     Example:
         >>> blobs_at("/mnt/shared/blobs")
-        <durable_nb.blobs.BlobFolder object at …>
+        <durable_nb.stores.blobs.folder.BlobFolder object at …>
     """
     if not isinstance(place, str | Path):
         return place

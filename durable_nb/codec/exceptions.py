@@ -7,7 +7,7 @@ import json
 import traceback
 from typing import Any, Final
 
-from durable_nb.codec import pickled
+from durable_nb.codec import pickling
 from durable_nb.errors import StepFailed, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
 
@@ -113,7 +113,7 @@ def _message(exc: BaseException) -> str:
 
 def _pickle(exc: BaseException) -> str | None:
     try:
-        data = pickled.dumps(exc, unlinked=exc)
+        data = pickling.dumps(exc, unlinked=exc)
     except StepNotSaved:
         return None
     return base64.b64encode(data).decode("ascii")
@@ -154,7 +154,7 @@ def _unpickled(text: str | None) -> BaseException | None:
     if text is None:
         return None
     try:
-        exc = pickled.loads(base64.b64decode(text))
+        exc = pickling.loads(base64.b64decode(text))
     except Exception:
         return None
     return exc if isinstance(exc, BaseException) else None

@@ -19,9 +19,9 @@ from contextlib import nullcontext, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from durable_nb import settings
-from durable_nb.deadline import deadline, timed_out
+from durable_nb.concurrency.loop_thread import Mailbox, check_process, submit
+from durable_nb.concurrency.timeouts import deadline, timed_out
 from durable_nb.errors import DurableNotice
-from durable_nb.thread import Mailbox, check_process, submit
 
 __all__ = [
     "AWAITING",

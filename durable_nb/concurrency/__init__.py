@@ -1,0 +1,1 @@
+"""The loop thread, the seam between it and callers, interrupts and time limits."""

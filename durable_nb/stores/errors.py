@@ -1,0 +1,71 @@
+"""Errors that every store raises alike: a run that is held, lost, unknown, or an id that is taken."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from durable_nb.errors import RunHeld, RunNotFound, StoreError
+from durable_nb.records import Run, RunStatus
+
+__all__ = ["held_run", "id_taken", "lost_run", "unknown_run"]
+
+
+def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> RunHeld:
+    """The error for a write under an epoch that is no longer the run's.
+
+    Args:
+        run_id: The run.
+        present: The run as it stands now; None where nothing is left under its id.
+        step: The step that was to be written, if it was one.
+    """
+    if present is None:
+        what = "this kernel no longer owns the run: nothing is recorded under its id any more"
+    else:
+        became = "cancelled" if present.status is RunStatus.CANCELLED else "opened again elsewhere"
+        by = present.owner or "somebody unnamed"
+        what = f"this kernel no longer owns the run: it was {became} (by {by})"
+    where = "look for it in the list of runs" if present is None else "go on there"
+    remedy = f"Nothing was written; {where}, or {_taking_over(run_id)}"
+    return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
+
+
+def _taking_over(run_id: str) -> str:
+    return (
+        f"take it over: %durable_workflow {shlex.quote(run_id)} --take-over; "
+        "in code: .run(…, take_over=True)."
+    )
+
+
+def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
+    """The error for a run that cannot be opened, since somebody else owns it and lives.
+
+    Args:
+        run_id: The run.
+        owner: Who owns it, for people.
+        since: When it was opened there or last marked, in seconds since 1970.
+    """
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+    what = f"{owner or 'somebody unnamed'} owns it since {clock} ({max(0.0, time.time() - since):.0f} s ago)"
+    return RunHeld(what, run_id=run_id, remedy=f"Go on there, or {_taking_over(run_id)}")
+
+
+def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:
+    """The error for a run that is not there.
+
+    Args:
+        run_id: The run.
+        address: What opens the database elsewhere, if it is known.
+    """
+    db = shlex.quote(address) if address else "PATH"
+    remedy = f"Which there are: durable-nb runs --db {db}, in a notebook %durable_runs."
+    return RunNotFound("there is no such run", run_id=run_id, remedy=remedy)
+
+
+def id_taken(run_id: str, new_id: str, doing: str = "renamed to") -> StoreError:
+    """The error for a run that cannot be renamed or forked, since something has the other id already."""
+    return StoreError(
+        f"it cannot be {doing} {new_id!r}, that id is taken",
+        run_id=run_id,
+        remedy=f"Choose another id; to go on with that run: %durable_workflow {shlex.quote(new_id)}",
+    )

@@ -1,0 +1,1 @@
+"""Stores of values in the ancestor's manner, and the journal that is made of one."""
