@@ -267,3 +267,21 @@ def test_the_notebooks_it_lists_are_those_that_there_are():
     rows = table("docs/index.md", "Examples and notebooks")
     listed = [name for row in rows for name in re.findall(r"^`(\d\d_\w+)`$", row[0])]
     assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_magics_it_names_are_those_that_there_are():
+    from durable_nb.notebook.magics import DurableMagics
+
+    rows = table("docs/notebooks.md", "Magics")
+    named = {name for row in rows for name in re.findall(r"^`%%?(durable_\w+)", row[0])}
+    assert named == {name for name in vars(DurableMagics) if name.startswith("durable_")}
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_a_page_is_worded_by_the_rules(page):
+    words = re.sub(r"`[^`]*`", "", pages.prose_of(page))
+    assert (
+        re.findall(r"\b(?:nobody|somebody|whoever|makes? no sense|the same for)\b", words, re.IGNORECASE)
+        == []
+    )
+    assert [line for line in pages.text_of(page).splitlines() if len(line) > 120 and line[0] != "|"] == []

@@ -37,7 +37,11 @@ def opened(request, missing):
     pages = []
 
     def open_notebook(*cells, face="doc", dark=False, name=None, scale=1):
-        name = f"{name}.ipynb" if name else f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+        name = (
+            f"{name}.ipynb"
+            if name
+            else f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+        )
         lab.write_notebook(server.directory / name, *cells)
         context = browser.new_context(viewport={"width": 1100, "height": 900}, device_scale_factor=scale)
         context.set_default_timeout(lab.TIMEOUT)
