@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import _stored
 from durable_nb.backoff import BackoffStrategy, constant, exponential, linear
 from durable_nb.context import RunContext
+from durable_nb.engine.status import Status, Used
 from durable_nb.errors import DurableError
 from durable_nb.records import RunStatus
-from durable_nb.standing import Status, Used
 from durable_nb.stores import Store
 from durable_nb.workflow import NOTEBOOK, Workflow
 

@@ -8,17 +8,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from durable_nb import codec, scopes, settings, signals, watching
+from durable_nb import codec, settings, signals, watching
 from durable_nb.answers import Accepted
 from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.engine import branches
 from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
-from durable_nb.opening import this_process
 from durable_nb.records import Signal, SignalRequest, signal_step
+from durable_nb.stores.host import this_process
 from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.stores.base import Journal
 
 __all__ = ["NOTHING", "Answer", "Ask", "Face", "Interrupted", "Question", "attach", "attached", "obtain"]
@@ -271,7 +272,7 @@ async def _put_or_get(run: OpenRun, signal: Signal) -> Signal:
 async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[None]]) -> Signal | None:
     """Look in the store while people are asked; nothing is taken from them but through the store."""
     # In tasks that belong to no scope: they are no branches of the user's code.
-    tasks = [scopes.outside(work) for work in (looking, *asking)]
+    tasks = [branches.outside(work) for work in (looking, *asking)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks[1:]:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from durable_nb import scopes
+from durable_nb.engine import scopes
+from durable_nb.engine.failpoints import hit
 from durable_nb.errors import DurableError, ExecutorLost, InvalidOption, StepFailed, StepTimeout, located
-from durable_nb.failpoints import hit
 from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
     from durable_nb.backoff import BackoffStrategy
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.engine.run import Begun, OpenRun
 
 __all__ = ["Failures", "Policy", "attempts", "is_ours"]
 

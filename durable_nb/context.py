@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from durable_nb import scopes
+from durable_nb.engine import scopes
 from durable_nb.errors import NoOpenRun
 
 if TYPE_CHECKING:

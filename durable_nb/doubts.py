@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_nb import asking, fingerprint, resolving
+from durable_nb import asking, fingerprint
 from durable_nb.answers import Accepted
 from durable_nb.concurrency.bridge import BLOCKING
+from durable_nb.engine import resolve
 from durable_nb.errors import StepChanged, StepInDoubt
 from durable_nb.records import Action
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.records import Call, Decision, Step
 
 __all__ = ["begin_step"]
@@ -79,7 +80,7 @@ async def _asked(run: OpenRun, call: Call, record: Step, prompt: str, colour: Co
     if said.value == _DONE:
         question = asking.Question(f"{name} value", "What did it give, as JSON?", Accepted(Any))
         value = (await asking.obtain(run, question, colour)).value
-    await resolving.record_answer(run, record, _ANSWERS[said.value], value, colour)
+    await resolve.record_answer(run, record, _ANSWERS[said.value], value, colour)
     return call
 
 

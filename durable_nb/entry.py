@@ -11,21 +11,23 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, fingerprint, passes, scopes
+from durable_nb import codec, fingerprint, passes
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.engine import branches, scopes
+from durable_nb.engine.naming import check_run_id
+from durable_nb.engine.opening import open_run, status_after
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
-from durable_nb.opening import open_run, status_after
 from durable_nb.records import Run, RunStatus
 from durable_nb.tasks import Arguments, check_function, name_of
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
     from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
 
-__all__ = ["WorkflowFunction", "check_run_id", "finish", "one_pass"]
+__all__ = ["WorkflowFunction", "finish", "one_pass"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -166,7 +168,7 @@ class WorkflowFunction(Generic[P, R]):
     ) -> Any:
         async with one_pass(self.workflow, current, colour, **options) as run:
             if self.is_async:
-                scopes.install_task_factory(asyncio.get_running_loop())
+                branches.install_task_factory(asyncio.get_running_loop())
             with scopes.entered(scopes.Scope(run)):
                 value = await colour.body(body)
         await finish(run, value, colour)
@@ -235,12 +237,3 @@ async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> Non
                 await colour.seen_off(run.marked(status, failure))
     except DurableError as second:
         error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")
-
-
-def check_run_id(run_id: str) -> str:
-    """Give back a run id that can name a run.
-
-    Raises:
-        InvalidRunId: It is no string, empty, longer than a name can be, or has control characters in it.
-    """
-    return scopes.check_name(run_id, "a run", InvalidRunId)

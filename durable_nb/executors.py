@@ -21,7 +21,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from durable_nb import scopes, settings
+from durable_nb import settings
+from durable_nb.engine import scopes
 from durable_nb.errors import DurableError, DurableNotice, ExecutorLost, InvalidOption
 from durable_nb.records import StepStatus
 from durable_nb.tasks import name_of

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from durable_nb import scopes
+from durable_nb.engine import scopes
 from durable_nb.errors import InvalidOption
 
 if TYPE_CHECKING:

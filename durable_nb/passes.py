@@ -13,17 +13,18 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import scopes
 from durable_nb.concurrency.bridge import AWAITING, check_process
+from durable_nb.engine import scopes
+from durable_nb.engine.opening import check_same
 from durable_nb.errors import RunHeld
-from durable_nb.opening import check_same, this_process
 from durable_nb.records import RunStatus
 from durable_nb.stores.base import ENDED
 from durable_nb.stores.errors import unknown_run
+from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
     from durable_nb.records import Run
     from durable_nb.stores.base import Journal
 

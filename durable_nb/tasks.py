@@ -10,16 +10,17 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import codec, doubts, fingerprint, scopes
+from durable_nb import codec, doubts, fingerprint
 from durable_nb.attempts import Policy, attempts, is_ours
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, StepError, located
 from durable_nb.records import Call, StepStatus
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
-    from durable_nb.scopes import Scope
+    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.engine.scopes import Scope
 
 __all__ = ["Arguments", "Task", "check_function", "name_of", "notice", "perform", "replay"]
 

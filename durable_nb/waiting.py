@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
 
 __all__ = ["waiting"]
 

@@ -8,20 +8,21 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import asking, codec, fingerprint, scopes, settings, signals
+from durable_nb import asking, codec, fingerprint, settings, signals
 from durable_nb.answers import Accepted
 from durable_nb.asking import NOTHING, Question
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
-from durable_nb.entry import check_run_id
+from durable_nb.engine import scopes
+from durable_nb.engine.naming import check_name, check_run_id
 from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, SignalTimeout, located
-from durable_nb.opening import this_process
 from durable_nb.records import Call, StepKind, signal_step
+from durable_nb.stores.host import this_process
 from durable_nb.tasks import notice, replay
 from durable_nb.waiting import waiting
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.stores.base import Journal
 
 __all__ = ["SyncWaits", "Waits", "obtain"]
@@ -126,11 +127,11 @@ class Waits:
         await self._sleep_until(moment, AWAITING)
 
     async def _signal(self, question: Question, colour: Colour) -> Any:
-        name = scopes.check_name(question.name, "a signal", InvalidOption)
+        name = check_name(question.name, "a signal", InvalidOption)
         return await obtain(self._scope(f"signal({name!r})"), question, colour)
 
     async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
-        scopes.check_name(name, "a signal", InvalidOption)
+        check_name(name, "a signal", InvalidOption)
         signal = signals.pack(check_run_id(run_id), name, payload, this_process())
         return await colour.store(signals.deliver(self.journal, signal, payload)) is None
 

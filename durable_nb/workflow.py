@@ -6,12 +6,15 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from durable_nb import executors, mapping, passes, resolving, scopes, settings, standing
+from durable_nb import executors, mapping, passes, settings
 from durable_nb.attempts import Failures, Policy
 from durable_nb.backoff import BackoffStrategy, exponential
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive, wait_for_what_is_left
-from durable_nb.engine import check_policy
-from durable_nb.entry import WorkflowFunction, check_run_id
+from durable_nb.engine import resolve, scopes
+from durable_nb.engine.decision import check_policy
+from durable_nb.engine.naming import check_run_id
+from durable_nb.engine.status import Status, one_run
+from durable_nb.entry import WorkflowFunction
 from durable_nb.stores import Place, hold, let_go
 from durable_nb.tasks import Task, check_function, name_of
 from durable_nb.waits import SyncWaits, Waits
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
     from durable_nb.stores.base import Journal
 
 __all__ = ["NOTEBOOK", "SyncFace", "Workflow"]
@@ -228,7 +231,7 @@ class Workflow(Waits):
         """
         await self._resolve(run_id, step_id, answer, value, AWAITING)
 
-    async def status(self, run_id: str) -> standing.Status:
+    async def status(self, run_id: str) -> Status:
         """Where a run stands: its record and its steps, what its agents have spent, and what replay saved.
 
         Args:
@@ -242,7 +245,7 @@ class Workflow(Waits):
             >>> async def tokens(wf: Workflow) -> int:
             ...     return (await wf.status("monday")).spent.output_tokens
         """
-        return await AWAITING.store(standing.one_run(self.journal, check_run_id(run_id)))
+        return await AWAITING.store(one_run(self.journal, check_run_id(run_id)))
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run; its finished steps stay, and it can be resumed.
@@ -292,8 +295,8 @@ class Workflow(Waits):
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
         here = here or passes.open_here(self.journal, run_id)
-        run = here or await resolving.recorded_run(self.journal, run_id, colour)
-        await resolving.resolve(run, step_id, answer, value, colour)
+        run = here or await resolve.recorded_run(self.journal, run_id, colour)
+        await resolve.resolve(run, step_id, answer, value, colour)
 
 
 class SyncFace(SyncWaits):
@@ -317,9 +320,9 @@ class SyncFace(SyncWaits):
         """Say what became of a step in doubt: see ``Workflow.resolve``."""
         drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001 - its other face
 
-    def status(self, run_id: str) -> standing.Status:
+    def status(self, run_id: str) -> Status:
         """Where a run stands: see ``Workflow.status``."""
-        return drive(BLOCKING.store(standing.one_run(self._workflow.journal, check_run_id(run_id))))
+        return drive(BLOCKING.store(one_run(self._workflow.journal, check_run_id(run_id))))
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run: see ``Workflow.cancel``."""

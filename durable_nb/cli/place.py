@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from durable_nb.concurrency.bridge import BLOCKING, drive
-from durable_nb.standing import set_up
+from durable_nb.engine.status import set_up
 from durable_nb.stores import Journal, open_journal
 
 __all__ = ["asked", "existing"]

@@ -10,9 +10,9 @@ from IPython.core.inputtransformer2 import TransformerManager
 from durable_nb.cli import runs
 from durable_nb.cli.place import existing
 from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.engine.resolve import recorded_run
 from durable_nb.notebook.plan import plan, spell_plan
 from durable_nb.notebook.syntax import parse_step
-from durable_nb.resolving import recorded_run
 
 __all__ = ["add_arguments", "run"]
 

@@ -6,7 +6,7 @@ import argparse
 
 from durable_nb import settings
 from durable_nb.cli.place import asked
-from durable_nb.standing import all_runs
+from durable_nb.engine.status import all_runs
 from durable_nb.stores import open_journal
 
 __all__ = ["add_arguments", "run"]

@@ -8,10 +8,9 @@ import sys
 from durable_nb import signals, typed
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked, existing
-from durable_nb.entry import check_run_id
+from durable_nb.engine.naming import check_name, check_run_id
 from durable_nb.errors import InvalidOption
-from durable_nb.opening import this_process
-from durable_nb.scopes import check_name
+from durable_nb.stores.host import this_process
 
 __all__ = ["add_arguments", "run"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from durable_nb import leases, signals
+from durable_nb import signals
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked, existing
+from durable_nb.engine.status import list_runs
 from durable_nb.records import RunStatus, SignalRequest
 from durable_nb.stores.base import ENDED
 from durable_nb.typed import arguments, hint
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """List the open requests of runs that are not over, the oldest first."""
     journal = existing(options.db)
-    standing = {run.run_id: run.status for run in asked(leases.list_runs(journal))}
+    standing = {run.run_id: run.status for run in asked(list_runs(journal))}
     waiting = [
         request
         for request in asked(journal.open_signals())

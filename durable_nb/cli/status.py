@@ -6,7 +6,7 @@ import argparse
 
 from durable_nb.cli import runs
 from durable_nb.cli.place import asked
-from durable_nb.standing import one_run
+from durable_nb.engine.status import one_run
 from durable_nb.stores import open_journal
 
 __all__ = ["add_arguments", "run"]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, doubts, fingerprint, scopes, settings
+from durable_nb import codec, doubts, fingerprint, settings
 from durable_nb.attempts import attempts, is_ours
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.concurrency.timeouts import deadline
+from durable_nb.engine import branches, scopes
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
 from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
 from durable_nb.notebook.tracking import Seen, reads_of
@@ -23,7 +24,7 @@ from durable_nb.records import Call, Payload, StepKind, StepStatus
 
 if TYPE_CHECKING:
     from durable_nb.attempts import Policy
-    from durable_nb.engine import Begun, OpenRun
+    from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.notebook.session import Session
     from durable_nb.records import Step
 
@@ -83,7 +84,7 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
             step=options.name,
             remedy="Give it a cell of its own; inside a durable cell, use @wf.task.",
         )
-    scopes.install_task_factory(asyncio.get_running_loop())
+    branches.install_task_factory(asyncio.get_running_loop())
     python = body.source_as_run(session.shell, source)
     call = options.call(scopes.Scope(run).named_id(options.name), python)
     with session.named(options.name, call.code or ""), located(run_id=run.run_id, step=call.step_id):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from durable_nb import answers, signals
 from durable_nb.concurrency.bridge import submit
 from durable_nb.errors import DurableError
-from durable_nb.opening import this_process
+from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest

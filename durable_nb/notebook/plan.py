@@ -16,7 +16,7 @@ from durable_nb.records import Action, Call, Step, StepKind, scope_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
 
 __all__ = ["Planned", "plan", "spell_plan"]
 

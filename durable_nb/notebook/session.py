@@ -7,23 +7,26 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import resolving, settings, signals, standing
+from durable_nb import settings, signals
 from durable_nb.concurrency.bridge import BLOCKING, catch_up, drive
-from durable_nb.entry import check_run_id
+from durable_nb.engine import resolve
+from durable_nb.engine.fork import fork
+from durable_nb.engine.naming import check_run_id
+from durable_nb.engine.opening import open_run
+from durable_nb.engine.status import all_runs, one_run
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
-from durable_nb.forking import fork
 from durable_nb.notebook import frontend
 from durable_nb.notebook.tracking import Tracker, downstream
-from durable_nb.opening import open_run, this_process
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.stores import open_journal
+from durable_nb.stores.host import this_process
 from durable_nb.stores.urls import without_password
 from durable_nb.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
+    from durable_nb.engine.status import Table
     from durable_nb.records import Step
-    from durable_nb.standing import Table
     from durable_nb.stores import Journal, Place
 
 __all__ = ["Session"]
@@ -151,9 +154,9 @@ class Session:
         """
         run = self.require_run()
         # A task that never finished is not on record itself, what had finished inside it is.
-        found = resolving.inside(run, name) or [drive(resolving.find_step(run, name, BLOCKING)).step_id]
+        found = resolve.inside(run, name) or [drive(resolve.find_step(run, name, BLOCKING)).step_id]
         after = downstream(run, name) if with_downstream else []
-        found += [each for cell in after for each in resolving.inside(run, cell)]
+        found += [each for cell in after for each in resolve.inside(run, cell)]
         drive(run.reset(found, BLOCKING))
         for cell in (name, *after):
             self._cells.pop(cell, None)
@@ -178,7 +181,7 @@ class Session:
             StepNotFound: The run has no step of that name.
             StepError: It is not in doubt.
         """
-        drive(resolving.resolve(self.require_run(), name, answer, value, BLOCKING))
+        drive(resolve.resolve(self.require_run(), name, answer, value, BLOCKING))
         self._cells.pop(name, None)
 
     def deliver(self, run_id: str, name: str, value: Any) -> str:
@@ -197,7 +200,7 @@ class Session:
         Raises:
             StoreUnavailable: There is none.
         """
-        return drive(BLOCKING.store(standing.all_runs(self._place(db))))
+        return drive(BLOCKING.store(all_runs(self._place(db))))
 
     def status(self, run_id: str | None, db: Place | None) -> list[Table]:
         """Where a run stands, by default the open one.
@@ -208,8 +211,8 @@ class Session:
         """
         if run_id is None:
             run = self.require_run()
-            return drive(BLOCKING.store(standing.one_run(run.journal, run.run_id))).tables
-        return drive(BLOCKING.store(standing.one_run(self._place(db), run_id))).tables
+            return drive(BLOCKING.store(one_run(run.journal, run.run_id))).tables
+        return drive(BLOCKING.store(one_run(self._place(db), run_id))).tables
 
     def _place(self, db: Place | None) -> Journal:
         return open_journal(self.workflow.db if db is None else db)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from durable_nb import backoff, settings
 from durable_nb.attempts import Policy
+from durable_nb.engine.resolve import ANSWERS
 from durable_nb.notebook import view
 from durable_nb.notebook.cell import CellOptions
 from durable_nb.notebook.lines import LineParser
-from durable_nb.resolving import ANSWERS
 
 __all__ = [
     "fork_parser",

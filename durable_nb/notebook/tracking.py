@@ -19,7 +19,7 @@ from durable_nb.notebook.statements import Statement, statements
 from durable_nb.records import Call, Step, StepKind, StepStatus, scope_of
 
 if TYPE_CHECKING:
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
     from durable_nb.notebook.namespace import Changes, Saved
 
 __all__ = [

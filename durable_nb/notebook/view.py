@@ -8,8 +8,8 @@ from typing import Any
 
 from IPython.display import display
 
+from durable_nb.engine.status import Table, spell
 from durable_nb.errors import InvalidOption
-from durable_nb.standing import Table, spell
 
 __all__ = [
     "BADGES",

@@ -13,10 +13,12 @@ from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests
 
-from durable_nb import fingerprint, passes, scopes
+from durable_nb import fingerprint, passes
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import AWAITING
-from durable_nb.entry import check_run_id, finish, one_pass
+from durable_nb.engine import branches, scopes
+from durable_nb.engine.naming import check_run_id
+from durable_nb.entry import finish, one_pass
 from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.pydantic_ai import approvals
 from durable_nb.pydantic_ai.backend import replays_told
@@ -221,7 +223,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
         workflow = self.workflow
         opening = self._as_run(run_id, self._arguments(prompt, options))
-        scopes.install_task_factory(asyncio.get_running_loop())
+        branches.install_task_factory(asyncio.get_running_loop())
         fresh = self._opening.fresh
         with passes.entered(workflow.journal, opening, AWAITING, fresh=fresh) as (current, is_new):
             if not is_new:

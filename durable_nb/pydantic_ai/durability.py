@@ -16,9 +16,10 @@ from pydantic_ai.exceptions import ModelRetry, ToolRetryError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext
 from pydantic_ai.toolsets import AbstractToolset
 
-from durable_nb import fingerprint, scopes, settings
+from durable_nb import fingerprint, settings
 from durable_nb.attempts import Policy
 from durable_nb.backoff import exponential
+from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
 from durable_nb.pydantic_ai.backend import StepBackend, replays_told

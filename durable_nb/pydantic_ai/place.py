@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
-from durable_nb import fingerprint, scopes, settings
+from durable_nb import fingerprint, settings
 from durable_nb.asking import Question
 from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.engine import scopes
+from durable_nb.engine.status import Used
 from durable_nb.errors import RunChanged, StepChanged
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
-from durable_nb.standing import Used
 from durable_nb.tasks import perform
 from durable_nb.waits import obtain
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
     from durable_nb.answers import Accepted
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
     from durable_nb.pydantic_ai.config import Execution
     from durable_nb.pydantic_ai.streaming import Requests
 

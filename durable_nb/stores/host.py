@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Machine", "Process", "machine", "process"]
+__all__ = ["Machine", "Process", "machine", "process", "this_process"]
 
 
 class Machine(NamedTuple):
@@ -28,6 +28,11 @@ def machine() -> Machine:
         except OSError:
             boot = ""
     return Machine(os.environ.get("DURABLE_NB_HOST") or socket.gethostname(), boot)
+
+
+def this_process() -> str:
+    """This process, for people."""
+    return f"process {os.getpid()} on {machine().host}"
 
 
 class Process(NamedTuple):

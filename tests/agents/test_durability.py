@@ -53,6 +53,7 @@ from durable_nb import DurableAgent, TaskConfig, durable_pipeline, durable_tool
 from durable_nb.backoff import constant
 from durable_nb.cli import main
 from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.engine.status import Used
 from durable_nb.errors import (
     DurableNotice,
     ForkedProcess,
@@ -66,7 +67,6 @@ from durable_nb.errors import (
 from durable_nb.pydantic_ai import NotebookDurability
 from durable_nb.pydantic_ai.backend import operation_name
 from durable_nb.pydantic_ai.config import is_hopeless
-from durable_nb.standing import Used
 
 NOW = constant(0.01)
 

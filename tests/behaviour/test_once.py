@@ -8,6 +8,7 @@ import pytest
 
 from durable_nb import InMemoryStore, constant
 from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.engine.resolve import recorded_run, resolve
 from durable_nb.errors import (
     InvalidOption,
     RunNotFound,
@@ -18,7 +19,6 @@ from durable_nb.errors import (
     StepNotFound,
     StepNotSaved,
 )
-from durable_nb.resolving import recorded_run, resolve
 
 
 @pytest.fixture

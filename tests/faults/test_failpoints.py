@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from durable_nb.failpoints import POINTS, VARIABLE
+from durable_nb.engine.failpoints import POINTS, VARIABLE
 
 COMMON = """
     import asyncio, os, sys
@@ -149,7 +149,7 @@ def test_killed_each_time_a_point_is_reached(tmp_path, shape, point):
 
 
 def test_without_a_plan_a_point_does_nothing():
-    program = "from durable_nb import failpoints; print(failpoints.hit is failpoints._nothing)"
+    program = "from durable_nb.engine import failpoints; print(failpoints.hit is failpoints._nothing)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout == "True\n"
 

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from durable_nb import Workflow, leases, settings
+from durable_nb import Workflow, settings
 from durable_nb.concurrency.bridge import BLOCKING, drive, submit
+from durable_nb.engine.opening import open_run
+from durable_nb.engine.status import list_runs, read_run
 from durable_nb.errors import RunHeld
-from durable_nb.opening import open_run
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import machine
@@ -70,18 +71,18 @@ def test_starting_over_is_refused_as_well(here, owner):
     run, _ = take(here, fresh=True, take_over=True)
     assert (run.run_id, run.run.passes) == ("r", 1)
     assert ask(owner, "late").startswith("refused")
-    left = drive(BLOCKING.store(leases.read_run(here, "r~1")))
+    left = drive(BLOCKING.store(read_run(here, "r~1")))
     assert left.run.status is RunStatus.INTERRUPTED
 
 
 def test_a_killed_owner_is_replaced_at_once(here, owner):
     owner.kill()
     owner.wait()
-    assert [run.status for run in drive(BLOCKING.store(leases.list_runs(here)))] == [RunStatus.INTERRUPTED]
+    assert [run.status for run in drive(BLOCKING.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
     assert seconds < 1.0
     assert (run.run.epoch, run.run.passes) == (2, 2)
-    assert [run.status for run in drive(BLOCKING.store(leases.list_runs(here)))] == [RunStatus.RUNNING]
+    assert [run.status for run in drive(BLOCKING.store(list_runs(here)))] == [RunStatus.RUNNING]
 
 
 def test_an_owner_that_exits_or_closes_leaves_it_free(here, start):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from durable_nb.failpoints import VARIABLE
+from durable_nb.engine.failpoints import VARIABLE
 
 SCRIPT = """
 import asyncio, os, sys

@@ -7,8 +7,9 @@ import asyncio
 
 import pytest
 
-from durable_nb import engine, scopes
 from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.engine import scopes
+from durable_nb.engine.run import OpenRun
 from durable_nb.entry import WorkflowFunction
 from durable_nb.records import StepStatus
 
@@ -34,7 +35,7 @@ def force_replay(request, monkeypatch):
     """Patches the one place where a pass begins and the one where a step is recorded."""
     if not request.config.getoption("--force-replay"):
         return
-    record, run_pass = engine.OpenRun._record, WorkflowFunction._pass
+    record, run_pass = OpenRun._record, WorkflowFunction._pass
 
     async def record_and_leave(run, begun, status, payload, colour):
         step = await record(run, begun, status, payload, colour)
@@ -52,7 +53,7 @@ def force_replay(request, monkeypatch):
         wrapped = _async_passes(body) if function.is_async else _sync_passes(body)
         return await run_pass(function, opening, wrapped, colour, **options)
 
-    monkeypatch.setattr(engine.OpenRun, "_record", record_and_leave)
+    monkeypatch.setattr(OpenRun, "_record", record_and_leave)
     monkeypatch.setattr(WorkflowFunction, "_pass", pass_again)
 
 

@@ -25,7 +25,8 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 
-from durable_nb import DurableAgent, Workflow, failpoints
+from durable_nb import DurableAgent, Workflow
+from durable_nb.engine import failpoints
 
 MODES = ("run", "handler", "events", "stream", "iter")
 

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 
 from durable_nb.concurrency.bridge import BLOCKING, drive
-from durable_nb.opening import open_run
+from durable_nb.engine.opening import open_run
 from durable_nb.records import Run
 
 PRELUDE = """
@@ -15,7 +15,7 @@ import os, signal, sys, time
 from durable_nb import settings
 from durable_nb.errors import RunHeld
 from durable_nb.concurrency.bridge import BLOCKING, drive
-from durable_nb.opening import open_run
+from durable_nb.engine.opening import open_run
 from durable_nb.records import Payload, Run
 from durable_nb.stores import open_journal
 from durable_nb.stores.testing import sample_step

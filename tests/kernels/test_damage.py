@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_nb.failpoints import VARIABLE
+from durable_nb.engine.failpoints import VARIABLE
 from helpers import ROOT, pythonpath
 from helpers.kernel import KernelDied
 from helpers.marks import marked, marking

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_nb.failpoints import VARIABLE
+from durable_nb.engine.failpoints import VARIABLE
 from helpers import pythonpath
 from helpers.kernel import Kernel, KernelDied
 from helpers.marks import marked, marking

@@ -11,8 +11,8 @@ import pytest
 
 from durable_nb import Workflow, leases, settings
 from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.engine.failpoints import POINTS
 from durable_nb.errors import RunHeld
-from durable_nb.failpoints import POINTS
 from durable_nb.records import RunStatus, StepStatus
 from durable_nb.stores import open_journal
 from faults import test_failpoints as failpoints

@@ -16,9 +16,9 @@ import pytest
 
 from durable_nb import Workflow, settings
 from durable_nb.cli import COMMANDS, main
-from durable_nb.opening import this_process
+from durable_nb.engine.status import Table, _run_row
 from durable_nb.records import Progress, Run
-from durable_nb.standing import Table, _run_row
+from durable_nb.stores.host import this_process
 
 SCRIPT = Path(sys.executable).with_name("durable-nb")
 

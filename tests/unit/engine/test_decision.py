@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable_nb.engine import decide
+from durable_nb.engine.decision import decide
 from durable_nb.errors import StepChanged, StepInDoubt
 from durable_nb.records import Action, Call, Step, StepKind, StepStatus
 

@@ -5,8 +5,9 @@ import uuid
 
 import pytest
 
-from durable_nb import InMemoryStore, RedisStore, SQLiteStore, Workflow, forking
+from durable_nb import InMemoryStore, RedisStore, SQLiteStore, Workflow
 from durable_nb.concurrency.bridge import submit
+from durable_nb.engine import fork as forking
 from durable_nb.errors import RunNotFound, StepNotFound, StoreError, UntrustedCheckpoint
 from helpers.json_store import JsonFileStore
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
 from durable_nb.concurrency.bridge import catch_up
-from durable_nb.engine import Begun, OpenRun
+from durable_nb.engine.run import Begun, OpenRun
 from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, located
-from durable_nb.opening import this_process
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
 from durable_nb.stores.errors import unknown_run
+from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour

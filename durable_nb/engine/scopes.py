@@ -8,44 +8,39 @@ what it calls is named by its arguments.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import copy
 import functools
 import itertools
 import threading
-import unicodedata
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from durable_nb import fingerprint, settings
-from durable_nb.errors import DurableError, InvalidOption, StepError
+from durable_nb import fingerprint
+from durable_nb.engine.naming import check_name
+from durable_nb.errors import InvalidOption, StepError
 from durable_nb.records import BRANCH, KEY
 
 if TYPE_CHECKING:
-    from durable_nb.engine import OpenRun
+    from durable_nb.engine.run import OpenRun
     from durable_nb.stores.base import Journal
 
 __all__ = [
+    "CURRENT",
     "CellScope",
     "KeyedScope",
     "Scope",
-    "check_name",
     "current",
     "entered",
-    "install_task_factory",
     "open_here",
-    "outside",
 ]
 
 COUNTED = ""
 _QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
 
-_UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Control characters, lone surrogates, line and paragraph separators: they break a line, or have no UTF-8."""
-
-_current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("durable_nb_scope", default=None)
+CURRENT: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("durable_nb_scope", default=None)
+"""The scope of the code that asks; None outside every run."""
 
 
 class Scope:
@@ -202,24 +197,6 @@ class CellScope(Scope):
         yield from (each for number in itertools.count(1) if (each := f"{first}#{number}") not in recorded)
 
 
-def check_name(name: object, role: str, kind: type[DurableError]) -> str:
-    """Give back what can name a run, a step or a signal: any printable text that is not too long.
-
-    Args:
-        name: The name.
-        role: What it is to name.
-        kind: The error to raise.
-    """
-    remedy = f"Give a string of at most {settings.LONGEST_NAME} characters, without control characters."
-    if not isinstance(name, str) or not name.strip():
-        raise kind(f"{name!r:.60} cannot name {role}", remedy=remedy)
-    if len(name) > settings.LONGEST_NAME:
-        raise kind(f"{name[:40]!r}… cannot name {role}: it has {len(name)} characters", remedy=remedy)
-    if bad := next((char for char in name if unicodedata.category(char) in _UNFIT), None):
-        raise kind(f"{name[:40]!r} cannot name {role}: it has a {bad!r} in it", remedy=remedy)
-    return name
-
-
 @functools.lru_cache
 def _quoted(name: str) -> str:
     return name.translate(_QUOTED)
@@ -227,7 +204,7 @@ def _quoted(name: str) -> str:
 
 def current() -> Scope | None:
     """The scope that a call here and now belongs to, or None outside every run."""
-    return _current.get()
+    return CURRENT.get()
 
 
 def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> OpenRun | None:
@@ -240,46 +217,9 @@ def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> OpenRun
 def entered(scope: Scope) -> Iterator[Scope]:
     """Make ``scope`` the current one; the calls of this thread have their order in it."""
     scope.moved_here()
-    token = _current.set(scope)
+    token = CURRENT.set(scope)
     try:
         yield scope
     finally:
         with suppress(ValueError):  # thrown away half-way, in another context
-            _current.reset(token)
-
-
-def outside(work: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Start something of ours beside the user's code: a task that is no branch of any scope."""
-    context = contextvars.copy_context()
-    context.run(_current.set, None)
-    return context.run(asyncio.ensure_future, work)
-
-
-class _BranchNamer:
-    """A task factory that gives each task created in a scope a branch of its own."""
-
-    def __init__(self, previous: Callable[..., asyncio.Future[Any]] | None) -> None:
-        self.previous = previous or _plain_task
-
-    def __call__(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
-    ) -> asyncio.Future[Any]:
-        scope = _current.get()
-        if scope is not None:
-            context = options.get("context") or contextvars.copy_context()
-            context.run(_current.set, scope.branch())
-            options["context"] = context
-        return self.previous(loop, coro, **options)
-
-
-def _plain_task(
-    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
-) -> asyncio.Future[Any]:
-    return asyncio.Task(coro, loop=loop, **options)
-
-
-def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
-    """Have ``loop`` name each branch that is created inside our scopes; all else goes to its old factory."""
-    previous = loop.get_task_factory()
-    if not isinstance(previous, _BranchNamer):
-        loop.set_task_factory(_BranchNamer(previous))  # type: ignore[arg-type]
+            CURRENT.reset(token)

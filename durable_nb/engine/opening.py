@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import time
 import warnings
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import catch_up
-from durable_nb.engine import OpenRun
+from durable_nb.engine.failpoints import hit
+from durable_nb.engine.run import OpenRun
 from durable_nb.errors import DurableNotice, RunChanged, located
-from durable_nb.failpoints import hit
 from durable_nb.records import Run, RunStatus, set_aside_id
-from durable_nb.stores.host import machine
+from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import Colour
     from durable_nb.stores.base import Journal
 
-__all__ = ["check_same", "open_run", "status_after", "this_process"]
+__all__ = ["check_same", "open_run", "status_after"]
 
 
 async def open_run(
@@ -101,11 +100,6 @@ def status_after(reason: BaseException) -> RunStatus:
     if isinstance(reason, asyncio.CancelledError):
         return RunStatus.INTERRUPTED if interrupts.noted() else RunStatus.CANCELLED
     return RunStatus.FAILED if isinstance(reason, Exception) else RunStatus.INTERRUPTED
-
-
-def this_process() -> str:
-    """This process, for people."""
-    return f"process {os.getpid()} on {machine().host}"
 
 
 def check_same(known: Run, opening: Run) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_nb import codec, leases
+from durable_nb import codec
 from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable
 from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus
 from durable_nb.stores import payloads
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, Run, Step
     from durable_nb.stores.base import Journal
 
-__all__ = ["Status", "Table", "Used", "all_runs", "one_run", "set_up", "spell"]
+__all__ = ["Status", "Table", "Used", "all_runs", "list_runs", "one_run", "read_run", "set_up", "spell"]
 
 _RUN = ("run", "workflow", "status", "steps", "waits for", "updated", "owner")
 _STEP = ("step", "kind", "status", "attempts", "took", "finished")
@@ -151,6 +151,36 @@ class Status(RunSnapshot):
         return "\n\n".join(map(str, self.tables))
 
 
+async def list_runs(journal: Journal) -> Sequence[Run]:
+    """All runs as they stand, the latest first. Runs on the loop thread.
+
+    Args:
+        journal: Where they are kept.
+    """
+    runs = await journal.list_runs()
+    abandoned = await journal.abandoned()  # last: a run that is taken up meanwhile must not show as left
+    return [_with_owner(run, abandoned) for run in runs]
+
+
+async def read_run(journal: Journal, run_id: str) -> RunSnapshot | None:
+    """A run as it stands, and its steps; takes no ownership. Runs on the loop thread.
+
+    Args:
+        journal: Where it is kept.
+        run_id: The run.
+    """
+    snapshot = await journal.read_run(run_id)
+    if snapshot is None:
+        return None
+    return snapshot._replace(run=_with_owner(snapshot.run, await journal.abandoned()))
+
+
+def _with_owner(run: Run, abandoned: frozenset[str]) -> Run:
+    if run.run_id in abandoned and run.status in (RunStatus.RUNNING, RunStatus.WAITING):
+        return run._replace(status=RunStatus.INTERRUPTED)
+    return run
+
+
 async def all_runs(journal: Journal) -> Table:
     """Every run, the latest first: when, who, how many steps, what it waits for. Runs on the loop thread.
 
@@ -161,7 +191,7 @@ async def all_runs(journal: Journal) -> Table:
         StoreUnavailable: There is no such database.
     """
     await set_up(journal)
-    runs = await leases.list_runs(journal)
+    runs = await list_runs(journal)
     progress = await journal.progress()
     return Table(_RUN, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs]).filled()
 
@@ -178,7 +208,7 @@ async def one_run(journal: Journal, run_id: str) -> Status:
         StoreUnavailable: There is no such database.
     """
     await set_up(journal)
-    snapshot = await leases.read_run(journal, run_id)
+    snapshot = await read_run(journal, run_id)
     if snapshot is None:
         raise unknown_run(run_id, journal.address)
     run, steps = snapshot

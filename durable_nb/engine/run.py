@@ -1,4 +1,4 @@
-"""Why a step was replayed or run again: the table, and a step's life from its call to its checkpoint."""
+"""A run that this process owns, and a step's life from its call to its checkpoint."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint
 from durable_nb.concurrency import bridge
-from durable_nb.errors import DurableNotice, InvalidOption, StepChanged, StepInDoubt, located
-from durable_nb.failpoints import hit
-from durable_nb.history import History
+from durable_nb.engine.decision import decide
+from durable_nb.engine.explain import refusal
+from durable_nb.engine.failpoints import hit
+from durable_nb.engine.history import History
+from durable_nb.errors import DurableNotice, located
 from durable_nb.records import (
     Action,
     Call,
@@ -25,91 +27,16 @@ from durable_nb.records import (
     StepKind,
     StepStatus,
 )
-from durable_nb.refusals import refusal
 from durable_nb.stores.payloads import fetch, is_at_hand, keep, moved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from durable_nb.concurrency.bridge import Colour
     from durable_nb.errors import RunHeld
     from durable_nb.stores.base import Journal
 
-__all__ = ["Begun", "OpenRun", "check_policy", "decide"]
-
-_FIRST = Decision(Action.RUN, "first run")
-_UNCHANGED = Decision(Action.REPLAY, "nothing changed")
-_GIVEN_UP = Decision(Action.REPLAY, "it was given up by hand")
-_POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
-
-
-def check_policy(option: str, policy: str) -> str:
-    """Give back a policy for what changed that there is.
-
-    Raises:
-        InvalidOption: There is none of that name.
-    """
-    if policy not in _POLICIES:
-        raise InvalidOption(f"{option}={policy!r} makes no sense", remedy=f"Use {', '.join(_POLICIES)}.")
-    return policy
-
-
-def decide(record: Step | None, call: Call) -> Decision:
-    """Say what becomes of a call, given what is on record: the whole table, and nothing else.
-
-    Args:
-        record: The step as recorded under the call's id, or None.
-        call: The call.
-
-    Example:
-        >>> decide(None, Call("load")).action
-        <Action.RUN: 'run'>
-    """
-    if record is None:
-        return _FIRST
-    if record.status is StepStatus.DONE:
-        return _decide_done(record, call)
-    if record.status is StepStatus.RESET:
-        return Decision(Action.RUN, "it was reset")
-    if record.status is StepStatus.FAILED and record.delivered_by is not None:
-        return _decide_done(record, call, unchanged=_GIVEN_UP)
-    if record.status is StepStatus.FAILED and call.moved_on and call.kind is not StepKind.CELL:
-        return Decision(Action.REPLAY, "it failed, and the run went on from there")
-    failed = record.status is StepStatus.FAILED
-    reason = "it failed last time" if failed else "it was started and never finished"
-    if call.once or record.once:
-        return Decision(Action.ASK, reason, error=StepInDoubt)
-    return Decision(Action.RUN, reason)
-
-
-def _decide_done(record: Step, call: Call, unchanged: Decision = _UNCHANGED) -> Decision:
-    found = unchanged
-    for policy, reason in _changes(record, call):
-        changed = _changed(policy, reason, call)
-        # Keeping a result in spite of one change says nothing about another.
-        found = found if changed.action is Action.REPLAY and found.notice else changed
-    return found
-
-
-def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
-    """What changed, with the policy for it; drift is the same code with another value."""
-    if fingerprint.differ(record.code, call.code):
-        yield call.on_edit, "its code changed"
-    elif call.edit:
-        yield call.on_edit, call.edit
-    elif call.drift:
-        yield call.on_drift, f"drifted: {call.drift}"
-    if fingerprint.differ(record.arguments, call.arguments):
-        yield call.on_change, "its arguments changed"
-    if record.step_id != call.step_id:
-        yield "keep", f"it was called `{record.step_id}`"
-
-
-def _changed(policy: str, reason: str, call: Call) -> Decision:
-    action = _POLICIES[policy]
-    if action is Action.RUN and call.once:
-        action = Action.ASK
-    return Decision(action, reason, notice=True, error=StepChanged)
+__all__ = ["Begun", "OpenRun"]
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from durable_nb.errors import StepNotFound, StoreError
-from durable_nb.opening import this_process
 from durable_nb.records import Run, RunStatus, Step, scope_of, set_aside_id
 from durable_nb.stores.errors import id_taken, unknown_run
+from durable_nb.stores.host import this_process
 from durable_nb.stores.payloads import moved
 
 if TYPE_CHECKING:

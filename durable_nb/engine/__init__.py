@@ -1,0 +1,1 @@
+"""One run of one process: its history, what replays, its status."""
