@@ -167,6 +167,25 @@ def test_paths_that_a_page_names_are_there(page):
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_modules_in_the_diagrams_of_the_architecture_are_there():
+    diagrams = [
+        text for one in pages.sections() if one.page == "docs/architecture.md" for text in one.blocks("text")
+    ]
+    named = re.findall(
+        r"(?:^|[ │├─►]) ((?:[a-z_]+/)+(?:[a-z_]+\.py)?)(?=\s)", "\n".join(diagrams), re.MULTILINE
+    )
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / "durable_nb" / path).exists()] == []
+
+
+def test_identifiers_in_the_architecture_are_there():
+    classes = re.findall(
+        r"`([A-Z][a-z]+(?:[A-Z][a-z]*)+|[A-Z]{2,}(?:_[A-Z]+)+)`", pages.text_of("docs/architecture.md")
+    )
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "durable_nb").rglob("*.py"))
+    assert [name for name in classes if not re.search(rf"\b{name}\b", source)] == []
+
+
 def test_an_image_is_small():
     images = [path for path in (ROOT / "docs" / "images").iterdir() if path.stat().st_size > 150_000]
     assert images == []
