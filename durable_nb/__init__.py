@@ -19,22 +19,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import _stored
-from durable_nb.backoff import BackoffStrategy, constant, exponential, linear
-from durable_nb.context import RunContext
 from durable_nb.engine.status import Status, Used
 from durable_nb.errors import DurableError
 from durable_nb.records import RunStatus
 from durable_nb.stores import Store
-from durable_nb.workflow import NOTEBOOK, Workflow
+from durable_nb.workflow.backoff import BackoffStrategy, constant, exponential, linear
+from durable_nb.workflow.context import CurrentRun
+from durable_nb.workflow.workflow import NOTEBOOK, Workflow
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from durable_nb.pydantic_ai import DurableAgent, TaskConfig, durable_pipeline, durable_tool
     from durable_nb.stores.values.stores import InMemoryStore, RedisStore, SQLiteStore
+    from durable_nb.workflow.dask import DaskExecutor
 
 __all__ = [
     "BackoffStrategy",
+    "CurrentRun",
+    "DaskExecutor",
     "DurableAgent",
     "DurableError",
     "InMemoryStore",
@@ -62,6 +65,8 @@ __version__ = "0.1.0"
 
 _stored.publish(__name__, {name: globals()[name] for name in __all__ if name in globals()})
 
+RunContext = CurrentRun  # its name in python-durable
+
 durable_step = NOTEBOOK.task
 durable_workflow = NOTEBOOK.workflow
 
@@ -80,6 +85,11 @@ def __getattr__(name: str) -> Any:
 
         _stored.publish(__name__, {name: getattr(stores, name)})
         return getattr(stores, name)
+    if name == "DaskExecutor":
+        from durable_nb.workflow import dask
+
+        _stored.publish(__name__, {name: dask.DaskExecutor})
+        return dask.DaskExecutor
     if name in ("DurableAgent", "TaskConfig", "durable_pipeline", "durable_tool"):
         from durable_nb import pydantic_ai
 

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from durable_nb.supervisor import CellReport, CellState
+from durable_nb.notebook.headless.runner import CellReport, CellState
 
 __all__ = ["Board"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 
 from durable_nb.cli import runs
-from durable_nb.cli.place import existing
+from durable_nb.cli.database import existing
 from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.engine.resolve import recorded_run
+from durable_nb.notebook.magic_options import parse_step
 from durable_nb.notebook.plan import plan, spell_plan
-from durable_nb.notebook.syntax import parse_step
 
 __all__ = ["add_arguments", "run"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from durable_nb import signals, typed
 from durable_nb.cli import runs
-from durable_nb.cli.place import asked, existing
+from durable_nb.cli.database import asked, existing
 from durable_nb.engine.naming import check_name, check_run_id
 from durable_nb.errors import InvalidOption
+from durable_nb.signals import delivery, typed
 from durable_nb.stores.host import this_process
 
 __all__ = ["add_arguments", "run"]
@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
     name = check_name(options.name, "a signal", InvalidOption)
     journal = existing(options.db)
     value = typed.read_value(options.value)
-    signal = signals.pack(check_run_id(options.run_id), name, value, this_process())
-    earlier = asked(signals.deliver(journal, signal, value))
-    print(signals.told(signal, earlier))  # noqa: T201 - a command's answer
+    signal = delivery.pack(check_run_id(options.run_id), name, value, this_process())
+    earlier = asked(delivery.deliver(journal, signal, value))
+    print(delivery.told(signal, earlier))  # noqa: T201 - a command's answer
     if earlier is None and asked(journal.get_run(signal.run_id)) is None:
         told = f"durable-nb: there is no run {signal.run_id!r} yet; the value is kept for it"
         print(told, file=sys.stderr)  # noqa: T201

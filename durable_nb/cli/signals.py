@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from durable_nb import signals
 from durable_nb.cli import runs
-from durable_nb.cli.place import asked, existing
+from durable_nb.cli.database import asked, existing
 from durable_nb.engine.status import list_runs
 from durable_nb.records import RunStatus, SignalRequest
+from durable_nb.signals import delivery
+from durable_nb.signals.typed import arguments, hint
 from durable_nb.stores.base import ENDED
-from durable_nb.typed import arguments, hint
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,11 +38,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _told(request: SignalRequest, status: RunStatus, address: str | None) -> str:
-    since = signals.spell_moment(request.asked_at)
+    since = delivery.spell_moment(request.asked_at)
     lines = [f"run {request.run_id!r} ({status}) waits for signal {request.name!r} since {since}"]
     lines += filter(None, (request.prompt, request.refused and f"set aside: {request.refused}"))
     lines += filter(None, (_accepts(request),))
-    return "\n    ".join([*lines, signals.command(request, address)])
+    return "\n    ".join([*lines, delivery.command(request, address)])
 
 
 def _accepts(request: SignalRequest) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from durable_nb.cli import runs
-from durable_nb.cli.place import asked
+from durable_nb.cli.database import asked
 from durable_nb.engine.status import one_run
 from durable_nb.stores import open_journal
 

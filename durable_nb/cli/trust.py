@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from durable_nb.cli.place import asked, existing
+from durable_nb.cli.database import asked, existing
 from durable_nb.stores.sqlite.trust import Untrusted, find_untrusted, trust
 from durable_nb.stores.urls import is_redis
 

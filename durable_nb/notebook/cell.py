@@ -12,21 +12,25 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, doubts, fingerprint, settings
-from durable_nb.attempts import attempts, is_ours
+from durable_nb import codec, fingerprint, settings
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.concurrency.timeouts import deadline
 from durable_nb.engine import branches, scopes
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
-from durable_nb.notebook import ambient, body, namespace, outputs, reach, view
-from durable_nb.notebook.tracking import Seen, reads_of
+from durable_nb.notebook.ambient import state as ambient
+from durable_nb.notebook.display import badge, recorder
+from durable_nb.notebook.lineage.compare import Seen, reads_of
+from durable_nb.notebook.namespace import reachable, snapshot
+from durable_nb.notebook.shell import execute as body
 from durable_nb.records import Call, Payload, StepKind, StepStatus
+from durable_nb.signals import in_doubt
+from durable_nb.workflow.retry import attempts, is_ours
 
 if TYPE_CHECKING:
-    from durable_nb.attempts import Policy
     from durable_nb.engine.run import Begun, OpenRun
     from durable_nb.notebook.session import Session
     from durable_nb.records import Step
+    from durable_nb.workflow.retry import Policy
 
 __all__ = ["CellOptions", "Restored", "restore", "restore_all", "run_cell"]
 
@@ -90,7 +94,7 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     with session.named(options.name, call.code or ""), located(run_id=run.run_id, step=call.step_id):
         seen = session.tracker.look(python)
         call = session.tracker.call(run, call, seen, session.called)
-        begun = await doubts.begin_step(run, call, AWAITING)
+        begun = await in_doubt.begin_step(run, call, AWAITING)
         if begun.replayed:
             await _replay(session, run, begun)
         else:
@@ -104,7 +108,7 @@ async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
         _replay_answer(session, begun, payload)
         return
     restored = restore(session.shell.user_ns, begun.step, payload)
-    outputs.replay(session.shell, restored.outputs, result=restored.result)
+    recorder.replay(session.shell, restored.outputs, result=restored.result)
     session.on_record.update(restored.names)
     _show(session, begun, begun.step.seconds, restored.names, restored.unsaved)
 
@@ -134,10 +138,10 @@ def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> Restored:
         payload: Its result.
     """
     header = json.loads(payload.data)
-    saved = namespace.Saved.from_parts(header["namespace"], payload.parts)
+    saved = snapshot.Saved.from_parts(header["namespace"], payload.parts)
     state = ambient.Saved.from_parts(header["ambient"], payload.parts)
     failed = ambient.restore(user_ns, state, before_names=True)
-    restored = namespace.restore(user_ns, saved, step=step.step_id)
+    restored = snapshot.restore(user_ns, saved, step=step.step_id)
     failed |= restored.failed | ambient.restore(user_ns, state, before_names=False)
     unsaved = {**saved.unsaved, **state.unsaved, **failed}
     return Restored(restored.names, restored.result, header["outputs"], unsaved)
@@ -185,11 +189,11 @@ async def _execute(
     record = run.history.get(begun.call.step_id)
     earlier = len(run.replays)
     user_ns = session.shell.user_ns
-    before = namespace.take(
-        user_ns, session.shell.user_ns_hidden, reach.reached(user_ns, seen.mentioned.named)
+    before = snapshot.take(
+        user_ns, session.shell.user_ns_hidden, reachable.reached(user_ns, seen.mentioned.named)
     )
     state = ambient.take()
-    with outputs.Recorder.of(session.shell).recording() as recording, body.interruptible():
+    with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
             await attempts(run, begun, execute, options.policy, AWAITING)
@@ -200,7 +204,7 @@ async def _execute(
             raise
     state_saved = state.changes(user_ns, seen.mentioned.attributes)
     changes = before.changes(user_ns, seen.mentioned.bound)
-    saved = namespace.save(user_ns, changes, result=recording.result)
+    saved = snapshot.save(user_ns, changes, result=recording.result)
     reads = session.tracker.gave(record, begun.call, seen, changes, saved)
     begun.step = begun.step._replace(reads=reads.to_json())
     step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
@@ -212,7 +216,7 @@ async def _execute(
     _show(session, begun, step.seconds, changes.names, unsaved, *notices)
 
 
-def _payload(saved: namespace.Saved, state: ambient.Saved, shown: list[Any]) -> Payload:
+def _payload(saved: snapshot.Saved, state: ambient.Saved, shown: list[Any]) -> Payload:
     described = {"namespace": saved.header(), "ambient": state.header(), "outputs": shown}
     try:
         header = json.dumps(described, separators=(",", ":"))
@@ -222,7 +226,7 @@ def _payload(saved: namespace.Saved, state: ambient.Saved, shown: list[Any]) -> 
 
 
 def _unnoticed(
-    session: Session, before: namespace.Snapshot, changes: namespace.Changes, named: Collection[str]
+    session: Session, before: snapshot.Snapshot, changes: snapshot.Changes, named: Collection[str]
 ) -> list[str]:
     """What a person must know of changes that the record may lack; of a name that cannot be seen, once."""
     unseen = [name for name in changes.unseen if name in before.unseen and name in named]
@@ -237,13 +241,13 @@ def _unnoticed(
     return notices
 
 
-def _show_stopped(session: Session, begun: Begun, before: namespace.Snapshot) -> None:
+def _show_stopped(session: Session, begun: Begun, before: snapshot.Snapshot) -> None:
     """Say what a cell that failed or was interrupted had changed by then; nothing of it is on record."""
     with suppress(Exception):  # the failure itself must be seen
         changes = before.changes(session.shell.user_ns)
         changed = (*changes.created, *changes.rebound, *changes.mutated, *changes.deleted)
         on_record = tuple(name for name in changed if name in session.on_record)
-        view.show_stopped(
+        badge.show_stopped(
             session.badge,
             run=begun.step.run_id,
             step=begun.step.step_id,
@@ -269,7 +273,7 @@ def _show(
 ) -> None:
     if begun.decision.notice:
         notices = (*notices, _notice(begun))
-    view.show_cell(
+    badge.show_cell(
         session.badge,
         run=begun.step.run_id,
         step=begun.step.step_id,
@@ -295,7 +299,7 @@ def _replayed_inside(begun: Begun, replays: list[str]) -> list[str]:
     if not inside:
         return []
     again = f"%durable_reset {shlex.quote(name)}"
-    return [f"replayed in it, called as before: {view.listed(inside)}; to run all of it again: {again}"]
+    return [f"replayed in it, called as before: {badge.listed(inside)}; to run all of it again: {again}"]
 
 
 def _is_of_ours(session: Session, name: str) -> bool:

@@ -13,15 +13,20 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
-from durable_nb import asking, settings, typed
+from durable_nb import settings
 from durable_nb.errors import DurableError
-from durable_nb.notebook import body, frontend, outputs, prompt, syntax, tracebacks, view
-from durable_nb.notebook.carried import Carrier
+from durable_nb.notebook import magic_options
 from durable_nb.notebook.cell import restore_all, run_cell
-from durable_nb.notebook.lines import LineParser
+from durable_nb.notebook.display import badge, recorder
+from durable_nb.notebook.magic_options import LineParser
 from durable_nb.notebook.plan import plan, spell_plan
+from durable_nb.notebook.prompts import shell_face
 from durable_nb.notebook.session import Session
+from durable_nb.notebook.shell import execute as body
+from durable_nb.notebook.shell import frontend, tracebacks
+from durable_nb.notebook.shell.context_vars import Carrier
 from durable_nb.records import RunStatus, scope_of
+from durable_nb.signals import prompter, typed
 
 __all__ = ["DurableMagics", "load"]
 
@@ -46,7 +51,7 @@ class DurableMagics:
         self.session = Session(shell)
         self.carrier = Carrier()
         with one_line_errors():
-            self.session.badge = view.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
+            self.session.badge = badge.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
 
     def durable_workflow(self, line: str) -> None:
         """Open a run, or resume it: ``%durable_workflow RUN_ID``; alone, say where the open one stands.
@@ -60,14 +65,14 @@ class DurableMagics:
 
         Binds ``wf``, the run's workflow: @wf.task, wf.signal(…), wf.sleep(…), wf.map(…).
         """
-        options = syntax.workflow_parser().parse_line(line)
+        options = magic_options.workflow_parser().parse_line(line)
         session = self.session
         session.badge = options.badge or session.badge
         with one_line_errors():
             if options.done:
                 run_id = session.require_run().run_id
                 session.leave(RunStatus.DONE)
-                view.show_run(session.badge, run=run_id, text="done")
+                badge.show_run(session.badge, run=run_id, text="done")
                 return
             if options.run_id is not None:
                 session.open(
@@ -92,7 +97,7 @@ class DurableMagics:
 
         %durable_reset NAME has it run again.
         """
-        options = syntax.parse_step(line)
+        options = magic_options.parse_step(line)
         with one_line_errors(), self.carrier.taken():
             await run_cell(self.session, options, cell)
 
@@ -107,7 +112,7 @@ class DurableMagics:
 
     def durable_reset(self, line: str) -> None:
         """Have a step run again at its next call: ``%durable_reset STEP [--downstream]``."""
-        options = syntax.reset_parser().parse_line(line)
+        options = magic_options.reset_parser().parse_line(line)
         with one_line_errors():
             found = self.session.reset(options.step, with_downstream=options.downstream)
         inside = sum(each.startswith(f"{options.step}/") for each in found)
@@ -118,24 +123,26 @@ class DurableMagics:
 
     def durable_fork(self, line: str) -> None:
         """Go on from a step in another run, this one stays: ``%durable_fork NEW_RUN [--from STEP]``."""
-        options = syntax.fork_parser().parse_line(line)
+        options = magic_options.fork_parser().parse_line(line)
         with one_line_errors():
             self.session.fork(options.new_run, options.step)
             self._say_where_it_stands()
 
     def durable_plan(self, line: str) -> None:
         """Say what would replay and what would run, running nothing: ``%durable_plan [NOTEBOOK]``."""
-        options = syntax.plan_parser().parse_line(line)
+        options = magic_options.plan_parser().parse_line(line)
         with one_line_errors():
             run = self.session.require_run()
             file = Path(options.notebook) if options.notebook else frontend.require_notebook()
-            planned = plan(run, file, parse=syntax.parse_step, transform=self.session.shell.transform_cell)
+            planned = plan(
+                run, file, parse=magic_options.parse_step, transform=self.session.shell.transform_cell
+            )
         print(spell_plan(planned))  # noqa: T201 - a magic's answer
 
     @no_var_expand
     def durable_resolve(self, line: str) -> None:
         """Say what became of a step in doubt: ``%durable_resolve STEP rerun|value|fail [EXPRESSION]``."""
-        options = syntax.parse_resolve(line)
+        options = magic_options.parse_resolve(line)
         with one_line_errors():
             self.session.require_run()
             value = self.session.shell.ev(options.value) if options.value is not None else None
@@ -146,7 +153,7 @@ class DurableMagics:
     @no_var_expand
     def durable_signal(self, line: str) -> None:
         """Deliver a signal: ``%durable_signal NAME VALUE [--run ID]``; the value is JSON, or else text."""
-        options = syntax.parse_signal(line)
+        options = magic_options.parse_signal(line)
         with one_line_errors():
             run_id = self.session.require_run().run_id if options.run is None else options.run
             told = self.session.deliver(run_id, options.name, typed.read_value(options.value))
@@ -154,21 +161,21 @@ class DurableMagics:
 
     def durable_runs(self, line: str) -> None:
         """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
-        options = syntax.runs_parser().parse_line(line)
+        options = magic_options.runs_parser().parse_line(line)
         with one_line_errors():
-            view.show_tables(self.session.badge, [self.session.runs(options.db)])
+            badge.show_tables(self.session.badge, [self.session.runs(options.db)])
 
     def durable_status(self, line: str) -> None:
         """Show where a run stands, by default the open one: ``%durable_status [RUN_ID] [--db URL]``."""
-        options = syntax.status_parser().parse_line(line)
+        options = magic_options.status_parser().parse_line(line)
         with one_line_errors():
-            view.show_tables(self.session.badge, self.session.status(options.run_id, options.db))
+            badge.show_tables(self.session.badge, self.session.status(options.run_id, options.db))
 
     def _say_where_it_stands(self) -> None:
         run = self.session.require_run()
         count = len(self.session.finished())
         state = f"resuming, {count} finished" if run.run.passes > 1 or count else "new"
-        view.show_run(self.session.badge, run=run.run_id, text=f"{run.journal.location} · {state}")
+        badge.show_run(self.session.badge, run=run.run_id, text=f"{run.journal.location} · {state}")
 
 
 _CELL_MAGIC = re.compile(r"get_ipython\(\)\.run_cell_magic\('(?P<name>\w+)', (?P<rest>.*)\)$")
@@ -192,8 +199,8 @@ def load(shell: Any) -> None:
         return
     magics = DurableMagics(shell)
     shell.durable_nb = magics
-    outputs.Recorder.of(shell)
-    asking.attach(prompt.ShellFace(shell, magics.session))
+    recorder.Recorder.of(shell)
+    prompter.attach(shell_face.ShellFace(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_fork,

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_nb.notebook import frontend, names
-from durable_nb.notebook.provenance import Origins, Reads
-from durable_nb.notebook.statements import STAR, Statement, statements
-from durable_nb.notebook.tracking import Seen, look, reads_of, renamed, sources, with_changes
+from durable_nb.notebook.lineage import names
+from durable_nb.notebook.lineage.compare import Seen, look, reads_of, renamed, sources, with_changes
+from durable_nb.notebook.lineage.origins import Origins, Reads
+from durable_nb.notebook.lineage.statements import STAR, Statement, statements
+from durable_nb.notebook.shell import frontend
 from durable_nb.records import Action, Call, Step, StepKind, scope_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import settings, signals
+from durable_nb import settings
 from durable_nb.concurrency.bridge import BLOCKING, catch_up, drive
 from durable_nb.engine import resolve
 from durable_nb.engine.fork import fork
@@ -15,13 +15,15 @@ from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import all_runs, one_run
 from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
-from durable_nb.notebook import frontend
-from durable_nb.notebook.tracking import Tracker, downstream
+from durable_nb.notebook.lineage.compare import downstream
+from durable_nb.notebook.lineage.tracker import Tracker
+from durable_nb.notebook.shell import frontend
 from durable_nb.records import Run, RunStatus, StepStatus
+from durable_nb.signals import delivery
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import this_process
 from durable_nb.stores.urls import without_password
-from durable_nb.workflow import NOTEBOOK
+from durable_nb.workflow.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import OpenRun
@@ -190,9 +192,9 @@ class Session:
         Raises:
             SignalInvalid: The run would not accept it.
         """
-        signal = signals.pack(check_run_id(run_id), name, value, this_process())
-        earlier = drive(BLOCKING.store(signals.deliver(self.workflow.journal, signal, value)))
-        return signals.told(signal, earlier)
+        signal = delivery.pack(check_run_id(run_id), name, value, this_process())
+        earlier = drive(BLOCKING.store(delivery.deliver(self.workflow.journal, signal, value)))
+        return delivery.told(signal, earlier)
 
     def runs(self, db: Place | None) -> Table:
         """All runs of a database, by default the notebook's own.

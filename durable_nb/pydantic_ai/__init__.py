@@ -15,8 +15,8 @@ except ImportError as error:
 
 from durable_nb import _stored
 from durable_nb.pydantic_ai.agent import DurableAgent
+from durable_nb.pydantic_ai.capability import NotebookDurability
 from durable_nb.pydantic_ai.config import TaskConfig
-from durable_nb.pydantic_ai.durability import NotebookDurability
 from durable_nb.pydantic_ai.tools import durable_pipeline, durable_tool
 
 __all__ = [

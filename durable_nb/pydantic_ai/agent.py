@@ -13,27 +13,28 @@ from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests
 
-from durable_nb import fingerprint, passes
+from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.engine import branches, scopes
 from durable_nb.engine.naming import check_run_id
-from durable_nb.entry import finish, one_pass
 from durable_nb.errors import InvalidOption, RunHeld
 from durable_nb.pydantic_ai import approvals
-from durable_nb.pydantic_ai.backend import replays_told
-from durable_nb.pydantic_ai.background import run_here
+from durable_nb.pydantic_ai.agent_run import Place
+from durable_nb.pydantic_ai.capability import NotebookDurability
 from durable_nb.pydantic_ai.config import TaskConfig
-from durable_nb.pydantic_ai.durability import NotebookDurability
 from durable_nb.pydantic_ai.messages import plain
-from durable_nb.pydantic_ai.place import Place
+from durable_nb.pydantic_ai.operations import replays_told
+from durable_nb.pydantic_ai.run_sync import run_here
 from durable_nb.pydantic_ai.streaming import finishing
 from durable_nb.records import Run, RunStatus
+from durable_nb.workflow import active_runs
+from durable_nb.workflow.entrypoint import finish, one_pass
 
 if TYPE_CHECKING:
     from pydantic_ai.run import AgentRun, AgentRunResult
 
-    from durable_nb.workflow import Workflow
+    from durable_nb.workflow.workflow import Workflow
 
 __all__ = ["DurableAgent"]
 
@@ -48,7 +49,7 @@ class _Opening(NamedTuple):
 class _UnderWay(RunHeld):
     """The run is under way in this process: a call of ``run`` joins it, an iteration cannot."""
 
-    def __init__(self, known: passes.Pass) -> None:
+    def __init__(self, known: active_runs.Pass) -> None:
         super().__init__(
             "it is under way in this process",
             run_id=known.opening.run_id,
@@ -141,7 +142,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         except _UnderWay as joined:
             if joined.nested:
                 raise
-            result: AgentRunResult[Any] = await passes.join(joined.known, AWAITING)
+            result: AgentRunResult[Any] = await active_runs.join(joined.known, AWAITING)
             return result
 
     def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
@@ -225,7 +226,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         opening = self._as_run(run_id, self._arguments(prompt, options))
         branches.install_task_factory(asyncio.get_running_loop())
         fresh = self._opening.fresh
-        with passes.entered(workflow.journal, opening, AWAITING, fresh=fresh) as (current, is_new):
+        with active_runs.entered(workflow.journal, opening, AWAITING, fresh=fresh) as (current, is_new):
             if not is_new:
                 raise _UnderWay(current)
             with interrupts.guarded_pass():

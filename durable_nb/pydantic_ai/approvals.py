@@ -16,14 +16,14 @@ from pydantic_ai.tools import (
 )
 
 from durable_nb import settings
-from durable_nb.answers import APPROVAL, Accepted
-from durable_nb.typed import yes_or_no
+from durable_nb.signals.accepted import APPROVAL, Accepted
+from durable_nb.signals.typed import yes_or_no
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart
     from pydantic_ai.tools import ToolDefinition
 
-    from durable_nb.pydantic_ai.place import Place
+    from durable_nb.pydantic_ai.agent_run import Place
 
 __all__ = ["answered", "ask", "defers", "defers_to"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic_ai import exceptions
 
-from durable_nb.attempts import Policy
+from durable_nb.workflow.retry import Policy
 
 if TYPE_CHECKING:
-    from durable_nb.backoff import BackoffStrategy
+    from durable_nb.workflow.backoff import BackoffStrategy
 
 __all__ = ["TOOL_KEY", "Execution", "TaskConfig", "is_hopeless"]
 

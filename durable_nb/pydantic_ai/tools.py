@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.tools import RunContext
 
-from durable_nb.tasks import Arguments
+from durable_nb.workflow.task import Arguments
 
 if TYPE_CHECKING:
-    from durable_nb.backoff import BackoffStrategy
-    from durable_nb.workflow import Workflow
+    from durable_nb.workflow.backoff import BackoffStrategy
+    from durable_nb.workflow.workflow import Workflow
 
 __all__ = ["durable_pipeline", "durable_tool"]
 

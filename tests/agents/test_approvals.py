@@ -9,12 +9,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai.tools import Tool, ToolApproved, ToolDenied
 
-from durable_nb.answers import Accepted, problems
 from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.errors import SignalInvalid
 from durable_nb.pydantic_ai.approvals import answered
 from durable_nb.records import SignalRequest
-from durable_nb.typed import arguments, hint, read_answer
+from durable_nb.signals.accepted import Accepted, problems
+from durable_nb.signals.typed import arguments, hint, read_answer
 
 
 class Account(BaseModel):

@@ -50,7 +50,6 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RunUsage
 
 from durable_nb import DurableAgent, TaskConfig, durable_pipeline, durable_tool
-from durable_nb.backoff import constant
 from durable_nb.cli import main
 from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.engine.status import Used
@@ -65,8 +64,9 @@ from durable_nb.errors import (
     StepNotSaved,
 )
 from durable_nb.pydantic_ai import NotebookDurability
-from durable_nb.pydantic_ai.backend import operation_name
 from durable_nb.pydantic_ai.config import is_hopeless
+from durable_nb.pydantic_ai.operations import operation_name
+from durable_nb.workflow.backoff import constant
 
 NOW = constant(0.01)
 

@@ -53,7 +53,7 @@ def test_public_names(name):
 
 
 def test_the_submodule_of_backoffs():
-    from durable_nb import backoff
+    from durable_nb.workflow import backoff
 
     assert (backoff.exponential, backoff.linear, backoff.constant) == (exponential, linear, constant)
 

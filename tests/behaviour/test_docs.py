@@ -263,7 +263,7 @@ def test_the_task_options_it_names_are_taken(tmp_path):
 
 
 def test_the_options_of_a_cell_that_it_names_are_those_that_there_are():
-    from durable_nb.notebook.syntax import step_parser
+    from durable_nb.notebook.magic_options import step_parser
 
     rows = table("docs/notebooks.md", "Options of a durable cell")
     named = {option for row in rows for option in re.findall(r"^`(--[a-z-]+)", row[0])}
@@ -272,13 +272,13 @@ def test_the_options_of_a_cell_that_it_names_are_those_that_there_are():
 
 
 def test_the_lines_under_a_cell_are_those_that_it_shows(monkeypatch):
-    from durable_nb.notebook import view
+    from durable_nb.notebook.display import badge
 
     shown = []
-    monkeypatch.setattr(view, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
+    monkeypatch.setattr(badge, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
     for replayed in (False, True):
         facts = {"run": "sales-2026", "step": "load", "seconds": 3 * 3600 + 2 * 60, "names": ("sales",)}
-        view.show_cell("full", replayed=replayed, **facts)
+        badge.show_cell("full", replayed=replayed, **facts)
     assert section("docs/notebooks.md", "Notebooks").blocks("text") == ["{}\n{}\n".format(*shown)]
 
 

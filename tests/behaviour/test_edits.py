@@ -16,10 +16,10 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from durable_nb import asking
 from durable_nb.cli import main
-from durable_nb.notebook import names
-from durable_nb.workflow import NOTEBOOK
+from durable_nb.notebook.lineage import names
+from durable_nb.signals import prompter
+from durable_nb.workflow.workflow import NOTEBOOK
 from helpers.notebooks import write_notebook
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"
@@ -479,7 +479,7 @@ def shell(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("PLACE", "here")
-    monkeypatch.setattr(asking, "_faces", [])  # nobody is asked through a shell that is gone
+    monkeypatch.setattr(prompter, "_prompters", [])  # nobody is asked through a shell that is gone
     shell = Shell()
     monkeypatch.setattr(builtins, "ran", shell.ran.append, raising=False)
     yield shell
@@ -713,8 +713,8 @@ def test_which_values_are_small_enough_to_be_compared():
     import numpy as np
     import pandas as pd
 
-    from durable_nb.notebook.drift import portable
-    from durable_nb.notebook.placeholder import placeholder
+    from durable_nb.notebook.lineage.drift import portable
+    from durable_nb.notebook.namespace.placeholder import placeholder
 
     for value in (1, "a", [1] * 100, {"a": (1, 2)}, np.zeros(10), pd.DataFrame({"nbytes": [1], "size": [2]})):
         assert portable("x", value) == portable("x", value) != None  # noqa: E711

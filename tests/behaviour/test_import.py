@@ -77,6 +77,10 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_has_the_demo_the_types_and_no_tests(wheel):
-    assert {"durable_nb/py.typed", "durable_nb/notebooks/demo.ipynb", "durable_nb/cli/demo.py"} <= wheel
+    assert {
+        "durable_nb/py.typed",
+        "durable_nb/cli/demo/demo.ipynb",
+        "durable_nb/cli/demo/command.py",
+    } <= wheel
     tops = {name.partition("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"durable_nb"}

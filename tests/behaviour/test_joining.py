@@ -16,9 +16,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from durable_nb import RunContext, passes, settings
+from durable_nb import RunContext, settings
 from durable_nb.concurrency.bridge import LEFT, wait_for_what_is_left
 from durable_nb.errors import RunChanged, RunHeld, RunNotFound
+from durable_nb.workflow import active_runs
 
 PROGRAM_SECONDS = 60
 
@@ -43,7 +44,7 @@ def steps(db):
 @pytest.fixture(autouse=True)
 def nothing_left():
     yield
-    assert passes._running == {}
+    assert active_runs._running == {}
 
 
 class Gate:
@@ -177,10 +178,10 @@ async def test_a_pass_thrown_away_half_way_is_no_longer_joined(again):
     for _ in range(50):
         call.send(None) if not gate.begun.is_set() else None
         await asyncio.sleep(0.002)
-        if passes._running:
+        if active_runs._running:
             break
     call.close()
-    assert passes._running == {}
+    assert active_runs._running == {}
     gate.open.set()
     assert await gate.main() == [1]
 

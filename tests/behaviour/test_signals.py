@@ -13,8 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pydantic
 import pytest
 
-from durable_nb import Workflow, asking, signals, waits, watching
-from durable_nb.answers import Accepted, check
+from durable_nb import Workflow
 from durable_nb.cli import main as command
 from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
 from durable_nb.errors import (
@@ -29,8 +28,12 @@ from durable_nb.errors import (
     StepInDoubt,
 )
 from durable_nb.records import RunStatus, SignalRequest, StepStatus
+from durable_nb.signals import delivery, watcher
+from durable_nb.signals.accepted import Accepted, check
+from durable_nb.signals.prompter import _prompters, attach
+from durable_nb.signals.typed import hint, read_answer
 from durable_nb.stores.memory import MemoryJournal
-from durable_nb.typed import hint, read_answer
+from durable_nb.workflow import waits
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -66,9 +69,9 @@ async def until_open(wf, name="approval"):
 @pytest.fixture
 def face():
     """A face that answers what it is given, and notes what it showed."""
-    asking.attach(known := Recorded())
+    attach(known := Recorded())
     yield known
-    asking._faces.clear()
+    _prompters.clear()
 
 
 class Recorded:
@@ -280,7 +283,7 @@ async def test_of_two_answers_at_the_same_instant_one_wins(again):
 
 async def test_a_hundred_waiters_are_woken_by_one_watch(again, monkeypatch):
     wf = again()
-    monkeypatch.setattr(watching.settings, "SIGNAL_BACKSTOP", 600)  # Redis: the unasked look in between
+    monkeypatch.setattr(watcher.settings, "SIGNAL_BACKSTOP", 600)  # Redis: the unasked look in between
     looks = []
     find = type(wf.journal).find_signals
     monkeypatch.setattr(
@@ -389,7 +392,7 @@ async def test_cancelling_ends_the_wait_and_its_watch(again, colour):
     with pytest.raises(asyncio.CancelledError):
         await running
     assert asked(wf.journal.get_run("r")).status is RunStatus.CANCELLED
-    watch = watching._watches.get(wf.journal)
+    watch = watcher._watches.get(wf.journal)
     while watch is not None and watch._task is not None:  # its last look ends soon
         await asyncio.sleep(0.01)
 
@@ -690,13 +693,13 @@ async def test_a_run_that_is_lost_while_it_waits_leaves_the_other_waiters_alone(
         raise RunHeld("somebody else has it", run_id="lost")
 
     async def wait(run_id, check):
-        return await watching.delivered(journal, run_id, "go", poll=0.05, seconds=10, check=check)
+        return await watcher.delivered(journal, run_id, "go", poll=0.05, seconds=10, check=check)
 
     async def both():
         await journal.setup()
         one, other = (asyncio.create_task(wait(*each)) for each in (("lost", lost), ("kept", lambda: None)))
         await asyncio.wait([one])
-        await signals.deliver(journal, signals.pack("kept", "go", True, "a test"), True)
+        await delivery.deliver(journal, delivery.pack("kept", "go", True, "a test"), True)
         return one.exception(), (await other).run_id
 
     failure, run_id = await AWAITING.store(both())

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durable_nb import Workflow, attempts, constant
+from durable_nb import Workflow, constant
 from durable_nb.engine import failpoints, run, scopes
+from durable_nb.workflow import retry
 
 calls = st.tuples(st.just("call"), st.integers(0, 3))
 failures = st.tuples(st.just("fail"), st.integers(0, 3))
@@ -112,7 +113,7 @@ def in_child(place, program, kill=None):
     with contextlib.suppress(BaseException):
         if kill is not None:
             failpoints._plan = {kill[0]: (failpoints._ACTIONS["kill"], "", kill[1])}
-            run.hit = attempts.hit = failpoints._hit
+            run.hit = retry.hit = failpoints._hit
         interpreter = Interpreter(place)
         main = interpreter.wf.workflow(interpreter.run)
         (place / "result.json").write_text(json.dumps(asyncio.run(main.run("r", program))))

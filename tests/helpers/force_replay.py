@@ -10,8 +10,8 @@ import pytest
 from durable_nb.concurrency.bridge import AWAITING
 from durable_nb.engine import scopes
 from durable_nb.engine.run import OpenRun
-from durable_nb.entry import WorkflowFunction
 from durable_nb.records import StepStatus
+from durable_nb.workflow.entrypoint import WorkflowFunction
 
 
 class _Again(BaseException):

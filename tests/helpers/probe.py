@@ -5,13 +5,14 @@ import json
 import pickle
 from pathlib import Path
 
-from durable_nb.notebook import body, outputs
-from durable_nb.notebook.namespace import NO_RESULT
+from durable_nb.notebook.display import recorder
+from durable_nb.notebook.namespace.snapshot import NO_RESULT
+from durable_nb.notebook.shell import execute
 
 
 async def probe(shell, line, cell):
-    with outputs.Recorder.of(shell).recording() as recording, body.interruptible():
-        await body.execute(shell, cell)
+    with recorder.Recorder.of(shell).recording() as recording, execute.interruptible():
+        await execute.execute(shell, cell)
     save(line, recording)
 
 
@@ -25,11 +26,11 @@ def again(shell, line):
     shown = json.loads(Path(f"{line}.json").read_text())
     pickled = Path(f"{line}.pickle")
     result = pickle.loads(pickled.read_bytes()) if pickled.exists() else NO_RESULT
-    outputs.replay(shell, shown, result=result)
+    recorder.replay(shell, shown, result=result)
 
 
 def load_ipython_extension(shell):
     shell.register_magic_function(functools.partial(probe, shell), "cell", "probe")
     shell.register_magic_function(functools.partial(again, shell), "line", "again")
     for _twice in range(2):
-        shell.input_transformers_post.append(body.awaited_magic("probe"))
+        shell.input_transformers_post.append(execute.awaited_magic("probe"))

@@ -14,8 +14,8 @@ import nbformat
 import psutil
 import pytest
 
-from durable_nb.cli.demo import VICTIM, Evidence
-from durable_nb.supervisor import CellReport, CellState, Report
+from durable_nb.cli.demo.command import VICTIM, Evidence
+from durable_nb.notebook.headless.runner import CellReport, CellState, Report
 
 COMMAND = [sys.executable, "-m", "durable_nb.cli", "demo"]
 BEFORE = ("download", "mend", "picture", "compare", "compare/mean", "compare/yesterday", VICTIM)

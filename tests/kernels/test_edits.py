@@ -1,6 +1,6 @@
 """Edits run again, drift does not, in kernels that are killed; the table is in behaviour/test_edits.py."""
 
-from durable_nb.supervisor import run_notebook
+from durable_nb.notebook.headless.runner import run_notebook
 from helpers.notebooks import write_notebook
 
 OPEN = "%load_ext durable_nb\n%durable_workflow edits --db runs.db"

@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from durable_nb.errors import DurableError, InvalidOption
-from durable_nb.supervisor import CellState, plan, run_notebook
+from durable_nb.notebook.headless.runner import CellState, plan, run_notebook
 from helpers import pythonpath
 
 OPEN = "%load_ext durable_nb\n%durable_workflow r --db r.db"

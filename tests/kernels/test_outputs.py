@@ -246,7 +246,7 @@ def test_history_hooks_and_gettext_find_what_they_expect(fresh, probed):
 
 def test_what_is_ours_or_paused_or_another_cells_is_not_recorded(probed):
     probed.run(
-        "import asyncio\nfrom durable_nb.notebook.outputs import Recorder\n"
+        "import asyncio\nfrom durable_nb.notebook.display.recorder import Recorder\n"
         "recorder = Recorder.of(get_ipython())\n"
         "async def tick():\n    while True:\n        print('tick', flush=True)\n"
         "        await asyncio.sleep(0.01)\n"
@@ -264,7 +264,7 @@ def test_what_is_ours_or_paused_or_another_cells_is_not_recorded(probed):
 
 def test_recordings_nest(probed):
     cell = probed.run(
-        "from durable_nb.notebook.outputs import Recorder\nrecorder = Recorder.of(get_ipython())\n"
+        "from durable_nb.notebook.display.recorder import Recorder\nrecorder = Recorder.of(get_ipython())\n"
         "with recorder.recording() as outer:\n    print(1)\n"
         "    with recorder.recording() as inner:\n        print(2)\n"
         "    try:\n        with recorder.recording() as failed:\n            print(3); 1 / 0\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable_nb.notebook import syntax
+from durable_nb.notebook import magic_options
 
 OPEN = "%load_ext durable_nb\n%durable_workflow '<b>book</b>' --db runs.db"
 
@@ -65,7 +65,7 @@ def test_a_plain_line_names_what_is_not_saved_and_none_is_shown_where_it_is_off(
 
 def test_a_question_mark_shows_each_option_of_a_magic(opened):
     for magic, parser in (("%durable_workflow", "workflow_parser"), ("%%durable_step", "step_parser")):
-        options = [text for one in getattr(syntax, parser)()._actions for text in one.option_strings]
+        options = [text for one in getattr(magic_options, parser)()._actions for text in one.option_strings]
         told = str(opened.run(f"{magic}?").reply["payload"])
         assert options
         assert [option for option in options if option not in told] == []

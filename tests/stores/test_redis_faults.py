@@ -9,9 +9,10 @@ from collections import Counter
 
 import pytest
 
-from durable_nb import Workflow, leases, settings
+from durable_nb import Workflow, settings
 from durable_nb.concurrency.bridge import BLOCKING, drive
 from durable_nb.engine.failpoints import POINTS
+from durable_nb.engine.status import list_runs
 from durable_nb.errors import RunHeld
 from durable_nb.records import RunStatus, StepStatus
 from durable_nb.stores import open_journal
@@ -173,11 +174,11 @@ def test_a_killed_owner_is_replaced_at_once(here, start):
     owner = begun(start)
     owner.kill()
     owner.wait()
-    assert [run.status for run in stored(leases.list_runs(here))] == [RunStatus.INTERRUPTED]
+    assert [run.status for run in stored(list_runs(here))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
     assert seconds < 1.0
     assert (run.run.epoch, run.run.passes) == (2, 2)
-    assert [run.status for run in stored(leases.list_runs(here))] == [RunStatus.RUNNING]
+    assert [run.status for run in stored(list_runs(here))] == [RunStatus.RUNNING]
 
 
 def test_an_owner_from_before_the_last_boot_is_dead(here, start):

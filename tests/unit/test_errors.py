@@ -115,9 +115,9 @@ def step_in_doubt(wf):
 
 
 def step_nested(wf):
-    from durable_nb.attempts import Policy
     from durable_nb.engine.scopes import Scope, entered
     from durable_nb.notebook.cell import CellOptions, run_cell
+    from durable_nb.workflow.retry import Policy
 
     opened = session(wf)
     with entered(Scope(opened.run, "outer/")):

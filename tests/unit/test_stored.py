@@ -159,7 +159,7 @@ ZOO = {
 
 
 def as_cell(value):
-    from durable_nb.notebook.pickling import Saver
+    from durable_nb.notebook.namespace.pickling import Saver
 
     namespace = dict(globals())
     return Saver(namespace, {}).save({"x": namespace if value is None else value})[0]
@@ -218,7 +218,7 @@ def test_what_is_internal_cannot_be_saved():
 
 @pytest.mark.parametrize("named", [codec.encode, _stored.check_name], ids=["module", "no stored name"])
 def test_a_checkpoint_of_a_development_version_is_refused_clearly(named):
-    from durable_nb.notebook.pickling import load
+    from durable_nb.notebook.namespace.pickling import load
 
     stream = pickle.dumps(named)
     for read in (

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 
 import pytest
 
-from durable_nb import Workflow, constant, executors
+from durable_nb import DaskExecutor, Workflow, constant
 from durable_nb.errors import (
     DurableNotice,
     ExecutorLost,
@@ -22,7 +22,7 @@ from durable_nb.errors import (
     StepNotSaved,
     StepTimeout,
 )
-from durable_nb.executors import DaskExecutor
+from durable_nb.workflow import executors
 
 PROGRAM = """
 import asyncio, os, sys
@@ -700,7 +700,7 @@ KERNEL = """
 import asyncio, sys
 from distributed import Client
 from durable_nb import Workflow
-from durable_nb.executors import DaskExecutor
+from durable_nb import DaskExecutor
 
 if __name__ == "__main__":
     wf = Workflow("away", db="runs.db")
@@ -745,8 +745,8 @@ def test_the_kernel_dies_while_dask_works(dask, tmp_path):
 
 EARLY = """
 import os
-from durable_nb import executors
-executors.DaskExecutor._gate = lambda *_: os._exit(9)
+from durable_nb import DaskExecutor
+DaskExecutor._gate = lambda *_: os._exit(9)
 """
 
 

@@ -1,0 +1,1 @@
+"""State outside the namespace that a cell changed."""

@@ -1,0 +1,1 @@
+"""What durable cells show: recorded outputs and badges."""

@@ -1,0 +1,270 @@
+"""Record what a cell displays, and display it again.
+
+A recording is what a front end shows once the cell is finished, as messages in JSON, such as
+``{"type": "stream", "content": {"name": "stdout", "text": "done"}}``. Overwritten lines, cleared outputs
+and superseded displays are gone from it. Widgets come back as their text: their state lives elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import select
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from durable_nb import settings
+from durable_nb.notebook.display.coalesce import DISPLAYS, coalesced
+from durable_nb.notebook.namespace.snapshot import NO_RESULT
+
+__all__ = ["MARK", "Recorder", "Recording", "replay"]
+
+MARK: Final = "durable_nb"
+"""The metadata key of a display that is ours and not the cell's; such displays are not recorded."""
+
+KEPT: Final = DISPLAYS | {"stream", "execute_result", "clear_output"}
+WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+"""What points to a widget's state in the kernel that made it; elsewhere it shows an error."""
+
+
+class Recording:
+    """What one stretch of a cell displayed.
+
+    Attributes:
+        cell: The id of the request that runs the cell; None in a terminal.
+        result: The last value given to the display hook, or ``NO_RESULT``.
+        messages: All messages so far, oldest first.
+    """
+
+    def __init__(self, cell: str | None) -> None:
+        self.cell = cell
+        self.result: Any = NO_RESULT
+        self.messages: list[dict[str, Any]] = []
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """What is visible of them, as messages in JSON."""
+        return coalesced(self.messages)
+
+
+class Recorder:
+    """Listens to what a shell displays; one per shell, see `of`.
+
+    Two recordings in one cell, one inside the other or both at once, each contain all that the cell
+    displays meanwhile: front ends, too, tell cells apart and nothing smaller.
+
+    Args:
+        shell: The IPython shell, of a kernel or of a terminal.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._recordings: list[Recording] = []
+        self._pauses = 0
+        self._in_terminal = not hasattr(shell, "kernel")
+        self._listen_for_values(shell.displayhook)
+        if self._in_terminal:
+            self._listen_to_terminal(shell.displayhook)
+        else:
+            self._listen_to_kernel(shell.kernel.session)
+
+    @classmethod
+    def of(cls, shell: Any) -> Recorder:
+        """The recorder of a shell, installed when first asked for."""
+        recorder: Recorder | None = getattr(shell, "durable_nb_recorder", None)
+        if recorder is None:
+            recorder = shell.durable_nb_recorder = cls(shell)
+        return recorder
+
+    @contextmanager
+    def recording(self) -> Iterator[Recording]:
+        """Collect what the current cell displays in the block; it is shown as always."""
+        _flush_figures()
+        _drain_pipes()  # an earlier cell's child may have written late
+        _flush_streams()
+        recording = Recording(self._cell())
+        with ExitStack() as stack:
+            for name in ("stdout", "stderr") if self._in_terminal and not self._recordings else ():
+                stack.enter_context(self._tee(name))
+            self._recordings.append(recording)
+            try:
+                yield recording
+                _flush_figures()
+            finally:
+                _drain_pipes()
+                _flush_streams()
+                self._recordings.remove(recording)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record nothing of what is displayed in the block."""
+        _flush_streams()
+        self._pauses += 1
+        try:
+            yield
+        finally:
+            _flush_streams()
+            self._pauses -= 1
+
+    def _cell(self) -> str | None:
+        parent = getattr(self._shell.displayhook, "parent_header", {})
+        return parent.get("msg_id")
+
+    def _concerned(self, cell: str | None) -> list[Recording]:
+        return [] if self._pauses else [one for one in self._recordings if one.cell == cell]
+
+    def _keep(self, cell: str | None, kind: str, content: dict[str, Any]) -> None:
+        for recording in self._concerned(cell):
+            recording.messages.append({"type": kind, "content": content})
+
+    def _listen_for_values(self, hook: Any) -> None:
+        # Not every value sends a message: those that display themselves send another, or none.
+        update_user_ns = hook.update_user_ns
+
+        @functools.wraps(update_user_ns)
+        def listening(value: Any) -> None:
+            update_user_ns(value)
+            for recording in self._concerned(self._cell()):
+                recording.result = value
+
+        hook.update_user_ns = listening
+
+    def _listen_to_kernel(self, session: Any) -> None:
+        send = session.send
+
+        @functools.wraps(send)
+        def listening(*args: Any, **kwargs: Any) -> Any:
+            message = send(*args, **kwargs)
+            if message is not None and self._recordings and message["msg_type"] in KEPT:
+                self._keep_message(session, message)
+            return message
+
+        session.send = listening
+
+    def _keep_message(self, session: Any, message: dict[str, Any]) -> None:
+        content = message["content"]
+        if MARK in message["metadata"] or MARK in (content.get("metadata") or {}):
+            return
+        if message["msg_type"] != "stream":  # a display may hold objects that the cell changes later
+            content = session.unpack(session.pack(content))
+            if "data" in content and len(content["data"]) > 1:
+                content["data"].pop(WIDGET, None)
+        self._keep(message["parent_header"].get("msg_id"), message["msg_type"], content)
+
+    def _listen_to_terminal(self, hook: Any) -> None:
+        # Out[3] has another number at replay, so it is kept apart from what is printed.
+        for name in ("write_output_prompt", "write_format_data", "finish_displayhook"):
+            setattr(hook, name, self._unrecorded(getattr(hook, name)))
+        write_format_data = hook.write_format_data
+
+        @functools.wraps(write_format_data)
+        def listening(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+            text = {mime: value for mime, value in data.items() if mime == "text/plain"}
+            self._keep(self._cell(), "execute_result", {"data": text, "metadata": {}})
+            write_format_data(data, metadata)
+
+        hook.write_format_data = listening
+
+    def _unrecorded(self, write: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(write)
+        def unrecorded(*args: Any, **kwargs: Any) -> None:
+            with self.paused():
+                write(*args, **kwargs)
+
+        return unrecorded
+
+    @contextmanager
+    def _tee(self, name: str) -> Iterator[None]:
+        stream = getattr(sys, name)
+        write = stream.write
+
+        def teed(text: str) -> Any:
+            count = write(text)
+            self._keep(self._cell(), "stream", {"name": name, "text": text})
+            return count
+
+        stream.write = teed
+        try:
+            yield
+        finally:
+            stream.write = write
+
+
+def replay(shell: Any, outputs: Iterable[dict[str, Any]], *, result: Any = NO_RESULT) -> None:
+    """Display a recording again as this cell's own, and set ``Out`` and ``_``; runs none of the user's code.
+
+    Args:
+        shell: The IPython shell, of a kernel or of a terminal.
+        outputs: A recording's outputs.
+        result: The value of the cell's last expression, where there is one.
+    """
+    with Recorder.of(shell).paused():
+        for output in outputs:
+            _show(shell, output["type"], output["content"])
+        if result is not NO_RESULT:
+            hook = shell.displayhook
+            hook.check_for_underscore()
+            hook.update_user_ns(result)
+            hook.fill_exec_result(result)
+
+
+def _show(shell: Any, kind: str, content: dict[str, Any]) -> None:
+    if kind == "stream":
+        stream = getattr(sys, content["name"])
+        stream.write(content["text"])
+        stream.flush()
+    elif kind == "execute_result":
+        _show_result(shell.displayhook, content["data"], content["metadata"])
+    else:
+        shell.display_pub.publish(
+            data=content["data"],
+            metadata=content["metadata"],
+            transient=content.get("transient"),
+            update=kind == "update_display_data",
+        )
+
+
+def _show_result(hook: Any, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    # What DisplayHook.__call__ does, but for asking the value how it looks.
+    hook.start_displayhook()
+    hook.write_output_prompt()
+    hook.write_format_data(data, metadata)
+    hook.log_output(data)
+    hook.finish_displayhook()
+
+
+def _flush_figures() -> None:
+    # By itself matplotlib shows them when the cell is over.
+    inline = sys.modules.get("matplotlib_inline.backend_inline")
+    if inline is not None:
+        inline.flush_figures()
+
+
+def _flush_streams() -> None:
+    # A kernel sends what was printed up to 0.2 s later, from another thread.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def _drain_pipes() -> None:
+    """Let a kernel's threads read what subprocesses and C code wrote to the file descriptors."""
+    piped = [stream for stream in (sys.stdout, sys.stderr) if getattr(stream, "_fid", None) is not None]
+    deadline = time.monotonic() + settings.OUTPUT_PATIENCE
+    while any(map(_is_on_its_way, piped)) and time.monotonic() < deadline:
+        time.sleep(settings.OUTPUT_POLL)
+
+
+def _is_on_its_way(stream: Any) -> bool:
+    """Whether something written to a descriptor has not come out at the stream yet."""
+    if select.select([stream._fid], [], [], 0)[0]:  # noqa: SLF001 - ipykernel's end of the pipe
+        return True
+    # It may have left the pipe, and its reader be waiting for the interpreter. Linux says where a thread is.
+    try:
+        call = Path(f"/proc/self/task/{stream.watch_fd_thread.native_id}/syscall").read_text("ascii")
+    except (OSError, AttributeError):
+        time.sleep(settings.OUTPUT_POLL)
+        return False
+    return call.split()[1:2] != [hex(stream._fid)]  # noqa: SLF001

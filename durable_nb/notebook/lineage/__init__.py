@@ -1,0 +1,1 @@
+"""Which code gave a name its value: edits and drift."""

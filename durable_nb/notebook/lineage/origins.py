@@ -1,0 +1,302 @@
+"""Where the names of a notebook come from: the statements that bound or changed them, or durable steps.
+
+`Origins` follows the cells in the order in which they are executed. `Reads` is what a durable cell read, as
+it is kept with its checkpoint; `difference` says how that differs from now, in words. Nothing here runs code.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from xxhash import xxh3_128_hexdigest
+
+from durable_nb.notebook.lineage.statements import STAR, Statement
+
+__all__ = ["Chain", "Origins", "Reads", "Source", "difference", "step_source"]
+
+_BUILTINS: Final = frozenset(dir(builtins))
+_Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A statement that bound or changed a name, or the durable step that wrote it.
+
+    Attributes:
+        code: Fingerprint of the statement, or of what the step gave.
+        text: What it is called for people.
+        step: The id under which the step was first recorded; empty for a statement.
+        reads: Where the names came from that it read.
+        later: The names that functions in it read when they are called.
+        steps: Ids of all the steps that it comes from.
+        key: Which statement of which cell it is, so that executing it again does not count twice.
+        imports: Whether it is an import.
+        digest: Fingerprint of it and all that it reads.
+    """
+
+    code: str
+    text: str
+    step: str = ""
+    reads: Mapping[str, Chain] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
+    steps: frozenset[str] = frozenset()
+    key: _Key | None = None
+    imports: bool = False
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = [
+            self.code,
+            self.step,
+            *(f"{name}={_digest(self.reads[name])}" for name in sorted(self.reads)),
+        ]
+        object.__setattr__(self, "digest", xxh3_128_hexdigest(" ".join(parts).encode()))
+
+
+Chain = tuple[Source, ...]
+
+
+def step_source(step: str, known_as: str, version: str, **found: Any) -> Source:
+    """What a durable step gave one of its names.
+
+    Args:
+        step: The step's id.
+        known_as: The id under which it was first recorded.
+        version: What tells one result from another.
+        found: Further attributes of the source.
+    """
+    return Source(version, f"step `{step}`", known_as, **found)
+
+
+class Origins:
+    """Where each name comes from, after the cells so far."""
+
+    def __init__(self) -> None:
+        self._chains: dict[str, Chain] = {}
+
+    def execute(
+        self, cell: str, statements: Iterable[Statement], changes: Callable[[Statement], bool]
+    ) -> None:
+        """Take in an ordinary cell that was executed.
+
+        Args:
+            cell: What tells the cell from others.
+            statements: The statements that were executed.
+            changes: Whether a method call changes what it is called on.
+        """
+        times = Counter[str]()
+        for statement in statements:
+            key = (cell, statement.code, times[statement.code])
+            times[statement.code] += 1
+            self._execute(statement, key, changes)
+
+    def _execute(self, statement: Statement, key: _Key, changes: Callable[[Statement], bool]) -> None:
+        changed = statement.changes.union(name for name in statement.called_on if not self._imported(name))
+        called = statement.looked_at
+        if called is not None and (statement.may_change or not self._imported(called)) and changes(statement):
+            changed |= {called}
+        source = self._source(statement, key, changed)
+        for name in statement.deletes:
+            self._chains.pop(name, None)
+        self._chains |= dict.fromkeys(statement.binds, (source,))
+        for name in changed:
+            self._chains[name] = _extended(self._chains.get(name, ()), source)
+
+    def _source(self, statement: Statement, key: _Key, changed: Collection[str]) -> Source:
+        reads = {
+            name: _before(name, chain, key)
+            for name, chain in self.of(statement.now).items()
+            if name not in changed
+        }
+        return Source(
+            statement.code,
+            statement.text,
+            reads=reads,
+            later=statement.later,
+            steps=_steps(reads.values()),
+            key=key,
+            imports=statement.imports,
+        )
+
+    def _imported(self, name: str) -> bool:
+        return any(source.imports for source in self._chains.get(name, ()))
+
+    def of(self, names: Iterable[str]) -> dict[str, Chain]:
+        """Where names come from, with those that functions among them read."""
+        left, found = list(names), dict[str, Chain]()
+        while left:
+            name = left.pop()
+            chain = self._chain(name)
+            if chain and name not in found:
+                found[name] = chain
+                left += [later for source in chain for later in source.later]
+        return found
+
+    def write(self, sources: Mapping[str, Source], deleted: Iterable[str] = ()) -> None:
+        """Take in what a durable step gave."""
+        for name in deleted:
+            self._chains.pop(name, None)
+        self._chains |= {name: (source,) for name, source in sources.items()}
+
+    def _chain(self, name: str) -> Chain:
+        return self._chains.get(name) or (() if name in _BUILTINS else self._chains.get(STAR, ()))
+
+
+def _extended(chain: Chain, source: Source) -> Chain:
+    if any(one.key == source.key for one in chain):
+        return tuple(source if one.key == source.key else one for one in chain)
+    return *chain, source
+
+
+def _before(name: str, chain: Chain, key: _Key) -> Chain:
+    """Where a name came from when a statement that rebinds it was first executed."""
+    return next((one.reads.get(name, ()) for one in chain if one.key == key), chain)
+
+
+def _steps(chains: Iterable[Chain]) -> frozenset[str]:
+    return frozenset(step for chain in chains for source in chain for step in source.steps)
+
+
+def _digest(chain: Chain) -> str:
+    return ",".join(source.digest for source in chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a durable cell read and gave, as it is kept with its checkpoint.
+
+    Attributes:
+        known_as: The id under which the step was first recorded.
+        names: Where the names that it read came from.
+        own: Names that it read after it had itself changed them, in a kernel where it ran before.
+        values: Fingerprints of the small values that it read.
+        gave: What tells one result from another, by the names that it created, rebound or changed.
+        deleted: The names that it deleted.
+        cell: The id of its cell in the notebook, where the front end told it.
+    """
+
+    known_as: str
+    names: Mapping[str, Chain] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    gave: Mapping[str, str] = field(default_factory=dict)
+    deleted: tuple[str, ...] = ()
+    cell: str | None = None
+
+    def to_json(self) -> str:
+        """Write it down; what several names come from is written once."""
+        nodes: list[list[Any]] = []
+        places: dict[str, int] = {}
+
+        def place(source: Source) -> int:
+            if source.digest not in places:
+                reads = {name: [place(one) for one in chain] for name, chain in source.reads.items()}
+                places[source.digest] = len(nodes)
+                nodes.append([source.code, source.text, source.step, reads])
+            return places[source.digest]
+
+        names = {name: [place(one) for one in chain] for name, chain in self.names.items()}
+        written = {
+            "as": self.known_as,
+            "names": names,
+            "own": self.own,
+            "values": self.values,
+            "gave": self.gave,
+            "deleted": self.deleted,
+            "cell": self.cell,
+            "nodes": nodes,
+        }
+        return json.dumps(written, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        written = json.loads(text)
+        nodes: list[Source] = []
+
+        def chains(reads: dict[str, list[int]]) -> dict[str, Chain]:
+            return {name: tuple(nodes[place] for place in places) for name, places in reads.items()}
+
+        for code, shown, step, reads in written["nodes"]:
+            nodes.append(Source(code, shown, step, chains(reads)))
+        return cls(
+            written["as"],
+            chains(written["names"]),
+            tuple(written["own"]),
+            written["values"],
+            written["gave"],
+            tuple(written["deleted"]),
+            written["cell"],
+        )
+
+    def sources(self) -> Collection[Source]:
+        """All that the names which were read came from."""
+        left, found = [one for chain in self.names.values() for one in chain], dict[str, Source]()
+        while left:
+            source = left.pop()
+            if source.digest not in found:
+                found[source.digest] = source
+                left += [one for chain in source.reads.values() for one in chain]
+        return found.values()
+
+
+def difference(recorded: Reads, now: Mapping[str, Chain], step: str) -> str:
+    """Say in one line how what a cell reads now comes from elsewhere than on record; empty if it does not.
+
+    What comes from the step itself is left out: in a living kernel it has changed its own names already. So
+    are names that come from nowhere now: to run the cell would be a NameError.
+
+    Args:
+        recorded: What is on record.
+        now: Where the names come from now.
+        step: The step's id.
+    """
+    for name, after in now.items():
+        before = recorded.names.get(name, ())
+        own = name in recorded.own or any(step in source.steps for source in after)
+        if not own and _digest(before) != _digest(after):
+            return _explain(name, before, after)
+    return ""
+
+
+def _explain(name: str, before: Chain, after: Chain, reader: str = "") -> str:
+    place = next(
+        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a.digest != b.digest),
+        min(len(before), len(after)),
+    )
+    old, new = before[place : place + 1], after[place : place + 1]
+    if not old or _moved(old, after[place + 1 :]):
+        return f"{_quoted(new[0])} was added"
+    if not new or _moved(new, before[place + 1 :]):
+        return f"{_quoted(old[0])} was removed"
+    return _explain_changed(name, old[0], new[0], reader)
+
+
+def _moved(one: Chain, among: Chain) -> bool:
+    return one[0].code in {source.code for source in among}
+
+
+def _explain_changed(name: str, old: Source, new: Source, reader: str) -> str:
+    if old.step and old.step == new.step:
+        return f"`{name}` comes from {new.text}, which gave another result"
+    if old.step or new.step:
+        return f"`{name}` now comes from {_quoted(new)} (was {_quoted(old)})"
+    if old.code == new.code:
+        read = next(
+            read
+            for read in (*new.reads, *(read for read in old.reads if read not in new.reads))
+            if _digest(old.reads.get(read, ())) != _digest(new.reads.get(read, ()))
+        )
+        return _explain(read, old.reads.get(read, ()), new.reads.get(read, ()), new.text)
+    reading = f"`{reader}`" if reader else "it"
+    was = f" (was `{old.text}`)" if old.text != new.text else ", which was edited"
+    return f"{reading} now reads `{new.text}`{was}"
+
+
+def _quoted(source: Source) -> str:
+    return source.text if source.step else f"`{source.text}`"

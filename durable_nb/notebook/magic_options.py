@@ -1,0 +1,236 @@
+"""What stands on a magic's line: options, lengths of time, backoffs, values."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import re
+import shlex
+from collections.abc import Callable
+from typing import NoReturn
+
+from IPython.core.error import UsageError
+
+from durable_nb import settings
+from durable_nb.engine.resolve import ANSWERS
+from durable_nb.notebook.cell import CellOptions
+from durable_nb.notebook.display import badge
+from durable_nb.workflow import backoff
+from durable_nb.workflow.retry import Policy
+
+__all__ = [
+    "LineParser",
+    "fork_parser",
+    "parse_resolve",
+    "parse_signal",
+    "parse_step",
+    "plan_parser",
+    "reset_parser",
+    "runs_parser",
+    "status_parser",
+    "workflow_parser",
+]
+
+POLICIES = ("rerun", "keep", "ask", "error")
+UNITS = {"s": 1, "m": 60, "h": 3600}
+BACKOFFS: dict[str, Callable[..., backoff.BackoffStrategy]] = {
+    "exponential": backoff.exponential,
+    "linear": backoff.linear,
+    "constant": backoff.constant,
+}
+
+
+LINE_WIDTH = 1000
+
+
+def _one_line(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=LINE_WIDTH)
+
+
+class LineParser(argparse.ArgumentParser):
+    """Says what is wrong with a magic's line in one line, and takes each option once."""
+
+    def __init__(self, magic: str) -> None:
+        super().__init__(prog=magic, add_help=False, allow_abbrev=False, formatter_class=_one_line)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the line."""
+        raise UsageError(f"{self.prog}: {message}. {self.usage_line()}")
+
+    def usage_line(self) -> str:
+        """How the line is written: what stands there in any case, then the options."""
+        placed = [action for action in self._actions if not action.option_strings]
+        options = [action for action in self._actions if action.option_strings]
+        return " ".join(filter(None, (f"usage: {self.prog}", self._spelled(placed), self._spelled(options))))
+
+    def _spelled(self, actions: list[argparse.Action]) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(None, actions, (), prefix="")
+        return formatter.format_help().strip().removeprefix(self.prog).strip()
+
+    def parse_line(self, line: str) -> argparse.Namespace:
+        """Take a line apart as a shell would."""
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            self.error(str(error))
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
+            self.error(f"{flag} is given twice")
+        return self.parse_args(words)
+
+    def first_words(self, line: str, count: int) -> tuple[list[str], str]:
+        """So many words, and the rest of the line as it is: quotes and braces are its own."""
+        typed = io.StringIO(line)
+        words = shlex.shlex(typed, posix=True)
+        words.whitespace_split, words.commenters = True, ""
+        try:
+            first = [word for _ in range(count) if (word := words.get_token()) is not None]
+        except ValueError as error:
+            self.error(str(error))
+        return first, typed.read().strip()
+
+
+def workflow_parser() -> LineParser:
+    """The line of ``%durable_workflow``."""
+    parser = LineParser("%durable_workflow")
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
+    parser.add_argument("--db", metavar="URL")
+    parser.add_argument("--name", metavar="NAME")
+    parser.add_argument("--take-over", action="store_true")
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--done", action="store_true")
+    parser.add_argument("--badge", choices=badge.BADGES)
+    return parser
+
+
+def step_parser() -> LineParser:
+    parser = LineParser("%%durable_step")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--retries", type=_count, default=0, metavar="N")
+    parser.add_argument("--backoff", type=parse_backoff, metavar="NAME:SECONDS[:SECONDS]")
+    parser.add_argument("--timeout", type=parse_seconds, metavar="SECONDS")
+    parser.add_argument("--on-edit", choices=POLICIES, default=settings.CELL_ON_EDIT)
+    parser.add_argument("--on-drift", choices=POLICIES, default=settings.CELL_ON_DRIFT)
+    parser.add_argument("--once", action="store_true")
+    return parser
+
+
+def runs_parser() -> LineParser:
+    """The line of ``%durable_runs``."""
+    parser = LineParser("%durable_runs")
+    parser.add_argument("--db", metavar="URL")
+    return parser
+
+
+def status_parser() -> LineParser:
+    """The line of ``%durable_status``."""
+    parser = LineParser("%durable_status")
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
+    parser.add_argument("--db", metavar="URL")
+    return parser
+
+
+def reset_parser() -> LineParser:
+    """The line of ``%durable_reset``."""
+    parser = LineParser("%durable_reset")
+    parser.add_argument("step", metavar="STEP")
+    parser.add_argument("--downstream", action="store_true")
+    return parser
+
+
+def fork_parser() -> LineParser:
+    """The line of ``%durable_fork``."""
+    parser = LineParser("%durable_fork")
+    parser.add_argument("new_run", metavar="NEW_RUN")
+    parser.add_argument("--from", dest="step", metavar="STEP")
+    return parser
+
+
+def plan_parser() -> LineParser:
+    """The line of ``%durable_plan``."""
+    parser = LineParser("%durable_plan")
+    parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
+    return parser
+
+
+def _resolve_parser() -> LineParser:
+    parser = LineParser("%durable_resolve")
+    parser.add_argument("step", metavar="STEP")
+    parser.add_argument("answer", choices=ANSWERS)
+    parser.add_argument("value", nargs="?", metavar="EXPRESSION")
+    return parser
+
+
+_RUN_OPTION = re.compile(r"\s--run[= ]\s*(?P<run>\"[^\"]*\"|'[^']*'|\S+)\s*$")
+
+
+def parse_signal(line: str) -> argparse.Namespace:
+    """A name, and the rest of the line as it is, for JSON has its own quotes; ``--run`` stands at its end."""
+    parser = LineParser("%durable_signal")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("value", metavar="VALUE")
+    parser.add_argument("--run", metavar="ID")
+    run = _RUN_OPTION.search(line)
+    name, value = parser.first_words(line[: run.start()] if run else line, 1)
+    quoted = len(value) > 1 and value[0] == value[-1] == "'"
+    value = value[1:-1] if quoted else value
+    options = parser.parse_args(["--", *name, *filter(None, (value,))])
+    options.run = shlex.split(run["run"])[0] if run else None
+    return options
+
+
+def parse_resolve(line: str) -> argparse.Namespace:
+    """Two words, and the rest of the line as it is: quotes and braces are the expression's own."""
+    parser = _resolve_parser()
+    words, rest = parser.first_words(line, 2)
+    options = parser.parse_args(words)
+    options.value = rest or None
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of attempts; write 0, 1, 2 …")
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """A length of time as it is written on a magic's line.
+
+    Example:
+        >>> parse_seconds("30"), parse_seconds("1.5m")
+        (30.0, 90.0)
+    """
+    unit = text[-1:] if text[-1:] in UNITS else "s"
+    try:
+        seconds = float(text.removesuffix(unit)) * UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 30s, 1.5m or 2h")
+    return seconds
+
+
+def parse_backoff(text: str) -> backoff.BackoffStrategy:
+    """A backoff as it is written on a magic's line.
+
+    Example:
+        >>> parse_backoff("exponential:2:60")(0)
+        2.0
+    """
+    name, *numbers = text.split(":")
+    try:
+        return BACKOFFS[name](*map(float, numbers))
+    except (KeyError, TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no backoff; write exponential:2:60, linear:2:3 or constant:5"
+        ) from None
+
+
+def parse_step(line: str) -> CellOptions:
+    """Read what stands on the first line of a durable cell, after the magic."""
+    parsed = step_parser().parse_line(line)
+    policy = Policy(parsed.retries, parsed.backoff or backoff.exponential(), timeout=parsed.timeout)
+    return CellOptions(parsed.name, policy, parsed.on_edit, parsed.once, parsed.on_drift)

@@ -1,0 +1,1 @@
+"""What a cell did to the notebook's names: compared, saved, restored."""

@@ -1,0 +1,252 @@
+"""Which names hold the same mutable objects, and so must be saved together."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import fractions
+import pathlib
+import pickle
+import re
+import types
+import uuid
+from collections.abc import Callable, Iterable
+from enum import EnumMeta
+from typing import Any, Final
+
+from durable_nb._stored import importable
+from durable_nb.notebook.namespace import arrays
+from durable_nb.notebook.namespace.reducers import LRU_CACHE
+
+__all__ = ["ATOMS", "CONTAINERS", "Sharing", "containers", "is_flat"]
+
+ATOMS: Final[frozenset[type]] = frozenset(
+    {bool, bytes, complex, float, int, range, slice, str, type(None), type(...), type(NotImplemented)}
+)
+"""Types whose instances never change and hold nothing that does."""
+
+_MUTABLE: Final = frozenset({dict, list, set})
+CONTAINERS: Final = _MUTABLE | {tuple, frozenset}
+
+_NONE: Final[set[int]] = set()
+
+_FROZEN: Final[tuple[type, ...]] = (
+    bytes,
+    complex,
+    float,
+    int,
+    str,
+    tuple,
+    frozenset,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.tzinfo,
+    decimal.Decimal,
+    fractions.Fraction,
+    pathlib.PurePath,
+    re.Pattern,
+    uuid.UUID,
+)
+"""Classes whose instances never change, if they have no ``__dict__``; what they hold counts by itself."""
+
+_STATELESS: Final = frozenset(
+    {
+        arrays.Private,
+        classmethod,
+        pickle.PickleBuffer,
+        property,
+        staticmethod,
+        types.BuiltinFunctionType,
+        types.CodeType,
+        types.GenericAlias,
+        types.GetSetDescriptorType,
+        types.MappingProxyType,
+        types.MethodDescriptorType,
+        types.MethodType,
+        types.ModuleType,
+        types.WrapperDescriptorType,
+    }
+)
+
+
+def is_flat(value: Any) -> bool:
+    """Whether a list, set, dict or tuple holds atoms alone."""
+    kind = type(value)
+    if kind is dict:
+        return ATOMS.issuperset(map(type, value)) and ATOMS.issuperset(map(type, value.values()))
+    return kind in CONTAINERS and ATOMS.issuperset(map(type, value))
+
+
+def containers(value: Any) -> dict[int, object] | None:
+    """Collect the containers in a value that is made of containers and atoms, by id; None for other values.
+
+    Asking the pickler's memo costs five times as much, as it must be copied as a whole.
+    """
+    found: dict[int, object] = {}
+    left = [value]
+    while left:
+        item = left.pop()
+        kind = type(item)
+        if kind not in CONTAINERS:
+            return None
+        if id(item) not in found:
+            found[id(item)] = item
+            for part in (item, item.values()) if kind is dict else (item,):
+                if not ATOMS.issuperset(map(type, part)):
+                    left += [child for child in part if type(child) not in ATOMS]
+    return found
+
+
+class Sharing:
+    """The mutable objects that each name holds, by id, kept alive so that no id is reused.
+
+    Args:
+        anchors: Ids of the classes and functions that names are bound to. Holding one of these binds a
+            name only where the class or function itself is to be saved.
+    """
+
+    def __init__(self, anchors: Iterable[int]) -> None:
+        self._anchors = frozenset(anchors)
+        self._flat: dict[str, int] = {}
+        self._keys: dict[str, set[int]] = {}
+        self._refs: dict[str, set[int]] = {}
+        self._lookers: dict[int, set[int]] = {}
+        self._kept: list[object] = []
+        self._how: dict[type, _Key | None] = {}
+        self._frozen: set[type] = {*ATOMS, tuple, frozenset}
+
+    def add_flat(self, name: str, value: object) -> None:
+        """Note a name whose value is one container of atoms, which the caller keeps alive."""
+        if type(value) in _MUTABLE:
+            self._flat[name] = id(value)
+
+    def add_same(self, name: str, other: str) -> None:
+        """Note a name that is bound to the very object that another is bound to."""
+        self._keys[name], self._refs[name] = self._keys.get(other, _NONE), self._refs.get(other, _NONE)
+
+    def add_containers(self, name: str, found: dict[int, object]) -> None:
+        """Note a name whose value is made of these containers and of atoms alone."""
+        mutable = {key: obj for key, obj in found.items() if type(obj) in _MUTABLE}
+        self._kept.append(mutable)
+        self._keys[name] = set(mutable)
+
+    def add(self, name: str, visited: Iterable[tuple[int, object]], by_value: set[int]) -> None:
+        """Note what a name holds.
+
+        Args:
+            name: The name.
+            visited: The memo of the pickler that went through its value.
+            by_value: Ids of the classes and functions that were pickled whole, not as references.
+        """
+        keys, refs = self._keys.setdefault(name, set()), self._refs.setdefault(name, set())
+        frozen = self._frozen  # strings and tuples by the million are the cost: they leave at once
+        for obj in [obj for _, obj in visited if type(obj) not in frozen]:
+            kind = type(obj)
+            if kind not in self._how:
+                self._how[kind] = _key_of(kind)
+            how = self._how[kind]
+            if how is None:
+                frozen.add(kind)
+            else:
+                how(self, obj, keys, refs, by_value)
+
+    def views(self) -> frozenset[int]:
+        """Ids of the arrays whose memory more than one array looks at."""
+        return frozenset(owner for owner, lookers in self._lookers.items() if len(lookers) > 1)
+
+    def holders(self, anchors: Iterable[int]) -> set[str]:
+        """Names whose values hold one of these classes or functions."""
+        wanted = set(anchors)
+        return {name for name, refs in self._refs.items() if not wanted.isdisjoint(refs)}
+
+    def groups(self, names: Iterable[str], loose: frozenset[int]) -> list[list[str]]:
+        """Part names into groups that share nothing with each other.
+
+        Args:
+            names: The names; each group keeps their order.
+            loose: Ids of the anchors that are saved themselves, so that holding one binds.
+        """
+        parent, first = dict[str, str](), dict[int, str]()
+        for name in names:
+            parent[name] = name
+            for key in self._keys_of(name, loose):
+                _join(parent, first.setdefault(key, name), name)
+        groups: dict[str, list[str]] = {}
+        for name in parent:
+            groups.setdefault(_root(parent, name), []).append(name)
+        return list(groups.values())
+
+    def bound_to(self, names: Iterable[str], loose: frozenset[int]) -> set[str]:
+        """Give the names with all that share something with them, or with what does."""
+        found, left = set(names), set(names)
+        while left:
+            keys = {key for name in left for key in self._keys_of(name, loose)}
+            left = {name for name, key in self._flat.items() if key in keys}
+            left |= {name for name in self._keys if not keys.isdisjoint(self._keys_of(name, loose))}
+            left -= found
+            found |= left
+        return found
+
+    def _keys_of(self, name: str, loose: frozenset[int]) -> set[int]:
+        if name in self._flat:
+            return {self._flat[name]}
+        keys, refs = self._keys.get(name, _NONE), self._refs.get(name)
+        return keys | (refs & loose) if refs else keys
+
+    def _plain(self, obj: Any, keys: set[int], _refs: set[int], _by_value: set[int]) -> None:
+        self._kept.append(obj)
+        keys.add(id(obj))
+
+    def _code(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        if id(obj) in self._anchors:
+            refs.add(id(obj))
+        elif id(obj) in by_value:
+            self._plain(obj, keys, refs, by_value)
+
+    def _callable(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        if not importable(obj):  # ufuncs and Cython functions are, and would weld all that names them
+            self._plain(obj, keys, refs, by_value)
+
+    def _array(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        owner = arrays.owner(obj)
+        self._kept.append(obj)
+        self._lookers.setdefault(id(owner), set()).add(id(obj))
+        self._plain(owner, keys, refs, by_value)
+
+
+_Key = Callable[[Sharing, Any, set[int], set[int], set[int]], None]
+
+
+def _key_of(kind: type) -> _Key | None:
+    if kind in (types.FunctionType, LRU_CACHE) or issubclass(kind, type):
+        return Sharing._code  # noqa: SLF001 - the table of its own methods
+    if arrays.is_array(kind):
+        return Sharing._array  # noqa: SLF001
+    frozen = kind in ATOMS or kind in _STATELESS or isinstance(kind, EnumMeta) or arrays.is_frozen(kind)
+    if frozen or (issubclass(kind, _FROZEN) and not kind.__dictoffset__) or kind.__module__ == "typing":
+        return None
+    if _is_library_callable(kind):
+        return Sharing._callable  # noqa: SLF001
+    return Sharing._plain  # noqa: SLF001
+
+
+def _is_library_callable(kind: type) -> bool:
+    """Whether a class's instances may be functions of a library's, and safe to ask for their name."""
+    if kind.__module__ == "__main__":
+        return False
+    attributes = [
+        vars(base).get(hook) for base in kind.__mro__ for hook in ("__getattr__", "__getattribute__")
+    ]
+    hooked = any(type(attribute) is types.FunctionType for attribute in attributes)
+    return not hooked and any("__call__" in vars(base) for base in kind.__mro__)
+
+
+def _root(parent: dict[str, str], name: str) -> str:
+    while parent[name] != name:
+        parent[name] = name = parent[parent[name]]
+    return name
+
+
+def _join(parent: dict[str, str], one: str, other: str) -> None:
+    parent[_root(parent, other)] = _root(parent, one)

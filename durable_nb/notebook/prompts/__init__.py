@@ -1,0 +1,1 @@
+"""Questions to a person: forms in the page, lines in a terminal."""

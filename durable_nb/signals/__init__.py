@@ -1,0 +1,1 @@
+"""Values from outside: what is accepted, how it is delivered, who waits for it."""

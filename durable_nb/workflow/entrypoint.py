@@ -1,0 +1,240 @@
+"""The entry point of runs: a workflow function, and one pass through its code."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import types
+import warnings
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+
+from durable_nb import codec, fingerprint
+from durable_nb.concurrency import interrupts
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.engine import branches, scopes
+from durable_nb.engine.naming import check_run_id
+from durable_nb.engine.opening import open_run, status_after
+from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
+from durable_nb.records import Run, RunStatus
+from durable_nb.workflow import active_runs
+from durable_nb.workflow.task import Arguments, check_function, name_of
+
+if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
+    from durable_nb.engine.run import OpenRun
+    from durable_nb.records import Payload
+    from durable_nb.stores.base import Journal
+
+__all__ = ["WorkflowFunction", "finish", "one_pass"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Home(Protocol):
+    """What a workflow function needs of its workflow."""
+
+    name: str
+    passes: list[str]
+
+    @property
+    def journal(self) -> Journal:
+        """Where its runs are kept."""
+
+
+class WorkflowFunction(Generic[P, R]):
+    """A function that is the entry point of runs: call it, or name the run with ``.run(id, …)``.
+
+    Args:
+        workflow: The workflow it belongs to.
+        function: The function.
+        template: A template for run ids, or None.
+    """
+
+    def __init__(self, workflow: Home, function: Callable[P, R], template: str | None) -> None:
+        check_function(function, "workflow")
+        functools.update_wrapper(self, function)
+        self.workflow = workflow
+        self.function = function
+        self.template = template
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._arguments = Arguments(function)
+        self._code = fingerprint.function(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Start or resume the run that the arguments name."""
+        return self.run(self.run_id(*args, **kwargs), *args, **kwargs)
+
+    def run(self, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Start or resume the run of that id: finished tasks replay, the rest goes on.
+
+        While it runs in this process, another call joins it: it waits for the same end, and gets the same
+        result or exception. Cancelled, it leaves the run alone; cancelling the first call ends it for all.
+
+        Called in a run, it is still a run of its own, with its own history: the caller's is its ``parent``,
+        where its result is no step. When the parent resumes, it is entered again and replays its own steps.
+
+        Args:
+            run_id: What names the run in its database.
+            args: The function's arguments.
+            kwargs: The function's keyword arguments; besides, ``fresh=True`` sets what is on record aside
+                under another id, and starts over, and ``take_over=True`` takes it from whoever owns it.
+
+        Raises:
+            RunChanged: The id is on record with other arguments, or for another workflow.
+            RunHeld: Another living process owns the run; or the call is part of that run itself, or asks to
+                start it over while it runs.
+            InvalidRunId: The id cannot name a run.
+        """
+        fresh = "fresh" not in self._arguments.signature.parameters and bool(kwargs.pop("fresh", False))
+        take_over = "take_over" not in self._arguments.signature.parameters and bool(
+            kwargs.pop("take_over", False)
+        )
+        opening = self._opening(run_id, self._arguments.bound(args, kwargs))
+        colour = AWAITING if self.is_async else BLOCKING
+        body = functools.partial(self.function, *args, **kwargs)
+        work = self._pass(opening, body, colour, fresh=fresh, take_over=take_over)
+        result: Any = work if self.is_async else drive(work)
+        return result  # type: ignore[no-any-return]
+
+    @property
+    def workflow_id(self) -> str:
+        """What its runs are filed under."""
+        return f"{self.workflow.name}.{name_of(self.function)}"
+
+    def run_id(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The id that these arguments give, by the template or without one.
+
+        Raises:
+            InvalidRunId: It cannot name a run, or the template cannot be filled.
+        """
+        bound = self._arguments.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            flattened = self._arguments.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            values.update(value if flattened else {name: value})
+        run_id = self._filled(values)
+        try:
+            return check_run_id(run_id)
+        except InvalidRunId as error:
+            function = name_of(self.function)
+            error.remedy = f"Name it, {function}.run('…', …), or give a template: @wf.workflow(id='…')."
+            raise
+
+    def _filled(self, values: Mapping[str, Any]) -> str:
+        if self.template is None:
+            return "-".join([self.workflow.name, name_of(self.function), *map(str, values.values())])
+        try:
+            return self.template.format(**values)
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            raise InvalidRunId(
+                f"the template {self.template!r} of {self.workflow_id} cannot be filled: {error!r}",
+                remedy=f"Its arguments are {', '.join(values) or 'none'}.",
+            ) from None
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return WorkflowFunction(self.workflow, types.MethodType(self.function, instance), self.template)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.workflow_id}>"
+
+    def _opening(self, run_id: str, arguments: Mapping[str, Any]) -> Run:
+        return Run(
+            check_run_id(run_id),
+            self.workflow_id,
+            code=self._code,
+            arguments=fingerprint.arguments(arguments),
+            shown=fingerprint.show(arguments),
+            parent=None if (scope := scopes.current()) is None else scope.run.run_id,
+        )
+
+    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, **options: bool) -> Any:
+        """One time through the run's code, or the end of the one that is under way in this process."""
+        fresh = options.get("fresh", False)
+        with active_runs.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
+            if not is_new:
+                return await active_runs.join(current, colour)
+            with interrupts.guarded_pass():
+                current.value = await self._once_through(current, body, colour, **options)
+            return current.value
+
+    async def _once_through(
+        self, current: active_runs.Pass, body: Callable[[], Any], colour: Colour, **options: bool
+    ) -> Any:
+        async with one_pass(self.workflow, current, colour, **options) as run:
+            if self.is_async:
+                branches.install_task_factory(asyncio.get_running_loop())
+            with scopes.entered(scopes.Scope(run)):
+                value = await colour.body(body)
+        await finish(run, value, colour)
+        return value
+
+
+@asynccontextmanager
+async def one_pass(
+    workflow: Home, current: active_runs.Pass, colour: Colour, *, fresh: bool = False, take_over: bool = False
+) -> AsyncIterator[OpenRun]:
+    """Open a run for one time through its code, the block; a block that fails is recorded as the run's end.
+
+    Args:
+        workflow: The workflow it belongs to.
+        current: The pass.
+        colour: How the caller waits.
+        fresh: Set an old history aside, and start over.
+        take_over: Open it even if another living process owns it.
+    """
+    try:
+        run = await open_run(workflow.journal, current.opening, colour, fresh=fresh, take_over=take_over)
+    except BaseException:
+        current.over()
+        raise
+    current.opened(run)
+    workflow.passes.append(run.run_id)
+    try:
+        yield run
+    except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
+        raise
+    except BaseException as error:
+        current.over()
+        if run.held is None:
+            await _mark_ended(run, error, colour)
+        elif isinstance(error, asyncio.CancelledError):
+            raise run.held from None
+        raise
+    finally:
+        workflow.passes.remove(run.run_id)
+    current.over()
+
+
+async def finish(run: OpenRun, value: Any, colour: Colour) -> None:
+    """Record that a run is done, and what it returned."""
+    await run.mark(RunStatus.DONE, colour, _result(run, value))
+
+
+def _result(run: OpenRun, value: Any) -> Payload | None:
+    """What a run returned, for people to look up; nobody replays it, so that one not saved is no failure."""
+    try:
+        return codec.encode(value)
+    except DurableError as error:
+        told = f"run {run.run_id!r} is done; what it returned is not kept: {error}"
+        warnings.warn(told, DurableNotice, stacklevel=2)
+        return None
+
+
+async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> None:
+    """Record how a run ended; where that fails too, the error that ended it is still the one to see."""
+    try:
+        with suppress(asyncio.CancelledError):  # asked once more to end: it is on record, and ending
+            status, failure = status_after(error), codec.encode_failure(error)
+            if status is RunStatus.FAILED:
+                await run.mark(status, colour, failure)
+            else:
+                await colour.seen_off(run.marked(status, failure))
+    except DurableError as second:
+        error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")

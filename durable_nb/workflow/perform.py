@@ -1,0 +1,105 @@
+"""A step's life: from the decision about its call to its checkpoint."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import codec
+from durable_nb.errors import DurableNotice, StepError, located
+from durable_nb.records import Call, StepStatus
+from durable_nb.signals import in_doubt
+from durable_nb.workflow.retry import Policy, attempts, is_ours
+
+if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import Colour
+    from durable_nb.engine.run import Begun, OpenRun
+
+__all__ = ["notice", "perform", "replay"]
+
+
+async def perform(
+    run: OpenRun,
+    call: Call,
+    body: Callable[[], Any],
+    arguments: Mapping[str, Any],
+    policy: Policy,
+    colour: Colour,
+    *,
+    used: Callable[[Any], str | None] = lambda _: None,
+) -> Any:
+    """Give back a call's checkpoint, or execute its body and commit one.
+
+    Only the body is retried: encoding and storing stand outside the loop, so that a value that cannot be
+    saved or a store that fails never executes user code again.
+
+    Args:
+        run: The open run.
+        call: The call.
+        body: What is executed.
+        arguments: The arguments by name, to show what differs.
+        policy: How it is executed.
+        colour: How the caller waits.
+        used: What a result says of what was used up for it: see ``Step.used``.
+    """
+    _claim(run, call.step_id)
+    try:
+        begun = await in_doubt.begin_step(run, call, colour, arguments)
+        if begun.decision.notice:
+            warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
+        if begun.replayed:
+            return await replay(run, begun, colour)
+        return await _execute(run, begun, body, policy, colour, used)
+    finally:
+        del run.claims[call.step_id]
+
+
+def _claim(run: OpenRun, step_id: str) -> None:
+    """Have a step's name to oneself: two calls never share it at one time."""
+    mine = object()
+    if run.claims.setdefault(step_id, mine) is not mine:
+        raise StepError(
+            "a call of that name is still running",
+            run_id=run.run_id,
+            step=step_id,
+            remedy="Give each call a step_id='…' of its own, or end the first one before the second begins.",
+        )
+
+
+async def _execute(
+    run: OpenRun,
+    begun: Begun,
+    body: Callable[[], Any],
+    policy: Policy,
+    colour: Colour,
+    used: Callable[[Any], str | None],
+) -> Any:
+    try:
+        value = await attempts(run, begun, body, policy, colour)
+    except Exception as failure:
+        if not is_ours(failure):
+            await run.fail_step(begun, failure, colour)
+        raise
+    with located(run_id=run.run_id, step=begun.call.step_id):
+        payload = codec.encode(value)
+    await run.complete_step(begun, payload, colour, used=used(value))
+    return value
+
+
+async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
+    """Give back what is on record: the value, or the failure."""
+    with located(run_id=run.run_id, step=begun.step.step_id):
+        payload = await run.load(begun.step, colour)
+        if begun.step.status is StepStatus.FAILED:
+            raise codec.decode_failure(payload)
+        return codec.decode(payload)
+
+
+def notice(run: OpenRun, begun: Begun) -> str:
+    """What a person should know of a decision that refuses nothing."""
+    step, reason = begun.call.step_id, begun.decision.reason
+    where = f"run {run.run_id!r}, step {step!r}"
+    if begun.replayed:
+        return f"{where}: replayed although {reason}. To run it again: %durable_reset {step}"
+    return f"{where}: run again, since {reason}"

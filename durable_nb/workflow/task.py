@@ -1,0 +1,177 @@
+"""A durable task: a function whose calls are steps."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+
+from durable_nb import fingerprint
+from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.engine import scopes
+from durable_nb.errors import DurableNotice
+from durable_nb.records import Call
+from durable_nb.workflow.perform import perform
+
+if TYPE_CHECKING:
+    from durable_nb.engine.scopes import Scope
+    from durable_nb.workflow.retry import Policy
+
+__all__ = ["Arguments", "Task", "check_function", "name_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Arguments:
+    """Names a call's arguments by the function's own parameters, fast.
+
+    Args:
+        function: The function whose calls are named.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.signature = inspect.signature(function)
+        parameters = self.signature.parameters.values()
+        self._plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+        self._names = tuple(self.signature.parameters)
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        """The arguments by name, defaults included.
+
+        Raises:
+            TypeError: The function cannot be called like this.
+        """
+        if self._plain and not kwargs and len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+
+class Host(Protocol):
+    """What a task needs of its workflow."""
+
+    attached: Scope | None
+    passes: list[str]
+
+
+class Task(Generic[P, R]):
+    """A function whose result is checkpointed when it is called in a run; elsewhere the plain function.
+
+    Args:
+        function: The function, sync or async; the task has its colour.
+        name: What its steps are called.
+        policy: How its body is executed.
+        workflow: Whose open run a call outside every scope belongs to.
+        on_edit: What becomes of a checkpoint when the function was edited.
+        on_change: What becomes of a checkpoint when the arguments changed.
+        once: Whether its body must never be started twice unasked.
+        executed: What is executed in a run, if that is not the function itself.
+
+    Attributes:
+        arguments: Names the arguments of a call, for its fingerprint.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str,
+        policy: Policy,
+        workflow: Host,
+        on_edit: str,
+        on_change: str,
+        once: bool = False,
+        executed: Callable[P, R] | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._executed = executed or function
+        self.name = name
+        self.policy = policy
+        self.workflow = workflow
+        self.on_edit, self.on_change, self.once = on_edit, on_change, once
+        self.arguments = Arguments(function)
+        self._code = fingerprint.function(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the task; ``step_id=`` names the checkpoint."""
+        named: Any = kwargs.pop("step_id", None)
+        scope = scopes.current() or self.workflow.attached
+        if scope is None:
+            self._tell_if_lost()
+            return self.function(*args, **kwargs)
+        arguments = self.arguments.bound(args, kwargs)
+        call = self._call(scope, arguments, named)
+        body = functools.partial(self._executed, *args, **kwargs)
+        work = perform(scope.run, call, body, arguments, self.policy, AWAITING if self.is_async else BLOCKING)
+        result: Any = work if self.is_async else drive(work)
+        return result  # type: ignore[no-any-return]
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def _tell_if_lost(self) -> None:
+        """Say that a thread which knows of no run leaves no checkpoint, while a run is open."""
+        run = next(iter(self.workflow.passes), None)
+        if run is None or _has_loop():
+            return
+        told = (
+            f"task {self.name!r} was called in a thread that belongs to no run, while run {run!r} is open: "
+            "executed, not checkpointed. Start the thread with asyncio.to_thread, or copy_context().run"
+        )
+        warnings.warn(told, DurableNotice, stacklevel=3)
+
+    def _call(self, scope: Scope, arguments: Mapping[str, Any], named: str | None) -> Call:
+        fingerprints = fingerprint.arguments(arguments)
+        if named is None:
+            step_id = scope.step_id(self.name, fingerprints)
+        else:
+            step_id = scope.named_id(named, self.name)
+        return Call(
+            step_id,
+            code=self._code,
+            arguments=fingerprints,
+            on_edit=self.on_edit,
+            on_change=self.on_change,
+            once=self.once,
+            called=scope.tick(),
+        )
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called."""
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return name
+
+
+def check_function(function: Callable[..., Any], role: str) -> None:
+    """Refuse what cannot be made durable.
+
+    Raises:
+        TypeError: It is no function, or a generator.
+    """
+    if not callable(function):
+        raise TypeError(f"a durable {role} is made of a function, not of {type(function).__name__}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name_of(function)} is a generator, which cannot be checkpointed as a {role}: "
+            "return a list, or make each item a task of its own"
+        )
