@@ -52,7 +52,7 @@ def dask_scheduler():
     """The address of a Dask scheduler."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, protocol="tcp://", dashboard_address=None) as cluster:
         yield cluster.scheduler_address
 
 
