@@ -1,5 +1,5 @@
 # make demo    see a notebook survive its kernel
-# make test    lint, types, notebooks and tests
+# make test    lint, types, and the tests that a change should pass before it is committed
 # Both make a virtual environment first; PYTHON names the Python that it is made from.
 
 PYTHON ?= python3
@@ -18,16 +18,20 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGE = $(VENV)/.package-installed
 TOOLS = $(VENV)/.tools-installed
+# The tests start a thousand interpreters: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo lint types tests core older long notebooks test test-all bench clean
+.PHONY: help venv system demo lint types tests slow reentered core older long notebooks rest test test-all bench clean
 
 help:
 	@echo "make demo       run a notebook, kill its kernel, run it again; takes 15 s"
-	@echo "make test       lint, types, notebooks and tests"
-	@echo "make test-all   the same and the long suites"
-	@echo "make lint | types | tests | core | older | long | notebooks   one of them"
+	@echo "make test       lint, types, and the tests to pass before a commit; takes 5 minutes"
+	@echo "make test-all   the same, and everything else; takes half an hour"
+	@echo "make lint | types | tests                    the parts of make test"
+	@echo "make slow | reentered | notebooks | long     what make test-all adds"
+	@echo "make core | older                            what .ci/run adds, on other versions"
 	@echo "make bench      what it costs, beside the bars that it is held to"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
@@ -67,9 +71,15 @@ types: $(TOOLS)
 
 tests: $(TOOLS) system
 	@echo "== tests"
-	@$(PYTEST) -m "not long"
+	@$(PYTEST) -m "not slow and not long"
+
+slow: $(TOOLS) system
+	@echo "== slow tests: browsers, whole notebooks, the demo"
+	@$(PYTEST) -m "slow and not long"
+
+reentered: $(TOOLS) system
 	@echo "== the workflows of the tests, entered anew after every step"
-	@$(PYTEST) -m "not long" --force-replay $(REENTERED)
+	@$(PYTEST) -m "not slow and not long" --force-replay $(REENTERED)
 
 core: $(TOOLS) system
 	@echo "== the core of the tests, without a browser"
@@ -99,9 +109,11 @@ notebooks: $(TOOLS)
 	  DURABLE_NB_BADGE=plain $(BIN)/python -m pytest -q --nbval --nbval-current-env build/notebooks || exit 1; \
 	done
 
-test: lint types notebooks tests
+test: lint types tests
 
-test-all: lint types notebooks long tests
+rest: slow reentered notebooks
+
+test-all: test rest long
 
 # Beside each measure the bar that it is held to; what is over its bar is said, and is no failure of make.
 bench: $(TOOLS)

@@ -34,16 +34,29 @@ Each says what happened, to which run and step, and what to type next.
 
 from __future__ import annotations
 
-from typing import Self
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Self, TypeAlias
 
 __all__ = [
+    "SCRIPT",
     "DurableError",
     "DurableNotice",
     "ExecutorLost",
     "ForkedProcess",
     "InvalidOption",
     "InvalidRunId",
+    "ListRuns",
     "NoOpenRun",
+    "OpenRun",
+    "Remedy",
+    "RemedyAction",
+    "RenameStep",
+    "ResetStep",
+    "ResolveFail",
+    "ResolveRerun",
+    "ResolveValue",
     "RunChanged",
     "RunError",
     "RunHeld",
@@ -51,6 +64,7 @@ __all__ = [
     "SignalInvalid",
     "SignalPending",
     "SignalTimeout",
+    "StartOver",
     "StepChanged",
     "StepError",
     "StepFailed",
@@ -64,19 +78,147 @@ __all__ = [
     "StoreTooNew",
     "StoreUnavailable",
     "StoreUnreadable",
+    "TakeOver",
+    "TrustDatabase",
     "UntrustedCheckpoint",
-    "located",
+    "error_context",
+    "spell_actions",
+    "spelled",
 ]
 
 
-class _Told(BaseException):
-    """Says what happened, where, and what to do next.
+@dataclass(frozen=True, slots=True)
+class RemedyAction:
+    """Something the user can do about an error; notebook, script and command spell it differently.
+
+    Args:
+        run_id: The run it is done to; the error's own where it is not given.
+        step: The step it is done to; the error's own where it is not given.
+        db: The database; ``PATH`` is shown where it is not given.
+
+    Example:
+        >>> str(ResetStep("etl", "load"))
+        "wf.sync.resolve('etl', 'load', 'rerun')"
+    """
+
+    run_id: str | None = None
+    step: str | None = None
+    db: str | None = None
+
+    def __str__(self) -> str:
+        return _spelling[type(self)].format(
+            run=_Word(self.run_id or "RUN_ID"),
+            step=_Word(self.step or "STEP"),
+            db=_Word(self.db or "PATH"),
+        )
+
+
+class ResetStep(RemedyAction):
+    """Execute a step again at its next call, although it has a result."""
+
+
+class ResolveRerun(RemedyAction):
+    """Say of a step in doubt that it had no effect: execute it again."""
+
+
+class ResolveValue(RemedyAction):
+    """Say of a step in doubt that it had its effect, and what it returned."""
+
+
+class ResolveFail(RemedyAction):
+    """Give a step in doubt up."""
+
+
+class RenameStep(RemedyAction):
+    """Give a call or a durable cell another name, so that it is another step."""
+
+
+class OpenRun(RemedyAction):
+    """Open a run, or resume it."""
+
+
+class StartOver(RemedyAction):
+    """Set a run's history aside under another id, and start over."""
+
+
+class TakeOver(RemedyAction):
+    """Take a run from the process that owns it."""
+
+
+class ListRuns(RemedyAction):
+    """List the runs of a database."""
+
+
+class TrustDatabase(RemedyAction):
+    """Sign the checkpoints that another user has made."""
+
+
+SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
+    ResetStep: "wf.sync.resolve({run!r}, {step!r}, 'rerun')",
+    ResolveRerun: "wf.sync.resolve({run!r}, {step!r}, 'rerun')",
+    ResolveValue: "wf.sync.resolve({run!r}, {step!r}, 'value', VALUE)",
+    ResolveFail: "wf.sync.resolve({run!r}, {step!r}, 'fail')",
+    RenameStep: "step_id='…'",
+    OpenRun: ".run({run!r}, …)",
+    StartOver: ".run({run!r}, …, fresh=True)",
+    TakeOver: ".run({run!r}, …, take_over=True)",
+    ListRuns: "durable-nb runs --db {db}",
+    TrustDatabase: "durable-nb trust {db}",
+}
+"""How a script spells each action: ``{run}`` is quoted for a command line, ``{run!r}`` for Python."""
+
+_spelling: dict[type[RemedyAction], str] = dict(SCRIPT)
+
+Remedy: TypeAlias = "str | RemedyAction | tuple[str | RemedyAction, ...]"
+"""What to do about an error: text, an action, or text with actions in it, in order."""
+
+
+class _Word(str):
+    __slots__ = ()
+
+    def __format__(self, _spec: str) -> str:
+        return shlex.quote(self)
+
+
+def spell_actions(spelling: Mapping[type[RemedyAction], str]) -> None:
+    """Have this process spell actions for its face: notebook and command line call this when they start.
+
+    Args:
+        spelling: A template for each action that the face spells otherwise than ``SCRIPT``.
+    """
+    _spelling.update({**SCRIPT, **spelling})
+
+
+def spelled(remedy: Remedy, *, run_id: str | None = None, step: str | None = None) -> str:
+    """Return a remedy as text, its actions as this process's face spells them.
+
+    Args:
+        remedy: The remedy.
+        run_id: The run, for actions that name none.
+        step: The step, for actions that name none.
+
+    Example:
+        >>> spelled(("To run it again: ", ResetStep()), run_id="etl", step="load")
+        "To run it again: wf.sync.resolve('etl', 'load', 'rerun')"
+    """
+    parts = remedy if isinstance(remedy, tuple) else (remedy,)
+    return "".join(str(_completed(part, run_id, step)) for part in parts)
+
+
+def _completed(part: str | RemedyAction, run_id: str | None, step: str | None) -> str | RemedyAction:
+    if isinstance(part, str):
+        return part
+    return replace(part, run_id=part.run_id or run_id, step=part.step or step)
+
+
+class _Message(BaseException):
+    """A message in three parts: what happened, where, and what to do next.
 
     Args:
         what: What happened, one sentence without its full stop.
         run_id: The run it happened to, if any.
         step: The id of the step it happened to, if any.
-        remedy: What to type or do next, a sentence of its own.
+        remedy: What to do next, a sentence of its own; its actions are spelled when the message is read.
     """
 
     def __init__(
@@ -85,7 +227,7 @@ class _Told(BaseException):
         *,
         run_id: str | None = None,
         step: str | None = None,
-        remedy: str | None = None,
+        remedy: Remedy | None = None,
     ) -> None:
         super().__init__(what, run_id, step, remedy)
         self.what = what
@@ -98,10 +240,15 @@ class _Told(BaseException):
         return _rebuild, (type(self), self.what, self.run_id, self.step, self.remedy)
 
     def at(self, *, run_id: str | None = None, step: str | None = None) -> Self:
-        """Fill in the run and step where the place that raised could not know them; gives itself."""
+        """Fill in the run and step where the code that raised did not know them; return the error itself."""
         self.run_id = self.run_id or run_id
         self.step = self.step or step
         return self
+
+    @property
+    def remedy_text(self) -> str:
+        """What to do next, with its actions as this process's face spells them; empty if there is nothing."""
+        return spelled(self.remedy, run_id=self.run_id, step=self.step) if self.remedy else ""
 
     def __str__(self) -> str:
         places = []
@@ -110,11 +257,10 @@ class _Told(BaseException):
         if self.step is not None:
             places.append(f"step {self.step!r}")
         where = f"{', '.join(places)}: " if places else ""
-        remedy = f" {self.remedy}" if self.remedy else ""
-        return f"{where}{self.what.rstrip('.')}.{remedy}"
+        return f"{where}{self.what.rstrip('.')}. {self.remedy_text}".rstrip()
 
 
-class DurableError(_Told, Exception):
+class DurableError(_Message, Exception):
     """The base of all our errors.
 
     Example:
@@ -123,7 +269,7 @@ class DurableError(_Told, Exception):
     """
 
 
-class located:  # noqa: N801 - read as a word of the language: with located(step=…)
+class error_context:  # noqa: N801 - read as a word of the language: with error_context(step=…)
     """Fill in run and step of our errors raised inside."""
 
     __slots__ = ("_run_id", "_step")
@@ -140,12 +286,12 @@ class located:  # noqa: N801 - read as a word of the language: with located(step
 
 
 def _rebuild(
-    kind: type[_Told],
+    kind: type[_Message],
     what: str,
     run_id: str | None,
     step: str | None,
-    remedy: str | None,
-) -> _Told:
+    remedy: Remedy | None,
+) -> _Message:
     return kind(what, run_id=run_id, step=step, remedy=remedy)
 
 
@@ -241,7 +387,7 @@ class SignalInvalid(StepError, ValueError):
     """A value that the call which waits for it does not accept."""
 
 
-class SignalPending(_Told):
+class SignalPending(_Message):
     """A run waits for a signal, and nobody is there to be asked: deliver it, and run this again.
 
     No ``Exception``: code that goes on after ``except Exception`` would take silence for an answer.

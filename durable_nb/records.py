@@ -147,7 +147,7 @@ class Run(NamedTuple):
         passes: How often its code was entered.
         code: Fingerprint of the workflow function, if it has one.
         arguments: Fingerprint of the workflow's arguments, if it has any.
-        shown: Bounded reprs of those arguments, by name, as JSON.
+        arguments_repr: Bounded reprs of those arguments, by name, as JSON.
         python: The Python version of the last pass, such as ``3.11``.
         parent: The run that started this one, if any.
         owner: Who opened it last, for people to read.
@@ -163,7 +163,7 @@ class Run(NamedTuple):
     passes: int = 0
     code: str | None = None
     arguments: str | None = None
-    shown: str | None = None
+    arguments_repr: str | None = None
     python: str | None = None
     parent: str | None = None
     owner: str | None = None
@@ -182,18 +182,18 @@ class Step(NamedTuple):
         status: Where it stands.
         attempt: Which execution of the body this is, from 1.
         epoch: The fencing epoch it was written under.
-        began: When it was called, on the run's own counter.
-        recorded: When it was recorded, on the run's own counter.
+        called_seq: Sequence number of the call, on the run's own counter; 0 where calls have no order.
+        recorded_seq: Sequence number of the record, on the same counter.
         code: Fingerprint of the function or cell.
         arguments: Fingerprint of the arguments; None where they have none.
-        shown: Bounded reprs of the arguments, by name, as JSON.
-        reads: What a cell read: names and where they came from, as JSON.
+        arguments_repr: Bounded reprs of the arguments, by name, as JSON.
+        lineage: What a cell read: names and where they came from, as JSON.
         once: Whether the body must never be started twice unasked.
         payload: The result of a step that is done, the failure of one that failed.
         started_at: Seconds since the epoch, UTC.
         finished_at: Seconds since the epoch, UTC; None while it is open.
         delivered_by: Who delivered a signal's value, or resolved a step by hand.
-        used: What its body used up besides time, such as tokens, as JSON; None where nothing was counted.
+        usage: What its body used up besides time, such as tokens, as JSON; None where nothing was counted.
     """
 
     run_id: str
@@ -202,18 +202,18 @@ class Step(NamedTuple):
     status: StepStatus
     attempt: int = 1
     epoch: int = 0
-    began: int = 0
-    recorded: int = 0
+    called_seq: int = 0
+    recorded_seq: int = 0
     code: str | None = None
     arguments: str | None = None
-    shown: str | None = None
-    reads: str | None = None
+    arguments_repr: str | None = None
+    lineage: str | None = None
     once: bool = False
     payload: Payload | None = None
     started_at: float = 0.0
     finished_at: float | None = None
     delivered_by: str | None = None
-    used: str | None = None
+    usage: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -311,8 +311,8 @@ class Call(NamedTuple):
         on_drift: What to do when what it reads has drifted: keep, rerun, ask or error.
         on_change: What to do when its arguments changed: error, rerun, keep or ask.
         once: Whether its body must never be started twice unasked.
-        moved_on: Whether a later step was called after its recorded failure.
-        called: When it was called, on the run's own counter; 0 where calls have no order.
+        run_continued: Whether a later step was called after its recorded failure.
+        called_seq: Sequence number of the call, on the run's own counter; 0 where calls have no order.
     """
 
     step_id: str
@@ -326,8 +326,8 @@ class Call(NamedTuple):
     on_drift: str = "keep"
     on_change: str = "error"
     once: bool = False
-    moved_on: bool = False
-    called: int = 0
+    run_continued: bool = False
+    called_seq: int = 0
 
 
 class Decision(NamedTuple):

@@ -14,7 +14,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Final
 
-from durable_nb.errors import DurableError, RunNotFound, StoreError
+from durable_nb.cli.spelling import COMMAND_LINE
+from durable_nb.errors import DurableError, RunNotFound, StoreError, spell_actions
 
 __all__ = ["COMMANDS", "main"]
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     _spell_what_the_terminal_cannot()
+    spell_actions(COMMAND_LINE)
     options = _parser(argv).parse_args(argv)
     try:
         code: int = options.run(options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.status import set_up
 from durable_nb.stores import Journal, open_journal
 
@@ -27,4 +27,4 @@ def existing(db: str) -> Journal:
 
 def asked(work: Coroutine[Any, Any, T]) -> T:
     """What a journal answers."""
-    return drive(BLOCKING.store(work))
+    return run_blocking(SYNC.store(work))

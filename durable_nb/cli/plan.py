@@ -9,7 +9,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from durable_nb.cli import runs
 from durable_nb.cli.database import existing
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.resolve import recorded_run
 from durable_nb.notebook.magic_options import parse_step
 from durable_nb.notebook.plan import plan, spell_plan
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         StoreUnavailable: There is no such database.
         InvalidOption: The file is no notebook.
     """
-    recorded = drive(recorded_run(existing(options.db), options.run_id, BLOCKING))
+    recorded = run_blocking(recorded_run(existing(options.db), options.run_id, SYNC))
     transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
     planned = plan(recorded, options.notebook, parse=parse_step, transform=transform)
     print(spell_plan(planned))  # noqa: T201 - a command's answer

@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
     value = typed.read_value(options.value)
     signal = delivery.pack(check_run_id(options.run_id), name, value, this_process())
     earlier = asked(delivery.deliver(journal, signal, value))
-    print(delivery.told(signal, earlier))  # noqa: T201 - a command's answer
+    print(delivery.describe(signal, earlier))  # noqa: T201 - a command's answer
     if earlier is None and asked(journal.get_run(signal.run_id)) is None:
-        told = f"durable-nb: there is no run {signal.run_id!r} yet; the value is kept for it"
-        print(told, file=sys.stderr)  # noqa: T201
+        message = f"durable-nb: there is no run {signal.run_id!r} yet; the value is kept for it"
+        print(message, file=sys.stderr)  # noqa: T201
     return 0 if earlier is None else TOO_LATE

@@ -31,13 +31,13 @@ def run(options: argparse.Namespace) -> int:
         if standing.get(request.run_id, RunStatus.DONE) not in ENDED
     ]
     for request in waiting:
-        print(_told(request, standing[request.run_id], journal.address))  # noqa: T201 - a command's answer
+        print(_describe(request, standing[request.run_id], journal.address))  # noqa: T201 - a command's answer
     if not waiting:
         print("no run waits for a signal")  # noqa: T201
     return 0
 
 
-def _told(request: SignalRequest, status: RunStatus, address: str | None) -> str:
+def _describe(request: SignalRequest, status: RunStatus, address: str | None) -> str:
     since = delivery.spell_moment(request.asked_at)
     lines = [f"run {request.run_id!r} ({status}) waits for signal {request.name!r} since {since}"]
     lines += filter(None, (request.prompt, request.refused and f"set aside: {request.refused}"))

@@ -64,8 +64,8 @@ def _show(db: str, untrusted: list[Untrusted]) -> None:
     if len(untrusted) > SHOWN:
         runs = Counter(one.run_id for one in untrusted)
         lines.append(f"  … {len(untrusted)} in all, in {len(runs)} runs")
-    told = "These checkpoints run code when they are loaded, and none of your keys has signed them:"
-    print("\n".join((f"{db}: {told}", *lines)))  # noqa: T201
+    message = "These checkpoints run code when they are loaded, and none of your keys has signed them:"
+    print("\n".join((f"{db}: {message}", *lines)))  # noqa: T201
 
 
 def _what(one: Untrusted) -> str:

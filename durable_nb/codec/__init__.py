@@ -43,7 +43,7 @@ def encode(value: Any) -> Payload:
         value: Any value. Large buffers in it become parts that are views of it, until they are stored.
 
     Raises:
-        StepNotSaved: It cannot be saved; the error names the culprit's type and place.
+        StepNotSaved: It cannot be saved; the error names the type and place.
 
     Example:
         >>> encode({"n": 3}).data

@@ -27,12 +27,12 @@ def type_name(kind: type) -> str:
     return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
 
 
-def locate(value: Any, culprit: Any) -> str | None:
+def locate(value: Any, blamed: Any) -> str | None:
     """Give the path to an object inside a value, the shortest there is; None where it isn't found.
 
     Args:
         value: What to look through: lists, tuples, sets, dicts, and the attributes of anything else.
-        culprit: The very object to look for.
+        blamed: The very object to look for.
 
     Example:
         >>> locate({"con": connection}, connection)
@@ -41,7 +41,7 @@ def locate(value: Any, culprit: Any) -> str | None:
     queue, seen = deque([("", value)]), {id(value)}
     while queue and len(seen) < _LOOKED_AT:
         path, found = queue.popleft()
-        if found is culprit:
+        if found is blamed:
             return path
         for step, child in _children(found):
             if id(child) not in seen:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from durable_nb import codec
-from durable_nb.errors import DurableNotice, StoreUnavailable, UntrustedCheckpoint
+from durable_nb.errors import DurableNotice, StoreUnavailable, TrustDatabase, UntrustedCheckpoint
 from durable_nb.records import Payload, original_id
 
 __all__ = ["VARIABLE", "check", "is_trusted", "key_file", "sign", "signed"]
@@ -42,8 +42,10 @@ def signed(payload: Payload, run_id: str, step: str) -> Payload:
     try:
         return sign(payload, run_id, step)
     except StoreUnavailable as error:
-        told = f"run {run_id!r}, step {step!r}: saved without a signature, and so not to be loaded: {error}"
-        warnings.warn(told, DurableNotice, stacklevel=2)
+        message = (
+            f"run {run_id!r}, step {step!r}: saved without a signature, and so not to be loaded: {error}"
+        )
+        warnings.warn(message, DurableNotice, stacklevel=2)
         return payload
 
 
@@ -73,7 +75,7 @@ def check(payload: Payload, run_id: str, step: str, location: str) -> None:
             f"its checkpoint in {location!r} would run code, and none of your keys has signed it",
             run_id=run_id,
             step=step or None,
-            remedy=f"If you trust who made it: durable-nb trust {location}",
+            remedy=("If you trust the user who made it: ", TrustDatabase(db=location)),
         )
 
 

@@ -1,8 +1,7 @@
-"""The one seam between the caller's colour and the loop thread on which every store lives.
+"""The one seam between callers and the loop thread on which every store lives.
 
-Everything that a durable call does is written once, as a coroutine over a ``Colour``. ``Awaiting`` suspends
-the caller's own event loop; ``Blocking`` never suspends, so that ``drive`` can run the same coroutine to its
-end in plain synchronous code.
+A durable call is written once, as a coroutine over a ``CallMode``. ``ASYNC`` suspends the caller's own event
+loop. ``SYNC`` never suspends, so that ``run_blocking`` can run the same coroutine in synchronous code.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from durable_nb.concurrency.timeouts import deadline, timed_out
 from durable_nb.errors import DurableNotice
 
 __all__ = [
-    "AWAITING",
-    "BLOCKING",
-    "LEFT",
-    "Colour",
-    "catch_up",
+    "ASYNC",
+    "PENDING",
+    "SYNC",
+    "CallMode",
     "check_process",
-    "drive",
+    "run_blocking",
     "submit",
+    "wait_for_pending",
     "wait_for_what_is_left",
 ]
 
@@ -40,14 +39,14 @@ T = TypeVar("T")
 Undo: TypeAlias = "Callable[[Future[T], BaseException], Coroutine[Any, Any, None]]"
 """What is to be done on the loop thread with the outcome, once the caller has gone by an exception."""
 
-LEFT: Final[set[Future[Any]]] = set()
+PENDING: Final[set[Future[Any]]] = set()
 """What goes on without its caller, who was interrupted or cancelled and could not wait for its end."""
 
 
-async def catch_up(colour: Colour) -> None:
+async def wait_for_pending(mode: CallMode) -> None:
     """Wait for what goes on without its caller: what is on record is not known before."""
-    if LEFT:
-        await colour.store(_ended(tuple(LEFT)))
+    if PENDING:
+        await mode.store(_ended(tuple(PENDING)))
 
 
 async def _ended(futures: tuple[Future[Any], ...]) -> None:
@@ -62,9 +61,9 @@ async def _after(earlier: tuple[Future[Any], ...], work: Coroutine[Any, Any, T])
 
 def _leave(future: Future[Any]) -> float:
     """Note that something goes on without its caller; gives for how long to wait for it all the same."""
-    patience = 0.0 if LEFT else settings.INTERRUPT_GRACE
-    LEFT.add(future)
-    future.add_done_callback(LEFT.discard)
+    patience = 0.0 if PENDING else settings.INTERRUPT_GRACE
+    PENDING.add(future)
+    future.add_done_callback(PENDING.discard)
     return patience
 
 
@@ -79,33 +78,33 @@ def _raise_failure(future: Future[Any]) -> None:
 def _tell_failure(future: Future[Any]) -> None:
     error = future.exception()
     if error is not None:
-        told = f"what was left to be committed after an interrupt has failed: {error}"
-        warnings.warn(told, DurableNotice, stacklevel=2)
+        message = f"what was left to be committed after an interrupt has failed: {error}"
+        warnings.warn(message, DurableNotice, stacklevel=2)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=LEFT.clear)
+    os.register_at_fork(after_in_child=PENDING.clear)
 
 
 @atexit.register
 def wait_for_what_is_left() -> None:
     """Block until what goes on without its caller has ended, before its store is closed or Python exits."""
-    wait(tuple(LEFT), settings.EXIT_GRACE)
+    wait(tuple(PENDING), settings.EXIT_GRACE)
 
 
-class Colour(Protocol):
+class CallMode(Protocol):
     """How a durable call waits: by suspending, or by blocking."""
 
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         """Have the loop thread do it; what was begun there is finished even if the caller is cancelled."""
 
-    async def settled(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
+    async def commit(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
         """The same for what must not be left half-way; a caller who is to go waits a little for it."""
 
-    async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
+    async def submit_and_leave(self, work: Coroutine[Any, Any, None]) -> None:
         """The same for a caller who is going: after what it has left behind, and waiting a little at most."""
 
-    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+    async def wait_cancellable(self, work: Coroutine[Any, Any, T]) -> T:
         """Have the loop thread wait for something, which ends with its caller."""
 
     async def sleep(self, seconds: float) -> None:
@@ -119,11 +118,11 @@ class Colour(Protocol):
         """
 
 
-class _Awaiting:
+class _Async:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         return await self._result(submit(work))
 
-    async def settled(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
+    async def commit(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
         future = submit(work)
         try:
             return await self._result(future)
@@ -131,8 +130,8 @@ class _Awaiting:
             await self._wait_a_little(submit(undo(future, reason)) if undo else future)
             raise
 
-    async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
-        await self._wait_a_little(submit(_after(tuple(LEFT), work)))
+    async def submit_and_leave(self, work: Coroutine[Any, Any, None]) -> None:
+        await self._wait_a_little(submit(_after(tuple(PENDING), work)))
 
     async def _result(self, future: Future[T]) -> T:
         await _end_of(future)
@@ -142,7 +141,7 @@ class _Awaiting:
         await asyncio.wait([_end_of(future)], timeout=_leave(future))
         _raise_failure(future)
 
-    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+    async def wait_cancellable(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(submit(work))
 
     async def sleep(self, seconds: float) -> None:
@@ -161,11 +160,11 @@ class _Awaiting:
         raise timed_out(timeout)
 
 
-class _Blocking:
+class _Sync:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
         return submit(work).result()
 
-    async def settled(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
+    async def commit(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
         future = submit(work)
         try:
             return future.result()
@@ -173,7 +172,7 @@ class _Blocking:
             self._wait_a_little(submit(undo(future, reason)) if undo else future)
             raise
 
-    async def until(self, work: Coroutine[Any, Any, T]) -> T:
+    async def wait_cancellable(self, work: Coroutine[Any, Any, T]) -> T:
         future = submit(work)
         try:
             return future.result()
@@ -182,8 +181,8 @@ class _Blocking:
         finally:
             future.cancel()
 
-    async def seen_off(self, work: Coroutine[Any, Any, None]) -> None:
-        self._wait_a_little(submit(_after(tuple(LEFT), work)))
+    async def submit_and_leave(self, work: Coroutine[Any, Any, None]) -> None:
+        self._wait_a_little(submit(_after(tuple(PENDING), work)))
 
     def _wait_a_little(self, future: Future[Any]) -> None:
         wait([future], _leave(future))
@@ -222,12 +221,12 @@ _ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox[asyncio.Futu
 )
 
 
-AWAITING: Colour = _Awaiting()
-BLOCKING: Colour = _Blocking()
+ASYNC: CallMode = _Async()
+SYNC: CallMode = _Sync()
 
 
-def drive(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine over ``BLOCKING`` to its end, here and now."""
+def run_blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine over ``SYNC`` to its end, here and now."""
     try:
         work.send(None)
     except StopIteration as end:

@@ -51,7 +51,7 @@ def decide(record: Step | None, call: Call) -> Decision:
         return Decision(Action.RUN, "it was reset")
     if record.status is StepStatus.FAILED and record.delivered_by is not None:
         return _decide_done(record, call, unchanged=_GIVEN_UP)
-    if record.status is StepStatus.FAILED and call.moved_on and call.kind is not StepKind.CELL:
+    if record.status is StepStatus.FAILED and call.run_continued and call.kind is not StepKind.CELL:
         return Decision(Action.REPLAY, "it failed, and the run went on from there")
     failed = record.status is StepStatus.FAILED
     reason = "it failed last time" if failed else "it was started and never finished"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint
-from durable_nb.errors import DurableError, StepChanged, StepInDoubt
-from durable_nb.records import Action, StepKind
+from durable_nb.errors import (
+    DurableError,
+    RemedyAction,
+    RenameStep,
+    ResetStep,
+    ResolveFail,
+    ResolveRerun,
+    ResolveValue,
+    StartOver,
+    StepChanged,
+    StepInDoubt,
+)
+from durable_nb.records import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +26,12 @@ if TYPE_CHECKING:
     from durable_nb.records import Call, Decision, Step
 
 __all__ = ["refusal"]
+
+_ANSWERS = (
+    *("If they did not: ", ResolveRerun(), "; if they did: ", ResolveValue(), "; to give the step up: "),
+    *(ResolveFail(), "."),
+)
+_OVER = ("to start the run over: ", StartOver(), ".")
 
 
 def refusal(
@@ -33,19 +49,15 @@ def refusal(
     kind = decision.error or StepChanged
     what = decision.reason
     if kind is StepInDoubt:
-        what += f" (started {_moment(record)}), and nobody knows whether it had its effect"
-        return kind(what, run_id=run_id, step=call.step_id, remedy=_answers(run_id, call.step_id))
-    if record is not None and record.shown and arguments:
-        what += f" ({fingerprint.explain(record.shown, fingerprint.show(arguments))})"
-    again = f"%durable_reset {shlex.quote(call.step_id)}"
+        what += f" (started {_moment(record)}); its side effects may or may not have happened"
+        return kind(what, run_id=run_id, step=call.step_id, remedy=_ANSWERS)
+    if record is not None and record.arguments_repr and arguments:
+        what += f" ({fingerprint.explain(record.arguments_repr, fingerprint.show(arguments))})"
+    again: RemedyAction = ResetStep()
     if decision.action is Action.ASK:
-        what += ", and nobody can be asked whether to run it again"
-        again = _either(run_id, call.step_id, "rerun")
-    elsewhere = "to call it under another name: step_id='…'; to start the run over: fresh=True."
-    if call.kind is StepKind.CELL:
-        over = f"%durable_workflow {shlex.quote(run_id)} --fresh"
-        elsewhere = f"to give it another name: %%durable_step OTHER; to start the run over: {over}"
-    remedy = f"To run it again: {again}; {elsewhere}"
+        what += ", and this session has no one to ask whether to run it again"
+        again = ResolveRerun()
+    remedy = ("To run it again: ", again, "; to make it another step: ", RenameStep(), "; ", *_OVER)
     return kind(what, run_id=run_id, step=call.step_id, remedy=remedy)
 
 
@@ -53,17 +65,3 @@ def _moment(record: Step | None) -> str:
     if record is None or not record.started_at:
         return "at an unknown time"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at))
-
-
-def _answers(run_id: str, step_id: str) -> str:
-    magic, call = f"%durable_resolve {shlex.quote(step_id)}", f"wf.sync.resolve({run_id!r}, {step_id!r}, "
-    return (
-        f"If it had none: {magic} rerun; if it had: {magic} value EXPR; to give it up: {magic} fail. "
-        f"In a script: {call}'rerun'), {call}'value', …) or {call}'fail'); "
-        "in async code await wf.resolve(…)."
-    )
-
-
-def _either(run_id: str, step_id: str, answer: str) -> str:
-    call = f"wf.sync.resolve({run_id!r}, {step_id!r}, {answer!r})"
-    return f"%durable_resolve {shlex.quote(step_id)} {answer}, in a script {call}"

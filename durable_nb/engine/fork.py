@@ -77,12 +77,14 @@ def _until(steps: Iterable[Step], run_id: str, before: str | None) -> list[Step]
     if before is None:
         return list(steps)
     steps = list(steps)
-    began = [step.began for step in steps if step.step_id == before or step.step_id.startswith(f"{before}/")]
+    began = [
+        step.called_seq for step in steps if step.step_id == before or step.step_id.startswith(f"{before}/")
+    ]
     if not began:
         known = ", ".join(step.step_id for step in steps if not scope_of(step.step_id)) or "none yet"
         raise StepNotFound("no such step", run_id=run_id, step=before, remedy=f"Steps: {known}.")
     around = [step.step_id for step in steps if before.startswith(f"{step.step_id}/")]
-    return [step for step in steps if step.began < min(began) and step.step_id not in around]
+    return [step for step in steps if step.called_seq < min(began) and step.step_id not in around]
 
 
 def _signed_for(journal: Journal, step: Step, new_id: str) -> Step:

@@ -27,7 +27,7 @@ class History(dict[str, Step]):
     @property
     def latest(self) -> int:
         """The highest number of the run's own counter; 0 if there are no steps."""
-        return max((max(step.began, step.recorded) for step in self.values()), default=0)
+        return max((max(step.called_seq, step.recorded_seq) for step in self.values()), default=0)
 
     def record_of(self, call: Call) -> Step | None:
         """The record of a call, also under the name that its step had before."""
@@ -44,7 +44,9 @@ class History(dict[str, Step]):
         """
         scopes = set(joining_scopes(recorded.step_id))
         return any(
-            step.began > recorded.recorded and scope_of(step.step_id) in scopes and not _is_keyed(step)
+            step.called_seq > recorded.recorded_seq
+            and scope_of(step.step_id) in scopes
+            and not _is_keyed(step)
             for step in list(self.values())  # a copy: the loop thread adds to it meanwhile
         )
 

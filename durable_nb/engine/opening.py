@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
-from durable_nb.concurrency.bridge import catch_up
+from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.failpoints import hit
-from durable_nb.engine.run import OpenRun
-from durable_nb.errors import DurableNotice, RunChanged, located
+from durable_nb.engine.run import RunHandle
+from durable_nb.errors import DurableNotice, RunChanged, StartOver, error_context
 from durable_nb.records import Run, RunStatus, set_aside_id
 from durable_nb.stores.host import this_process
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from concurrent.futures import Future
 
-    from durable_nb.concurrency.bridge import Colour
+    from durable_nb.concurrency.bridge import CallMode
     from durable_nb.stores.base import Journal
 
 __all__ = ["check_same", "open_run", "status_after"]
 
 
 async def open_run(
-    journal: Journal, opening: Run, colour: Colour, *, fresh: bool = False, take_over: bool = False
-) -> OpenRun:
+    journal: Journal, opening: Run, mode: CallMode, *, fresh: bool = False, take_over: bool = False
+) -> RunHandle:
     """Create a run, or take it up again where it stopped.
 
     Args:
         journal: Where it is kept.
         opening: The run as its caller sees it: id, workflow, arguments.
-        colour: How the caller waits.
+        mode: How the caller waits.
         fresh: Set an old history aside under another id, and start over.
         take_over: Open it even if another living process owns it, which can then write no more.
 
@@ -44,16 +44,16 @@ async def open_run(
         RunChanged: The id is on record with other arguments, or for another workflow.
         StoreError: The store cannot be opened.
     """
-    with located(run_id=opening.run_id):
-        await catch_up(colour)  # with what a pass before this one has left to be committed
+    with error_context(run_id=opening.run_id):
+        await wait_for_pending(mode)  # with what a pass before this one has left to be committed
         # Waiting for another host's sign of life can be given up; from the first write on nothing can.
-        known = await colour.store(_examined(journal, opening, fresh=fresh, take_over=take_over))
+        known = await mode.store(_examined(journal, opening, fresh=fresh, take_over=take_over))
         aside = known if fresh else None
-        run = await colour.settled(_open_run(journal, opening, aside, take_over=take_over), undo=_left)
+        run = await mode.commit(_open_run(journal, opening, aside, take_over=take_over), undo=_left)
     before = None if known is None or fresh else known.python
     if before not in (None, run.run.python):
-        told = f"run {run.run_id!r} was begun on Python {before}, and goes on on {run.run.python}"
-        warnings.warn(told, DurableNotice, stacklevel=2)
+        message = f"run {run.run_id!r} was begun on Python {before}, and goes on on {run.run.python}"
+        warnings.warn(message, DurableNotice, stacklevel=2)
     return run
 
 
@@ -68,7 +68,7 @@ async def _examined(journal: Journal, opening: Run, *, fresh: bool, take_over: b
     return known
 
 
-async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_over: bool) -> OpenRun:
+async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_over: bool) -> RunHandle:
     if aside is not None:
         await journal.rename_run(aside.run_id, set_aside_id(aside.run_id, aside.epoch))
     now = time.time()
@@ -79,13 +79,13 @@ async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_o
         updated_at=now,
     )
     snapshot = await journal.open_run(opening, take_over=take_over)
-    run = OpenRun(journal, snapshot.run, snapshot.steps)
+    run = RunHandle(journal, snapshot.run, snapshot.steps)
     journal.watch(run.run, run.lose)
     hit("run.opened")
     return run
 
 
-def _left(opened: Future[OpenRun], reason: BaseException) -> Coroutine[Any, Any, None]:
+def _left(opened: Future[RunHandle], reason: BaseException) -> Coroutine[Any, Any, None]:
     status = status_after(reason)  # asked now: whether it was an interrupt is forgotten with the pass
 
     async def mark() -> None:
@@ -108,7 +108,7 @@ def check_same(known: Run, opening: Run) -> None:
     Raises:
         RunChanged: With the difference.
     """
-    remedy = "Use another run id, or start this one over: fresh=True (in a notebook: --fresh)."
+    remedy = ("Use another run id, or start this one over: ", StartOver())
     if known.workflow not in ("", opening.workflow):  # empty: somebody filled its store beforehand
         raise RunChanged(
             f"it belongs to the workflow {known.workflow!r}, not to {opening.workflow!r}",
@@ -116,8 +116,9 @@ def check_same(known: Run, opening: Run) -> None:
             remedy=remedy,
         )
     if fingerprint.differ(known.arguments, opening.arguments):
+        difference = fingerprint.explain(known.arguments_repr, opening.arguments_repr)
         raise RunChanged(
-            f"it was started with other arguments ({fingerprint.explain(known.shown, opening.shown)})",
+            f"it was started with other arguments ({difference})",
             run_id=known.run_id,
             remedy=remedy,
         )

@@ -6,15 +6,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.concurrency.bridge import catch_up
-from durable_nb.engine.run import Begun, OpenRun
-from durable_nb.errors import InvalidOption, RunHeld, StepError, StepFailed, StepNotFound, located
+from durable_nb.concurrency.bridge import wait_for_pending
+from durable_nb.engine.run import RunHandle, StepHandle
+from durable_nb.errors import (
+    InvalidOption,
+    ResetStep,
+    ResolveRerun,
+    RunHeld,
+    StepError,
+    StepFailed,
+    StepNotFound,
+    error_context,
+)
 from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
 from durable_nb.stores.errors import unknown_run
 from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
+    from durable_nb.concurrency.bridge import CallMode
     from durable_nb.stores.base import Journal
 
 __all__ = ["ANSWERS", "find_step", "inside", "record_answer", "recorded_run", "resolve"]
@@ -24,7 +33,7 @@ ANSWERS = ("rerun", "value", "fail")
 _BY_HAND = Decision(Action.RUN, "it was resolved by hand")
 
 
-async def recorded_run(journal: Journal, run_id: str, colour: Colour) -> OpenRun:
+async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHandle:
     """A run as it is on record: not a new pass, nothing is taken over, writes come under its own epoch.
 
     Raises:
@@ -32,24 +41,24 @@ async def recorded_run(journal: Journal, run_id: str, colour: Colour) -> OpenRun
         RunHeld: Another living process has it open.
     """
 
-    async def read() -> OpenRun:
+    async def read() -> RunHandle:
         await journal.setup()
         try:
             await journal.check_owner(run_id)
         except RunHeld as held:
-            held.remedy = "Answer there (in a notebook: %durable_resolve STEP …), or end that process first."
+            held.remedy = ("Answer in that process: ", ResolveRerun(), "; or end it first.")
             raise
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
             raise unknown_run(run_id, journal.address)
-        return OpenRun(journal, snapshot.run, snapshot.steps)
+        return RunHandle(journal, snapshot.run, snapshot.steps)
 
-    await catch_up(colour)
-    with located(run_id=run_id):
-        return await colour.store(read())
+    await wait_for_pending(mode)
+    with error_context(run_id=run_id):
+        return await mode.store(read())
 
 
-async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: Colour) -> None:
+async def resolve(run: RunHandle, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
     """Record what a person says of a step that was started and never finished, or that failed.
 
     Args:
@@ -57,7 +66,7 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
         step_id: The step.
         answer: ``rerun``, ``value``: it succeeded, and gave that; ``fail``: it is given up.
         value: What it gave.
-        colour: How the caller waits.
+        mode: How the caller waits.
 
     Raises:
         InvalidOption: There is no such answer, or a value goes with another one.
@@ -67,46 +76,46 @@ async def resolve(run: OpenRun, step_id: str, answer: str, value: Any, colour: C
         StepNotSaved: The value cannot be saved.
     """
     _check(answer, value)
-    await catch_up(colour)
-    step = await find_step(run, step_id, colour)
+    await wait_for_pending(mode)
+    step = await find_step(run, step_id, mode)
     if step_id in run.claims:
         raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
     if step.is_awaited:
         raise _not_in_doubt(step, "it waits for a signal", "Deliver that: wf.sync.complete(RUN_ID, NAME, …).")
-    await record_answer(run, step, answer, value, colour)
+    await record_answer(run, step, answer, value, mode)
 
 
-async def record_answer(run: OpenRun, step: Step, answer: str, value: Any, colour: Colour) -> None:
+async def record_answer(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
     """The same for a step whose call is waiting for the answer."""
     step_id = step.step_id
     if answer == "rerun":
         # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
         again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]
-        await run.reset(again, colour)
+        await run.reset(again, mode)
         return
     if step.status not in (StepStatus.STARTED, StepStatus.FAILED):
         what = "it is done" if step.status is StepStatus.DONE else "it will run at its next call anyway"
         raise _not_in_doubt(step, f"{what}, so that it is not in doubt", "To run it again: answer rerun.")
-    await _settle(run, step, answer, value, colour)
+    await _settle(run, step, answer, value, mode)
 
 
-async def _settle(run: OpenRun, step: Step, answer: str, value: Any, colour: Colour) -> None:
+async def _settle(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
     by = this_process()
-    begun = Begun(
+    handle = StepHandle(
         Call(step.step_id, step.kind), _BY_HAND, step._replace(epoch=run.run.epoch, delivered_by=by)
     )
     if answer == "fail":
         failure = _given_up(step, by)
         if step.status is StepStatus.FAILED:
-            failure.__cause__ = codec.decode_failure(await run.load(step, colour))
-        await run.fail_step(begun, failure, colour)
+            failure.__cause__ = codec.decode_failure(await run.load(step, mode))
+        await run.fail_step(handle, failure, mode)
         return
-    with located(run_id=run.run_id, step=step.step_id):
+    with error_context(run_id=run.run_id, step=step.step_id):
         payload = codec.encode(value)
-    await run.complete_step(begun, payload, colour, delivered_by=by)
+    await run.complete_step(handle, payload, mode, delivered_by=by)
 
 
-async def find_step(run: OpenRun, step_id: str, colour: Colour) -> Step:
+async def find_step(run: RunHandle, step_id: str, mode: CallMode) -> Step:
     """One step as it is on record.
 
     Raises:
@@ -114,14 +123,14 @@ async def find_step(run: OpenRun, step_id: str, colour: Colour) -> Step:
     """
     step = run.history.get(step_id)
     if step is None and not run.journal.whole_runs:
-        step = await colour.store(run.journal.get_step(run.run_id, step_id))
+        step = await mode.store(run.journal.get_step(run.run_id, step_id))
     if step is None:
         known = ", ".join(step for step in run.history if not scope_of(step)) or "none yet"
         raise StepNotFound("no such step", run_id=run.run_id, step=step_id, remedy=f"Steps: {known}.")
     return run.history.setdefault(step_id, step)
 
 
-def inside(run: OpenRun, step_id: str) -> list[str]:
+def inside(run: RunHandle, step_id: str) -> list[str]:
     """The ids of a step and of all inside it."""
     own = [step_id] if step_id in run.history else []
     return own + [step.step_id for step in run.history.inside(step_id)]
@@ -144,6 +153,5 @@ def _given_up(step: Step, by: str) -> StepFailed:
         f"given up by hand on {when}, by {by}",
         run_id=step.run_id,
         step=step.step_id,
-        remedy=f"To run it again all the same: wf.sync.resolve({step.run_id!r}, {step.step_id!r}, 'rerun'), "
-        f"in a notebook %durable_reset {step.step_id}",
+        remedy=("To run it again all the same: ", ResetStep()),
     )

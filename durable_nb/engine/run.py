@@ -15,7 +15,7 @@ from durable_nb.engine.decision import decide
 from durable_nb.engine.explain import refusal
 from durable_nb.engine.failpoints import hit
 from durable_nb.engine.history import History
-from durable_nb.errors import DurableNotice, located
+from durable_nb.errors import DurableNotice, error_context
 from durable_nb.records import (
     Action,
     Call,
@@ -32,15 +32,15 @@ from durable_nb.stores.payloads import fetch, is_at_hand, keep, moved
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from durable_nb.concurrency.bridge import Colour
+    from durable_nb.concurrency.bridge import CallMode
     from durable_nb.errors import RunHeld
     from durable_nb.stores.base import Journal
 
-__all__ = ["Begun", "OpenRun"]
+__all__ = ["RunHandle", "StepHandle"]
 
 
 @dataclass(slots=True)
-class Begun:
+class StepHandle:
     """A step between its call and its checkpoint.
 
     Attributes:
@@ -59,7 +59,7 @@ class Begun:
         return self.decision.action is Action.REPLAY
 
 
-class OpenRun:
+class RunHandle:
     """A run that this process owns: its history in memory, and the one way to add to it.
 
     Args:
@@ -115,18 +115,18 @@ class OpenRun:
     def decide(self, call: Call) -> Decision:
         """What would become of a call now; nothing is run or written."""
         record = self.history.record_of(call)
-        if record is not None and record.status is StepStatus.FAILED and call.called:
-            call = call._replace(moved_on=self.history.moved_past(record))
+        if record is not None and record.status is StepStatus.FAILED and call.called_seq:
+            call = call._replace(run_continued=self.history.moved_past(record))
         return decide(record, call)
 
     async def begin_step(
-        self, call: Call, colour: Colour, arguments: Mapping[str, Any] | None = None
-    ) -> Begun:
+        self, call: Call, mode: CallMode, arguments: Mapping[str, Any] | None = None
+    ) -> StepHandle:
         """Decide on a call; where it runs and is a cell or marked once, first commit that it started.
 
         Args:
             call: The call.
-            colour: How the caller waits.
+            mode: How the caller waits.
             arguments: The arguments by name, to show what differs.
 
         Raises:
@@ -134,38 +134,38 @@ class OpenRun:
             StepInDoubt: A once step was started and never finished.
         """
         bridge.check_process()
-        if bridge.LEFT:
-            await bridge.catch_up(colour)  # this very step may be about to be recorded
+        if bridge.PENDING:
+            await bridge.wait_for_pending(mode)  # this very step may be about to be recorded
         if not self.journal.whole_runs and call.step_id not in self.history:
-            await self._look_up(call.step_id, colour)
+            await self._look_up(call.step_id, mode)
         decision = self.decide(call)
         if decision.action is Action.ASK:  # somebody may have answered elsewhere
-            await self._look_up(call.step_id, colour)
+            await self._look_up(call.step_id, mode)
             decision = self.decide(call)
         record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
             self.replays.append(call.step_id)
             if record.step_id != call.step_id:
-                record = await self._renamed(record, call, colour)
-            return Begun(call, decision, record)
+                record = await self._renamed(record, call, mode)
+            return StepHandle(call, decision, record)
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
         step = self._started(call, record, arguments)
         if call.once or call.kind is StepKind.CELL:
-            await colour.store(self._commit(step))
+            await mode.store(self._commit(step))
             hit("step.started")
-        return Begun(call, decision, step)
+        return StepHandle(call, decision, step)
 
-    async def note_started(self, begun: Begun, colour: Colour) -> None:
+    async def note_started(self, handle: StepHandle, mode: CallMode) -> None:
         """Commit that a step has begun, which need not be known, so that others can look it up."""
-        await colour.store(self._commit(begun.step))
+        await mode.store(self._commit(handle.step))
 
-    async def _renamed(self, record: Step, call: Call, colour: Colour) -> Step:
+    async def _renamed(self, record: Step, call: Call, mode: CallMode) -> Step:
         """Commit the record of a renamed step, and of those inside it, under the new name; gives it."""
         old = record.step_id
         for step in (*self.history.inside(old), record):
             name = call.step_id + step.step_id.removeprefix(old)
-            await colour.store(self._rename(step, name))
+            await mode.store(self._rename(step, name))
         return self.history[call.step_id]
 
     async def _rename(self, step: Step, name: str) -> None:
@@ -173,29 +173,29 @@ class OpenRun:
         payload = step.payload and moved(self.journal, step.payload, *names)
         await self._put(step._replace(step_id=name, epoch=self.run.epoch, payload=payload))
 
-    async def _look_up(self, step_id: str, colour: Colour) -> None:
-        step = await colour.store(self.journal.get_step(self.run_id, step_id))
+    async def _look_up(self, step_id: str, mode: CallMode) -> None:
+        step = await mode.store(self.journal.get_step(self.run_id, step_id))
         if step is not None:
             self.history[step_id] = step
 
     async def complete_step(
         self,
-        begun: Begun,
+        handle: StepHandle,
         payload: Payload,
-        colour: Colour,
+        mode: CallMode,
         *,
         delivered_by: str | None = None,
         used: str | None = None,
     ) -> Step:
         """Commit the checkpoint of a step whose body has succeeded; once back, it is on disk."""
-        begun.step = begun.step._replace(delivered_by=delivered_by, used=used)
-        return await self._record(begun, StepStatus.DONE, payload, colour)
+        handle.step = handle.step._replace(delivered_by=delivered_by, usage=used)
+        return await self._record(handle, StepStatus.DONE, payload, mode)
 
-    async def fail_step(self, begun: Begun, failure: Exception, colour: Colour) -> Step:
+    async def fail_step(self, handle: StepHandle, failure: Exception, mode: CallMode) -> Step:
         """Commit that a step has failed for good."""
-        return await self._record(begun, StepStatus.FAILED, codec.encode_failure(failure), colour)
+        return await self._record(handle, StepStatus.FAILED, codec.encode_failure(failure), mode)
 
-    async def load(self, step: Step, colour: Colour) -> Payload:
+    async def load(self, step: Step, mode: CallMode) -> Payload:
         """The payload of a recorded step, ready to be decoded.
 
         Raises:
@@ -204,18 +204,18 @@ class OpenRun:
         payload = step.payload or codec.encode(None)
         if is_at_hand(payload):
             return payload
-        return await colour.store(fetch(self.journal, payload, self.run_id, step.step_id))
+        return await mode.store(fetch(self.journal, payload, self.run_id, step.step_id))
 
-    async def reset(self, step_ids: list[str], colour: Colour) -> None:
+    async def reset(self, step_ids: list[str], mode: CallMode) -> None:
         """Have steps run again at their next call; their old results stay until then."""
-        await bridge.catch_up(colour)
-        await colour.store(self.journal.reset_steps(self.run, step_ids))
+        await bridge.wait_for_pending(mode)
+        await mode.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)
 
-    async def mark(self, status: RunStatus, colour: Colour, result: Payload | None = None) -> None:
+    async def mark(self, status: RunStatus, mode: CallMode, result: Payload | None = None) -> None:
         """Commit where the run stands: how it ended, that it waits or was left."""
-        await colour.settled(self.marked(status, result))
+        await mode.commit(self.marked(status, result))
 
     async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
         """The same, on the loop thread."""
@@ -225,20 +225,20 @@ class OpenRun:
         await self.journal.finish_run(self.run)
         hit("run.marked")
 
-    async def _record(self, begun: Begun, status: StepStatus, payload: Payload, colour: Colour) -> Step:
-        step = begun.step._replace(
+    async def _record(self, handle: StepHandle, status: StepStatus, payload: Payload, mode: CallMode) -> Step:
+        step = handle.step._replace(
             status=status,
             payload=payload,
-            recorded=self.tick(),
+            recorded_seq=self.tick(),
             finished_at=time.time(),
         )
-        step = await colour.settled(self._commit(step))
+        step = await mode.commit(self._commit(step))
         hit("step.recorded")
         return step
 
     async def _commit(self, step: Step) -> Step:
         # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
-        with located(run_id=self.run_id, step=step.step_id):
+        with error_context(run_id=self.run_id, step=step.step_id):
             if step.payload is not None:
                 hit("blob.before")
                 payload = await keep(self.journal, step.payload, self.run_id, step.step_id)
@@ -261,11 +261,11 @@ class OpenRun:
             StepStatus.STARTED,
             attempt=record.attempt + 1 if record else 1,
             epoch=self.run.epoch,
-            began=call.called or self.tick(),
+            called_seq=call.called_seq or self.tick(),
             code=call.code,
             arguments=call.arguments,
-            shown=fingerprint.show(arguments),
-            reads=record.reads if record else None,
+            arguments_repr=fingerprint.show(arguments),
+            lineage=record.lineage if record else None,
             once=call.once,
             started_at=time.time(),
         )

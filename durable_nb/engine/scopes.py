@@ -23,7 +23,7 @@ from durable_nb.errors import InvalidOption, StepError
 from durable_nb.records import BRANCH, KEY
 
 if TYPE_CHECKING:
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.engine.run import RunHandle
     from durable_nb.stores.base import Journal
 
 __all__ = [
@@ -53,7 +53,7 @@ class Scope:
 
     __slots__ = ("_branches", "_counts", "_owners", "_prefix", "_thread", "path", "run")
 
-    def __init__(self, run: OpenRun, path: str = "") -> None:
+    def __init__(self, run: RunHandle, path: str = "") -> None:
         self.run = run
         self.path = path
         self._counts: dict[str, itertools.count[int]] = {}
@@ -144,7 +144,7 @@ class Scope:
                 f"{where} the arguments name a call, and {', '.join(unknown)} cannot be fingerprinted",
                 run_id=self.run.run.run_id,
                 step=name,
-                remedy=f"Name the call: {name}(…, step_id='…'), or put it into a %%durable_step cell.",
+                remedy=f"Name the call: {name}(…, step_id='…'). In a durable cell the order names it.",
             )
         key = (fingerprint.value(arguments) or "")[:12]
         return self._counted(f"{_quoted(name)}{KEY}{key}]")
@@ -172,7 +172,7 @@ class CellScope(Scope):
 
     __slots__ = ("_taken",)
 
-    def __init__(self, run: OpenRun, path: str = "") -> None:
+    def __init__(self, run: RunHandle, path: str = "") -> None:
         super().__init__(run, path)
         self._taken: set[str] = set()
 
@@ -207,7 +207,7 @@ def current() -> Scope | None:
     return CURRENT.get()
 
 
-def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> OpenRun | None:
+def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> RunHandle | None:
     """The run of that id if the caller is in it, or one of the attached scopes is of it."""
     runs = (scope.run for scope in (current(), *attached) if scope is not None)
     return next((run for run in runs if run.run_id == run_id and run.journal is journal), None)

@@ -99,7 +99,7 @@ class Used(NamedTuple):
     @classmethod
     def by(cls, steps: Iterable[Step]) -> Used:
         """What the recorded results of these steps have used."""
-        found = [cls(**json.loads(step.used)) for step in steps if step.used]
+        found = [cls(**json.loads(step.usage)) for step in steps if step.usage]
         return cls(*map(sum, zip(*found, strict=True)))
 
     def as_json(self) -> str:

@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_nb import codec, fingerprint, settings
-from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.timeouts import deadline
 from durable_nb.engine import branches, scopes
-from durable_nb.errors import DurableError, StepNested, StepNotSaved, located
+from durable_nb.errors import DurableError, StepNested, StepNotSaved, error_context
 from durable_nb.notebook.ambient import state as ambient
 from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.lineage.compare import Seen, reads_of
@@ -27,12 +27,12 @@ from durable_nb.signals import in_doubt
 from durable_nb.workflow.retry import attempts, is_ours
 
 if TYPE_CHECKING:
-    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.engine.run import RunHandle, StepHandle
     from durable_nb.notebook.session import Session
     from durable_nb.records import Step
     from durable_nb.workflow.retry import Policy
 
-__all__ = ["CellOptions", "Restored", "restore", "restore_all", "run_cell"]
+__all__ = ["CellOptions", "RestoredCell", "restore", "restore_all", "run_cell"]
 
 FORMAT = "cell"
 """The format of a checkpoint: a header in JSON, and the names' streams and buffers as its parts."""
@@ -91,29 +91,29 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     branches.install_task_factory(asyncio.get_running_loop())
     python = body.source_as_run(session.shell, source)
     call = options.call(scopes.Scope(run).named_id(options.name), python)
-    with session.named(options.name, call.code or ""), located(run_id=run.run_id, step=call.step_id):
+    with session.named(options.name, call.code or ""), error_context(run_id=run.run_id, step=call.step_id):
         seen = session.tracker.look(python)
         call = session.tracker.call(run, call, seen, session.called)
-        begun = await in_doubt.begin_step(run, call, AWAITING)
-        if begun.replayed:
-            await _replay(session, run, begun)
+        handle = await in_doubt.begin_or_ask(run, call, ASYNC)
+        if handle.replayed:
+            await _replay(session, run, handle)
         else:
-            await _execute(session, run, begun, source, options, seen)
+            await _execute(session, run, handle, source, options, seen)
         session.tracker.wrote(call.step_id, reads_of(run.history[call.step_id]), seen)
 
 
-async def _replay(session: Session, run: OpenRun, begun: Begun) -> None:
-    payload = await run.load(begun.step, AWAITING)
-    if begun.step.delivered_by is not None:
-        _replay_answer(session, begun, payload)
+async def _replay(session: Session, run: RunHandle, handle: StepHandle) -> None:
+    payload = await run.load(handle.step, ASYNC)
+    if handle.step.delivered_by is not None:
+        _replay_answer(session, handle, payload)
         return
-    restored = restore(session.shell.user_ns, begun.step, payload)
+    restored = restore(session.shell.user_ns, handle.step, payload)
     recorder.replay(session.shell, restored.outputs, result=restored.result)
     session.on_record.update(restored.names)
-    _show(session, begun, begun.step.seconds, restored.names, restored.unsaved)
+    _show(session, handle, handle.step.seconds, restored.names, restored.unsaved)
 
 
-class Restored(NamedTuple):
+class RestoredCell(NamedTuple):
     """What came back of a durable cell.
 
     Attributes:
@@ -129,7 +129,7 @@ class Restored(NamedTuple):
     unsaved: dict[str, str]
 
 
-def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> Restored:
+def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> RestoredCell:
     """Put back the names and the ambient state of a finished cell; runs and shows nothing.
 
     Args:
@@ -138,23 +138,23 @@ def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> Restored:
         payload: Its result.
     """
     header = json.loads(payload.data)
-    saved = snapshot.Saved.from_parts(header["namespace"], payload.parts)
-    state = ambient.Saved.from_parts(header["ambient"], payload.parts)
+    saved = snapshot.SavedNames.from_parts(header["namespace"], payload.parts)
+    state = ambient.SavedState.from_parts(header["ambient"], payload.parts)
     failed = ambient.restore(user_ns, state, before_names=True)
     restored = snapshot.restore(user_ns, saved, step=step.step_id)
     failed |= restored.failed | ambient.restore(user_ns, state, before_names=False)
     unsaved = {**saved.unsaved, **state.unsaved, **failed}
-    return Restored(restored.names, restored.result, header["outputs"], unsaved)
+    return RestoredCell(restored.names, restored.result, header["outputs"], unsaved)
 
 
-def _replay_answer(session: Session, begun: Begun, payload: Payload) -> None:
+def _replay_answer(session: Session, handle: StepHandle, payload: Payload) -> None:
     """Give back what a person said that the cell gave; which names it made, nobody knows."""
-    if begun.step.status is StepStatus.FAILED:
+    if handle.step.status is StepStatus.FAILED:
         raise codec.decode_failure(payload)
     value = codec.decode(payload)
     if value is not None:
         session.shell.displayhook(value)
-    _show(session, begun, 0.0, (), {}, f"resolved by hand, by {begun.step.delivered_by}: no names")
+    _show(session, handle, 0.0, (), {}, f"resolved by hand, by {handle.step.delivered_by}: no names")
 
 
 def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
@@ -169,9 +169,9 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
     run = session.require_run()
     names, unsaved = set[str](), dict[str, str]()
     cells = [one for one in session.finished() if one.kind is StepKind.CELL and one.delivered_by is None]
-    for step in sorted(cells, key=lambda one: one.recorded):
+    for step in sorted(cells, key=lambda one: one.recorded_seq):
         try:
-            restored = restore(session.shell.user_ns, step, drive(run.load(step, BLOCKING)))
+            restored = restore(session.shell.user_ns, step, run_blocking(run.load(step, SYNC)))
         except DurableError as error:  # one damaged step keeps nobody else's names back
             unsaved[f"step {step.step_id}"] = str(error)
             continue
@@ -184,9 +184,9 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
 
 
 async def _execute(
-    session: Session, run: OpenRun, begun: Begun, source: str, options: CellOptions, seen: Seen
+    session: Session, run: RunHandle, handle: StepHandle, source: str, options: CellOptions, seen: Seen
 ) -> None:
-    record = run.history.get(begun.call.step_id)
+    record = run.history.get(handle.call.step_id)
     earlier = len(run.replays)
     user_ns = session.shell.user_ns
     before = snapshot.take(
@@ -196,27 +196,27 @@ async def _execute(
     with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
-            await attempts(run, begun, execute, options.policy, AWAITING)
+            await attempts(run, handle, execute, options.policy, ASYNC)
         except BaseException as failure:
             if isinstance(failure, Exception) and not is_ours(failure):
-                await run.fail_step(begun, failure, AWAITING)
-            _show_stopped(session, begun, before)
+                await run.fail_step(handle, failure, ASYNC)
+            _show_stopped(session, handle, before)
             raise
     state_saved = state.changes(user_ns, seen.mentioned.attributes)
     changes = before.changes(user_ns, seen.mentioned.bound)
     saved = snapshot.save(user_ns, changes, result=recording.result)
-    reads = session.tracker.gave(record, begun.call, seen, changes, saved)
-    begun.step = begun.step._replace(reads=reads.to_json())
-    step = await run.complete_step(begun, _payload(saved, state_saved, recording.outputs), AWAITING)
+    reads = session.tracker.gave(record, handle.call, seen, changes, saved)
+    handle.step = handle.step._replace(lineage=reads.to_json())
+    step = await run.complete_step(handle, _payload(saved, state_saved, recording.outputs), ASYNC)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())
     notices = _unnoticed(session, before, changes, seen.mentioned.named)
-    if begun.decision.notice:
-        notices += _replayed_inside(begun, run.replays[earlier:])
-    _show(session, begun, step.seconds, changes.names, unsaved, *notices)
+    if handle.decision.notice:
+        notices += _replayed_inside(handle, run.replays[earlier:])
+    _show(session, handle, step.seconds, changes.names, unsaved, *notices)
 
 
-def _payload(saved: snapshot.Saved, state: ambient.Saved, shown: list[Any]) -> Payload:
+def _payload(saved: snapshot.SavedNames, state: ambient.SavedState, shown: list[Any]) -> Payload:
     described = {"namespace": saved.header(), "ambient": state.header(), "outputs": shown}
     try:
         header = json.dumps(described, separators=(",", ":"))
@@ -226,22 +226,24 @@ def _payload(saved: snapshot.Saved, state: ambient.Saved, shown: list[Any]) -> P
 
 
 def _unnoticed(
-    session: Session, before: snapshot.Snapshot, changes: snapshot.Changes, named: Collection[str]
+    session: Session, before: snapshot.NamesSnapshot, changes: snapshot.Changes, named: Collection[str]
 ) -> list[str]:
     """What a person must know of changes that the record may lack; of a name that cannot be seen, once."""
     unseen = [name for name in changes.unseen if name in before.unseen and name in named]
     unseen = [name for name in unseen if not _is_of_ours(session, name)]
-    told = [name for name in unseen if name not in session.told_unseen and name not in changes.names]
-    session.told_unseen.update(told)
+    unreported = [
+        name for name in unseen if name not in session.reported_unseen and name not in changes.names
+    ]
+    session.reported_unseen.update(unreported)
     lacking = "cannot be saved: if this cell changed it in place, that is not on record."
-    notices = [f"{name} {lacking}" for name in told]
+    notices = [f"{name} {lacking}" for name in unreported]
     if changes.skipped:
         listed = ", ".join(changes.skipped)
         notices.append(f"not looked at, for want of time: {listed}. What changed in them is not on record.")
     return notices
 
 
-def _show_stopped(session: Session, begun: Begun, before: snapshot.Snapshot) -> None:
+def _show_stopped(session: Session, handle: StepHandle, before: snapshot.NamesSnapshot) -> None:
     """Say what a cell that failed or was interrupted had changed by then; nothing of it is on record."""
     with suppress(Exception):  # the failure itself must be seen
         changes = before.changes(session.shell.user_ns)
@@ -249,8 +251,8 @@ def _show_stopped(session: Session, begun: Begun, before: snapshot.Snapshot) -> 
         on_record = tuple(name for name in changed if name in session.on_record)
         badge.show_stopped(
             session.badge,
-            run=begun.step.run_id,
-            step=begun.step.step_id,
+            run=handle.step.run_id,
+            step=handle.step.step_id,
             changed=changed,
             on_record=on_record,
         )
@@ -265,19 +267,19 @@ async def _limited(shell: Any, source: str, seconds: float | None) -> None:
 
 def _show(
     session: Session,
-    begun: Begun,
+    handle: StepHandle,
     seconds: float,
     names: tuple[str, ...],
     unsaved: dict[str, str],
     *notices: str,
 ) -> None:
-    if begun.decision.notice:
-        notices = (*notices, _notice(begun))
+    if handle.decision.notice:
+        notices = (*notices, _notice(handle))
     badge.show_cell(
         session.badge,
-        run=begun.step.run_id,
-        step=begun.step.step_id,
-        replayed=begun.replayed,
+        run=handle.step.run_id,
+        step=handle.step.step_id,
+        replayed=handle.replayed,
         seconds=seconds,
         names=tuple(name for name in names if name not in unsaved and not _is_module(session, name)),
         unsaved=unsaved,
@@ -285,16 +287,16 @@ def _show(
     )
 
 
-def _notice(begun: Begun) -> str:
-    if not begun.replayed:
-        return f"run again: {begun.decision.reason}"
-    again = f"%durable_reset {shlex.quote(begun.step.step_id)}"
-    return f"replayed; {begun.decision.reason}; to run it again: {again}"
+def _notice(handle: StepHandle) -> str:
+    if not handle.replayed:
+        return f"run again: {handle.decision.reason}"
+    again = f"%durable_reset {shlex.quote(handle.step.step_id)}"
+    return f"replayed; {handle.decision.reason}; to run it again: {again}"
 
 
-def _replayed_inside(begun: Begun, replays: list[str]) -> list[str]:
+def _replayed_inside(handle: StepHandle, replays: list[str]) -> list[str]:
     """What a person must know of a cell that runs again, and of whose tasks some did not."""
-    name = begun.call.step_id
+    name = handle.call.step_id
     inside = [each.removeprefix(f"{name}/") for each in replays if each.startswith(f"{name}/")]
     if not inside:
         return []

@@ -14,17 +14,18 @@ from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
 from durable_nb import settings
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, spell_actions
 from durable_nb.notebook import magic_options
 from durable_nb.notebook.cell import restore_all, run_cell
 from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.magic_options import LineParser
 from durable_nb.notebook.plan import plan, spell_plan
-from durable_nb.notebook.prompts import shell_face
+from durable_nb.notebook.prompts import shell_prompter
 from durable_nb.notebook.session import Session
 from durable_nb.notebook.shell import execute as body
 from durable_nb.notebook.shell import frontend, tracebacks
-from durable_nb.notebook.shell.context_vars import Carrier
+from durable_nb.notebook.shell.context_vars import ContextVarCarrier
+from durable_nb.notebook.spelling import NOTEBOOK
 from durable_nb.records import RunStatus, scope_of
 from durable_nb.signals import prompter, typed
 
@@ -49,7 +50,7 @@ class DurableMagics:
 
     def __init__(self, shell: Any) -> None:
         self.session = Session(shell)
-        self.carrier = Carrier()
+        self.carrier = ContextVarCarrier()
         with one_line_errors():
             self.session.badge = badge.check_badge(os.environ.get("DURABLE_NB_BADGE", settings.BADGE))
 
@@ -107,8 +108,8 @@ class DurableMagics:
         with one_line_errors():
             names, unsaved = restore_all(self.session)
         are = "1 name is" if len(names) == 1 else f"{len(names)} names are"
-        told = f"{are} as the finished steps left them"
-        print("\n".join([told, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
+        message = f"{are} as the finished steps left them"
+        print("\n".join([message, *(f"{name}: {why}" for name, why in unsaved.items())]))  # noqa: T201 - a magic's answer
 
     def durable_reset(self, line: str) -> None:
         """Have a step run again at its next call: ``%durable_reset STEP [--downstream]``."""
@@ -117,9 +118,9 @@ class DurableMagics:
             found = self.session.reset(options.step, with_downstream=options.downstream)
         inside = sum(each.startswith(f"{options.step}/") for each in found)
         after = [each for each in found if each != options.step and not scope_of(each)]
-        told = f", with {inside} inside it" if inside else ""
-        told += f", and downstream of it: {', '.join(after)}" if after else ""
-        print(f"step {options.step!r} will run again{told}")  # noqa: T201 - a magic's answer
+        more = f", with {inside} inside it" if inside else ""
+        more += f", and downstream of it: {', '.join(after)}" if after else ""
+        print(f"step {options.step!r} will run again{more}")  # noqa: T201 - a magic's answer
 
     def durable_fork(self, line: str) -> None:
         """Go on from a step in another run, this one stays: ``%durable_fork NEW_RUN [--from STEP]``."""
@@ -156,8 +157,8 @@ class DurableMagics:
         options = magic_options.parse_signal(line)
         with one_line_errors():
             run_id = self.session.require_run().run_id if options.run is None else options.run
-            told = self.session.deliver(run_id, options.name, typed.read_value(options.value))
-        print(told)  # noqa: T201 - a magic's answer
+            message = self.session.deliver(run_id, options.name, typed.read_value(options.value))
+        print(message)  # noqa: T201 - a magic's answer
 
     def durable_runs(self, line: str) -> None:
         """List the runs of the notebook's database, or of another one: ``%durable_runs [--db URL]``."""
@@ -189,8 +190,8 @@ def must_come_first(lines: list[str]) -> list[str]:
     _, body = ast.literal_eval(f"({call['rest']})")
     if not body.lstrip().startswith("%%durable_step"):
         return lines
-    told = f"%%durable_step must be the first line of its cell, and %%{call['name']} stands above it."
-    return ["from IPython.core.error import UsageError\n", f"raise UsageError({told!r})\n"]
+    message = f"%%durable_step must be the first line of its cell, and %%{call['name']} stands above it."
+    return ["from IPython.core.error import UsageError\n", f"raise UsageError({message!r})\n"]
 
 
 def load(shell: Any) -> None:
@@ -200,7 +201,8 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     recorder.Recorder.of(shell)
-    prompter.attach(shell_face.ShellFace(shell, magics.session))
+    spell_actions(NOTEBOOK)
+    prompter.attach(shell_prompter.ShellPrompter(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_fork,

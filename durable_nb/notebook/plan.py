@@ -17,7 +17,7 @@ from durable_nb.records import Action, Call, Step, StepKind, scope_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.engine.run import RunHandle
 
 __all__ = ["Planned", "plan", "spell_plan"]
 
@@ -48,7 +48,7 @@ class Planned:
 
 
 def plan(
-    run: OpenRun,
+    run: RunHandle,
     notebook: Path,
     *,
     parse: Callable[[str], Any],
@@ -83,7 +83,7 @@ def spell_plan(planned: Sequence[Planned]) -> str:
 
 class _Planner:
     def __init__(
-        self, run: OpenRun, cells: list[str], parse: Callable[[str], Any], transform: Callable[[str], str]
+        self, run: RunHandle, cells: list[str], parse: Callable[[str], Any], transform: Callable[[str], str]
     ) -> None:
         self._run = run
         self._parse = parse
@@ -93,7 +93,7 @@ class _Planner:
         self._codes: dict[str, str | None] = {}
         self._taken: set[str] = set()
         self._unsure: set[str] = set()
-        recorded = [reads_of(step) for step in run.history.values() if step.reads]
+        recorded = [reads_of(step) for step in run.history.values() if step.lineage]
         self._changing = {source.code for reads in recorded for source in reads.sources()}
 
     def cell(self, place: int, text: str) -> Planned:

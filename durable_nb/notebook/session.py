@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
-from durable_nb.concurrency.bridge import BLOCKING, catch_up, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking, wait_for_pending
 from durable_nb.engine import resolve
 from durable_nb.engine.fork import fork
 from durable_nb.engine.naming import check_run_id
@@ -26,10 +26,10 @@ from durable_nb.stores.urls import without_password
 from durable_nb.workflow.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.engine.run import RunHandle
     from durable_nb.engine.status import Table
     from durable_nb.records import Step
-    from durable_nb.stores import Journal, Place
+    from durable_nb.stores import Journal, StoreLike
 
 __all__ = ["Session"]
 
@@ -42,16 +42,16 @@ class Session:
 
     Attributes:
         on_record: The names that finished cells wrote, in this pass.
-        told_unseen: The names of which a person was told that changes in them cannot be seen.
+        reported_unseen: The names of which a person was told that changes in them cannot be seen.
     """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.workflow = NOTEBOOK
-        self.run: OpenRun | None = None
+        self.run: RunHandle | None = None
         self.badge = settings.BADGE
         self.on_record: set[str] = set()
-        self.told_unseen: set[str] = set()
+        self.reported_unseen: set[str] = set()
         self.tracker = Tracker(shell)
         self._cells: dict[str, tuple[str | None, str]] = {}
 
@@ -59,11 +59,11 @@ class Session:
         self,
         run_id: str,
         *,
-        db: Place | None,
+        db: StoreLike | None,
         name: str | None,
         fresh: bool = False,
         take_over: bool = False,
-    ) -> OpenRun:
+    ) -> RunHandle:
         """Open a run, or start a new pass of it; another one that was open is left.
 
         Args:
@@ -80,7 +80,7 @@ class Session:
         place = self._place(db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
         try:
-            run = drive(open_run(place, opening, BLOCKING, fresh=fresh, take_over=take_over))
+            run = run_blocking(open_run(place, opening, SYNC, fresh=fresh, take_over=take_over))
         except RunHeld as held:
             held.remedy = f"Go on there, or take it over: {_taking_over(run_id, db, name, fresh=fresh)}"
             raise
@@ -97,11 +97,11 @@ class Session:
     def leave(self, status: RunStatus) -> None:
         """Record how the open run was left, and close it."""
         run = self.require_run()
-        drive(run.mark(status, BLOCKING))
+        run_blocking(run.mark(status, SYNC))
         self.workflow.attach(None)
         self.run = None
 
-    def require_run(self) -> OpenRun:
+    def require_run(self) -> RunHandle:
         """The open run.
 
         Raises:
@@ -156,10 +156,10 @@ class Session:
         """
         run = self.require_run()
         # A task that never finished is not on record itself, what had finished inside it is.
-        found = resolve.inside(run, name) or [drive(resolve.find_step(run, name, BLOCKING)).step_id]
+        found = resolve.inside(run, name) or [run_blocking(resolve.find_step(run, name, SYNC)).step_id]
         after = downstream(run, name) if with_downstream else []
         found += [each for cell in after for each in resolve.inside(run, cell)]
-        drive(run.reset(found, BLOCKING))
+        run_blocking(run.reset(found, SYNC))
         for cell in (name, *after):
             self._cells.pop(cell, None)
         return found
@@ -172,8 +172,8 @@ class Session:
             StoreError: There is a run of that id.
         """
         run = self.require_run()
-        drive(catch_up(BLOCKING))
-        drive(BLOCKING.store(fork(run.journal, run.run_id, check_run_id(new_id), before)))
+        run_blocking(wait_for_pending(SYNC))
+        run_blocking(SYNC.store(fork(run.journal, run.run_id, check_run_id(new_id), before)))
         self.open(new_id, db=None, name=run.run.workflow)
 
     def resolve(self, name: str, answer: str, value: Any) -> None:
@@ -183,7 +183,7 @@ class Session:
             StepNotFound: The run has no step of that name.
             StepError: It is not in doubt.
         """
-        drive(resolve.resolve(self.require_run(), name, answer, value, BLOCKING))
+        run_blocking(resolve.resolve(self.require_run(), name, answer, value, SYNC))
         self._cells.pop(name, None)
 
     def deliver(self, run_id: str, name: str, value: Any) -> str:
@@ -193,18 +193,18 @@ class Session:
             SignalInvalid: The run would not accept it.
         """
         signal = delivery.pack(check_run_id(run_id), name, value, this_process())
-        earlier = drive(BLOCKING.store(delivery.deliver(self.workflow.journal, signal, value)))
-        return delivery.told(signal, earlier)
+        earlier = run_blocking(SYNC.store(delivery.deliver(self.workflow.journal, signal, value)))
+        return delivery.describe(signal, earlier)
 
-    def runs(self, db: Place | None) -> Table:
+    def runs(self, db: StoreLike | None) -> Table:
         """All runs of a database, by default the notebook's own.
 
         Raises:
             StoreUnavailable: There is none.
         """
-        return drive(BLOCKING.store(all_runs(self._place(db))))
+        return run_blocking(SYNC.store(all_runs(self._place(db))))
 
-    def status(self, run_id: str | None, db: Place | None) -> list[Table]:
+    def status(self, run_id: str | None, db: StoreLike | None) -> list[Table]:
         """Where a run stands, by default the open one.
 
         Raises:
@@ -213,10 +213,10 @@ class Session:
         """
         if run_id is None:
             run = self.require_run()
-            return drive(BLOCKING.store(one_run(run.journal, run.run_id))).tables
-        return drive(BLOCKING.store(one_run(self._place(db), run_id))).tables
+            return run_blocking(SYNC.store(one_run(run.journal, run.run_id))).tables
+        return run_blocking(SYNC.store(one_run(self._place(db), run_id))).tables
 
-    def _place(self, db: Place | None) -> Journal:
+    def _place(self, db: StoreLike | None) -> Journal:
         return open_journal(self.workflow.db if db is None else db)
 
     def finished(self) -> list[Step]:
@@ -224,7 +224,7 @@ class Session:
         return [step for step in self.require_run().history.values() if step.status is StepStatus.DONE]
 
 
-def _taking_over(run_id: str, db: Place | None, name: str | None, *, fresh: bool) -> str:
+def _taking_over(run_id: str, db: StoreLike | None, name: str | None, *, fresh: bool) -> str:
     """The line that was typed, as it would take the run over."""
     words = ["%durable_workflow", shlex.quote(run_id), "--take-over"]
     words += ["--fresh"] if fresh else []

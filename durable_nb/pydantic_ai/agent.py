@@ -15,16 +15,16 @@ from pydantic_ai.tools import AgentDepsT, DeferredToolRequests
 
 from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
-from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import branches, scopes
 from durable_nb.engine.naming import check_run_id
-from durable_nb.errors import InvalidOption, RunHeld
+from durable_nb.errors import InvalidOption, ResetStep, RunHeld
 from durable_nb.pydantic_ai import approvals
-from durable_nb.pydantic_ai.agent_run import Place
+from durable_nb.pydantic_ai.agent_run import AgentSteps
 from durable_nb.pydantic_ai.capability import NotebookDurability
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.messages import plain
-from durable_nb.pydantic_ai.operations import replays_told
+from durable_nb.pydantic_ai.operations import notices_of_replays
 from durable_nb.pydantic_ai.run_sync import run_here
 from durable_nb.pydantic_ai.streaming import finishing
 from durable_nb.records import Run, RunStatus
@@ -100,7 +100,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             tool_task_config=tool_task_config,
             policy=wf.policy,
         )
-        self._places: WeakValueDictionary[str, Place] = WeakValueDictionary()
+        self._places: WeakValueDictionary[str, AgentSteps] = WeakValueDictionary()
         self._opening = _Opening()
 
     @property
@@ -142,7 +142,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         except _UnderWay as joined:
             if joined.nested:
                 raise
-            result: AgentRunResult[Any] = await active_runs.join(joined.known, AWAITING)
+            result: AgentRunResult[Any] = await active_runs.join(joined.known, ASYNC)
             return result
 
     def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
@@ -201,9 +201,9 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         if any(agent._opening):  # noqa: SLF001 - a copy of itself
             raise InvalidOption(
                 "fresh= and take_over= are for a run of the agent's own, and here it is part of another",
-                remedy="Give run_id='…' as well; or have the step run again: %durable_reset STEP",
+                remedy=("Give run_id='…' as well; or run the step again: ", ResetStep()),
             )
-        place = Place.inside(scope, self._durability.name, self._arguments(user_prompt, options))
+        place = AgentSteps.inside(scope, self._durability.name, self._arguments(user_prompt, options))
         with ExitStack() as stack:
             if inside is not None:
                 name = place.scope.path.removeprefix(inside.path).rstrip("/")
@@ -226,32 +226,32 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         opening = self._as_run(run_id, self._arguments(prompt, options))
         branches.install_task_factory(asyncio.get_running_loop())
         fresh = self._opening.fresh
-        with active_runs.entered(workflow.journal, opening, AWAITING, fresh=fresh) as (current, is_new):
+        with active_runs.entered(workflow.journal, opening, ASYNC, fresh=fresh) as (current, is_new):
             if not is_new:
                 raise _UnderWay(current)
             with interrupts.guarded_pass():
                 async with (
-                    one_pass(workflow, current, AWAITING, **self._opening._asdict()) as run,
-                    self._iterated(Place(run), prompt, options) as agent_run,
+                    one_pass(workflow, current, ASYNC, **self._opening._asdict()) as run,
+                    self._iterated(AgentSteps(run), prompt, options) as agent_run,
                 ):
                     yield agent_run
                 result = agent_run.result
                 if result is None:  # the block was left before the end
-                    await run.mark(RunStatus.INTERRUPTED, AWAITING)
+                    await run.mark(RunStatus.INTERRUPTED, ASYNC)
                     return
-                await finish(run, result.output, AWAITING)
+                await finish(run, result.output, ASYNC)
                 current.value = result
 
     @asynccontextmanager
     async def _iterated(
-        self, place: Place, prompt: Any, options: dict[str, Any]
+        self, place: AgentSteps, prompt: Any, options: dict[str, Any]
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
         self._places[place.agent_run_id] = place
         defers = approvals.defers_to(options.get("output_type"))
         own = [*(options.pop("capabilities", None) or ()), self._durability.at(place, defers=defers)]
         place.left = []
         try:
-            with replays_told():
+            with notices_of_replays():
                 async with (
                     finishing(place.left),
                     self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
@@ -274,7 +274,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             check_run_id(run_id or f"{workflow}-{(fingerprint.value(fingerprints) or '')[:12]}"),
             workflow,
             arguments=fingerprints,
-            shown=fingerprint.show(arguments),
+            arguments_repr=fingerprint.show(arguments),
             parent=None if scope is None else scope.run.run_id,
         )
 

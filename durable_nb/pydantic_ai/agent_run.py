@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
 from durable_nb import fingerprint, settings
-from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
 from durable_nb.engine.status import Used
 from durable_nb.errors import RunChanged, StepChanged
@@ -18,17 +18,17 @@ from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
 from durable_nb.signals.waiting import Question
 from durable_nb.workflow.perform import perform
-from durable_nb.workflow.waits import obtain
+from durable_nb.workflow.waits import wait_for_signal
 
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.engine.run import RunHandle
     from durable_nb.pydantic_ai.config import Execution
     from durable_nb.pydantic_ai.streaming import Requests
     from durable_nb.signals.accepted import Accepted
 
-__all__ = ["APPROVAL", "BY_HAND", "MODEL", "Place"]
+__all__ = ["APPROVAL", "BY_HAND", "MODEL", "AgentSteps"]
 
 MODEL: Final = "model"
 """What the steps of model requests are called."""
@@ -40,7 +40,7 @@ BY_HAND: Final = "by hand"
 """Stands beside the value of a step that a person gave it: ``%durable_resolve``."""
 
 
-class Place:
+class AgentSteps:
     """Where one agent run keeps its steps.
 
     Args:
@@ -52,7 +52,7 @@ class Place:
         left: Streamed requests whose reader is gone, for whoever ends the agent run; None where nobody does.
     """
 
-    def __init__(self, run: OpenRun, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
+    def __init__(self, run: RunHandle, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
         self.run = run
         self.left: Requests | None = None
         self.scope = scopes.Scope(run, path)
@@ -62,7 +62,7 @@ class Place:
         self._asked: ModelMessage | None = None
 
     @classmethod
-    def inside(cls, scope: scopes.Scope, name: str, arguments: Mapping[str, Any]) -> Place:
+    def inside(cls, scope: scopes.Scope, name: str, arguments: Mapping[str, Any]) -> AgentSteps:
         """The place of an agent that is called in a run: the scope names it, like a task.
 
         In a durable cell a step that changed runs again: only an edit of the cell can have changed it.
@@ -138,11 +138,11 @@ class Place:
             arguments=fingerprint.arguments(arguments) if arguments else None,
             on_change=self._on_change,
             once=execution.once,
-            called=self.scope.tick(),
+            called_seq=self.scope.tick(),
         )
         try:
             recorded = await perform(
-                self.run, call, attempt, arguments or {}, execution.policy, AWAITING, used=_used
+                self.run, call, attempt, arguments or {}, execution.policy, ASYNC, used=_used
             )
         except StepChanged as changed:
             raise self._as_run_changed(changed) from None
@@ -171,7 +171,7 @@ class Place:
     async def approval(self, name: str, prompt: str, accepted: Accepted) -> Any:
         """Wait for a person to say whether a tool may be called."""
         signal = APPROVAL + (self.scope.path + name.removeprefix(self.scope.path).removeprefix("tool:"))
-        return await obtain(self.scope, Question(signal, prompt, accepted), AWAITING)
+        return await wait_for_signal(self.scope, Question(signal, prompt, accepted), ASYNC)
 
     def _as_run_changed(self, changed: StepChanged) -> StepChanged | RunChanged:
         if self.scope.path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ToolCallPart
     from pydantic_ai.tools import ToolDefinition
 
-    from durable_nb.pydantic_ai.agent_run import Place
+    from durable_nb.pydantic_ai.agent_run import AgentSteps
 
 __all__ = ["answered", "ask", "defers", "defers_to"]
 
@@ -38,7 +38,7 @@ def defers_to(output_type: Any) -> bool:
     return DeferredToolRequests in (output_type if isinstance(output_type, Sequence) else [output_type])
 
 
-async def ask(place: Place, ctx: RunContext[Any], requests: DeferredToolRequests) -> DeferredToolResults:
+async def ask(place: AgentSteps, ctx: RunContext[Any], requests: DeferredToolRequests) -> DeferredToolResults:
     """Wait for the answer about each call that needs an approval, one after the other.
 
     Args:
@@ -52,7 +52,7 @@ async def ask(place: Place, ctx: RunContext[Any], requests: DeferredToolRequests
     return results
 
 
-async def _ask(place: Place, ctx: RunContext[Any], call: ToolCallPart) -> ToolApproved | ToolDenied:
+async def _ask(place: AgentSteps, ctx: RunContext[Any], call: ToolCallPart) -> ToolApproved | ToolDenied:
     name = place.call_name(replace(ctx, tool_call_id=call.tool_call_id), call.tool_name)
     given = call.args_as_json_str()
     shown = given if len(given) <= settings.SHOWN_CALL else f"{given[: settings.SHOWN_CALL]} …"
@@ -64,7 +64,7 @@ def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any
     """What may be said of a call: yes, also to other arguments, or no, also with a message."""
     place = "#/properties/arguments"
     parameters = _moved(tool.parameters_json_schema, place) if tool else {"type": "object"}
-    told = {"title": "Arguments", "default": given, "description": (tool and tool.description) or ""}
+    described = {"title": "Arguments", "default": given, "description": (tool and tool.description) or ""}
     told_to_model = "If you reject, the model is told."
     return {
         "format": APPROVAL,
@@ -72,7 +72,7 @@ def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any
         "type": ["object", "boolean", "string"],
         "properties": {
             "approved": {"type": "boolean"},
-            "arguments": {**parameters, **told},
+            "arguments": {**parameters, **described},
             "comment": {"type": "string", "title": "Comment", "description": told_to_model},
             "message": {"type": "string"},
         },

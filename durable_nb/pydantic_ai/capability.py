@@ -20,9 +20,9 @@ from durable_nb import fingerprint, settings
 from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
-from durable_nb.pydantic_ai.agent_run import Place
+from durable_nb.pydantic_ai.agent_run import AgentSteps
 from durable_nb.pydantic_ai.config import TOOL_KEY, Execution, TaskConfig
-from durable_nb.pydantic_ai.operations import StepBackend, replays_told
+from durable_nb.pydantic_ai.operations import StepBackend, notices_of_replays
 from durable_nb.pydantic_ai.streaming import LiveModel, feed
 from durable_nb.workflow.backoff import exponential
 from durable_nb.workflow.retry import Policy
@@ -79,11 +79,11 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         self._policy = policy or Policy(settings.RETRIES, exponential())
         self.model_execution = Execution.of(model_task_config, self._policy)
         self._tool_execution = Execution.of(tool_task_config, self._policy)
-        self.place: Place | None = None
+        self.place: AgentSteps | None = None
         self.defers = False
-        self._begun: dict[str, Place] = {}
+        self._begun: dict[str, AgentSteps] = {}
 
-    def at(self, place: Place, *, defers: bool) -> NotebookDurability[AgentDepsT]:
+    def at(self, place: AgentSteps, *, defers: bool) -> NotebookDurability[AgentDepsT]:
         """The same for one agent run.
 
         Args:
@@ -128,20 +128,20 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         began: datetime = recorded["value"]
         return began
 
-    def _begin(self, arguments: dict[str, Any]) -> Place | None:
+    def _begin(self, arguments: dict[str, Any]) -> AgentSteps | None:
         scope = scopes.current() or NOTEBOOK.attached
         if scope is None:
-            told = f"agent {self.name!r} was called outside a run: executed, not checkpointed"
-            warnings.warn(told, DurableNotice, stacklevel=2)
+            message = f"agent {self.name!r} was called outside a run: executed, not checkpointed"
+            warnings.warn(message, DurableNotice, stacklevel=2)
             return None
         if isinstance(scope, scopes.KeyedScope) and not arguments:
             raise StepError(
                 "in an ordinary cell there is no order that names the call of an agent",
                 run_id=scope.run.run_id,
                 step=self.name,
-                remedy="Put it into a %%durable_step cell, give run_id='…', or use DurableAgent.",
+                remedy="Call it in a durable cell, give run_id='…', or use DurableAgent.",
             )
-        place = Place.inside(scope, self.name, arguments)
+        place = AgentSteps.inside(scope, self.name, arguments)
         self._begun[place.agent_run_id] = place
         return place
 
@@ -240,7 +240,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: Any) -> Any:
         """Keep the telemetry of replayed work out of traces, unless whoever ends the run does."""
         mine = self.place is not None and self.place.left is None
-        with replays_told() if mine else nullcontext():
+        with notices_of_replays() if mine else nullcontext():
             return await super().wrap_run(ctx, handler=handler)
 
     async def wrap_node_run(self, ctx: RunContext[AgentDepsT], *, node: Any, handler: Any) -> Any:  # noqa: ARG002

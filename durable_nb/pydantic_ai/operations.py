@@ -24,12 +24,12 @@ from pydantic_ai.durable_exec._toolset import wrap_tool_call_result
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 
-from durable_nb.pydantic_ai.agent_run import BY_HAND, MODEL, Place
+from durable_nb.pydantic_ai.agent_run import BY_HAND, MODEL, AgentSteps
 from durable_nb.pydantic_ai.config import Execution, is_hopeless
 from durable_nb.pydantic_ai.messages import request_arguments, tail
 from durable_nb.pydantic_ai.streaming import feed
 
-__all__ = ["StepBackend", "operation_name", "replays_told"]
+__all__ = ["StepBackend", "notices_of_replays", "operation_name"]
 
 _Body = Callable[[], Awaitable[Any]]
 
@@ -65,7 +65,7 @@ class _Durability(Protocol):
     """What is needed here of the capability of an agent run; it may learn its place later."""
 
     name: str
-    place: Place | None
+    place: AgentSteps | None
 
 
 class StepBackend(CallableOperationBackend[Execution]):
@@ -118,7 +118,7 @@ class _Namer(JournalOperationNamer):
 
 
 def _named(
-    place: Place, operation_id: Any, name: str, key: tuple[Any, ...], ctx: RunContext[Any] | None
+    place: AgentSteps, operation_id: Any, name: str, key: tuple[Any, ...], ctx: RunContext[Any] | None
 ) -> tuple[str, dict[str, Any] | None]:
     """The id of an operation's step, and what of it must not have changed."""
     if isinstance(operation_id, ToolsetCallToolId | ToolsetValidateToolArgumentsId) and ctx is not None:
@@ -135,7 +135,7 @@ def _named(
 
 
 async def _request(
-    place: Place,
+    place: AgentSteps,
     operation_id: ModelRequestId,
     body: _Body,
     key: tuple[Any, ...],
@@ -167,7 +167,7 @@ async def _request(
     return recorded["value"]
 
 
-def replays_told() -> AbstractContextManager[None]:
+def notices_of_replays() -> AbstractContextManager[None]:
     """Keep the telemetry of what is replayed in a block out of traces, where pydantic-ai can."""
     known = "replay_scope" in durable_exec.__all__
     return durable_exec.replay_scope() if known else nullcontext()

@@ -47,7 +47,7 @@ class Feed:
         self._over = True
         self._news.set()
 
-    async def begun(self) -> None:
+    async def handle(self) -> None:
         """Wait for the first event, or the end."""
         await self._news.wait()
 
@@ -87,8 +87,8 @@ class _LiveStream(CompletedStreamedResponse):
     def __init__(
         self, events: Feed, request: asyncio.Task[Any], model: Model[Any], parameters: ModelRequestParameters
     ) -> None:
-        begun = ModelResponse(parts=[], model_name=model.model_name, provider_name=model.system)
-        super().__init__(begun, model_request_parameters=parameters, replay_events=[])
+        handle = ModelResponse(parts=[], model_name=model.model_name, provider_name=model.system)
+        super().__init__(handle, model_request_parameters=parameters, replay_events=[])
         self._feed, self._request = events, request
 
     async def _iter_buffered(self, events: list[Any]) -> AsyncIterator[Any]:  # noqa: ARG002 - the feed has them
@@ -173,7 +173,7 @@ class LiveModel(DurableModel):
         task = asyncio.get_running_loop().create_task(segment, context=context)
         task.add_done_callback(lambda _: events.end())
         try:
-            await events.begun()
+            await events.handle()
             if task.done() and not events.recorded:
                 task.result()  # it failed before anything was seen: the request may be made elsewhere
             stream = _LiveStream(events, task, self.wrapped, model_request_parameters)

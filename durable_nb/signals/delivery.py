@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.errors import located
+from durable_nb.errors import error_context
 from durable_nb.records import Signal, signal_step
 from durable_nb.signals import accepted
 from durable_nb.stores.payloads import fetch, keep
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, SignalRequest
     from durable_nb.stores.base import Journal
 
-__all__ = ["command", "deliver", "load", "pack", "put", "spell_moment", "told"]
+__all__ = ["command", "deliver", "describe", "load", "pack", "put", "spell_moment"]
 
 
 async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None:
@@ -36,7 +36,7 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
         SignalInvalid: The call that waits for it would not accept it; nothing was delivered.
     """
     await journal.setup()
-    with located(run_id=signal.run_id, step=signal_step(signal.name)):
+    with error_context(run_id=signal.run_id, step=signal_step(signal.name)):
         request = await journal.get_request(signal.run_id, signal.name)
         known = await journal.get_signal(signal.run_id, signal.name)
         if request is not None and known is None:
@@ -63,12 +63,12 @@ def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
     Raises:
         StepNotSaved: The value cannot be saved.
     """
-    with located(run_id=run_id, step=signal_step(name)):
+    with error_context(run_id=run_id, step=signal_step(name)):
         payload = codec.encode(value)
     return Signal(run_id, name, payload, delivered_by, time.time())
 
 
-def told(signal: Signal, earlier: Signal | None) -> str:
+def describe(signal: Signal, earlier: Signal | None) -> str:
     """What became of a delivery, for people.
 
     Args:

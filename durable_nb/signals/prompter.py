@@ -23,13 +23,13 @@ class Interrupted(Exception):
 class Prompter(Protocol):
     """Where a person may be: a notebook's front end, or a terminal."""
 
-    def grace(self) -> float | None:
+    def headless_timeout(self) -> float | None:
         """Seconds that a call may wait where nobody can be asked; None for ever."""
 
     def askers(self) -> Sequence[Ask]:
         """The ways in which a person can be asked here and now, all at once."""
 
-    def is_manned(self, *, blocking: bool) -> bool:
+    def can_prompt(self, *, blocking: bool) -> bool:
         """Whether a person can answer here: to what ``show_waiting`` shows, or asked while code awaits."""
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:

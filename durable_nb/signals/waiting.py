@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb import codec, settings
-from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import branches
 from durable_nb.errors import RunError, SignalInvalid, SignalPending, SignalTimeout, StoreError
 from durable_nb.records import RunStatus, Signal, SignalRequest, signal_step
@@ -20,8 +20,8 @@ from durable_nb.signals.prompter import Ask, Interrupted, Prompter, attached
 from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle, StepHandle
 
 __all__ = ["NOTHING", "Answer", "Question", "wait_for_answer", "while_waiting"]
 
@@ -62,66 +62,66 @@ class Answer:
 
 
 @asynccontextmanager
-async def while_waiting(run: OpenRun, colour: Colour) -> AsyncIterator[None]:
+async def while_waiting(run: RunHandle, mode: CallMode) -> AsyncIterator[None]:
     """Mark a run as waiting in the block, unless another block has; as running after the last of them."""
     run.waits += 1
     try:
         if run.waits == 1:
-            await run.mark(RunStatus.WAITING, colour)
+            await run.mark(RunStatus.WAITING, mode)
         yield
     except GeneratorExit:  # thrown away half-way: nothing can be awaited any more
         run.waits -= 1
         raise
     except BaseException:
         with suppress(StoreError, RunError):  # what ended the waiting is the one to see
-            await _go_on(run, colour)
+            await _go_on(run, mode)
         raise
-    await _go_on(run, colour)
+    await _go_on(run, mode)
 
 
-async def _go_on(run: OpenRun, colour: Colour) -> None:
+async def _go_on(run: RunHandle, mode: CallMode) -> None:
     run.waits -= 1
     if not run.waits:
-        await run.mark(RunStatus.RUNNING, colour)
+        await run.mark(RunStatus.RUNNING, mode)
 
 
 async def wait_for_answer(
-    run: OpenRun, question: Question, colour: Colour, begun: Begun | None = None
+    run: RunHandle, question: Question, mode: CallMode, handle: StepHandle | None = None
 ) -> Answer:
     """The first valid answer that is delivered; one that was there before is given at once.
 
     Args:
         run: The run that wants to know.
         question: What it wants to know.
-        colour: How the caller waits.
-        begun: The step that waits for it, which is noted if it has to.
+        mode: How the caller waits.
+        handle: The step that waits for it, which is noted if it has to.
 
     Raises:
         SignalTimeout: None came in time.
         SignalPending: Nobody is there to be asked.
     """
-    signal = await colour.store(run.journal.get_signal(run.run_id, question.name))
+    signal = await mode.store(run.journal.get_signal(run.run_id, question.name))
     refused = None
     if signal is not None:
-        answer = await _accept(run, question, signal, colour)
+        answer = await _accept(run, question, signal, mode)
         if isinstance(answer, Answer):
-            _show(lambda face: face.show_answer(run.run_id, question.name, answer.by, answer.at))
+            _show(lambda prompter: prompter.show_answer(run.run_id, question.name, answer.by, answer.at))
             return answer
         refused = answer
-    if begun is not None:
-        await run.note_started(begun, colour)
-    return await _Asked(run, question, colour).answer(refused)
+    if handle is not None:
+        await run.note_started(handle, mode)
+    return await _Asked(run, question, mode).answer(refused)
 
 
-async def _accept(run: OpenRun, question: Question, signal: Signal, colour: Colour) -> Answer | str:
+async def _accept(run: RunHandle, question: Question, signal: Signal, mode: CallMode) -> Answer | str:
     """The answer; one that will not do is set aside, and why is given."""
-    value = codec.decode(await colour.store(delivery.load(run.journal, signal)))
+    value = codec.decode(await mode.store(delivery.load(run.journal, signal)))
     try:
         if signal.delivered_by != _BY_TIMEOUT:  # a default need not be what others may say
             value = question.accepted.validated(value)
     except SignalInvalid as error:
         name = f"{signal.name}~{time.time_ns()}"
-        await colour.store(run.journal.set_aside_signal(signal, name))
+        await mode.store(run.journal.set_aside_signal(signal, name))
         return f"{error.what} (from {signal.delivered_by}, kept as {name!r})"
     return Answer(value, signal.delivered_by, signal.delivered_at)
 
@@ -129,20 +129,20 @@ async def _accept(run: OpenRun, question: Question, signal: Signal, colour: Colo
 class _Asked:
     """A question that is open: from its request to its answer."""
 
-    def __init__(self, run: OpenRun, question: Question, colour: Colour) -> None:
-        self._run, self._question, self._colour = run, question, colour
+    def __init__(self, run: RunHandle, question: Question, mode: CallMode) -> None:
+        self._run, self._question, self._mode = run, question, mode
         self._began = time.monotonic()
-        self._face = attached()
+        self._prompter = attached()
         self._update: Callable[[str], None] = lambda _: None
 
     async def answer(self, refused: str | None) -> Answer:
         """Wait until a valid one is there."""
-        async with while_waiting(self._run, self._colour):
+        async with while_waiting(self._run, self._mode):
             while True:
                 request = await self._request(refused)
                 self._update = self._shown(request)
                 signal = await self._delivered(request)
-                answer = await _accept(self._run, self._question, signal, self._colour)
+                answer = await _accept(self._run, self._question, signal, self._mode)
                 if isinstance(answer, Answer):
                     self._update(f"answered by {answer.by} at {delivery.spell_moment(answer.at)}")
                     return answer
@@ -160,29 +160,29 @@ class _Asked:
             this_process(),
             time.time(),
         )
-        return await self._colour.store(self._run.journal.request_signal(request))
+        return await self._mode.store(self._run.journal.request_signal(request))
 
     def _shown(self, request: SignalRequest) -> Callable[[str], None]:
-        if self._face is None:
+        if self._prompter is None:
             return lambda _: None
         if request.refused:
             self._update(f"set aside: {request.refused}")
-        return self._face.show_waiting(self._run.journal, request, self._command(request))
+        return self._prompter.show_waiting(self._run.journal, request, self._command(request))
 
     def _command(self, request: SignalRequest) -> str:
         return delivery.command(request, self._run.journal.address)
 
     async def _delivered(self, request: SignalRequest) -> Signal:
         left = self._left(request)
-        askers = self._face.askers() if self._face and self._colour is AWAITING else ()
-        grace = self._face.grace() if self._face and not askers else None
-        limits = [limit for limit in (left, grace) if limit is not None]
+        askers = self._prompter.askers() if self._prompter and self._mode is ASYNC else ()
+        headless_timeout = self._prompter.headless_timeout() if self._prompter and not askers else None
+        limits = [limit for limit in (left, headless_timeout) if limit is not None]
         signal = await self._first(request, askers, min(limits, default=None))
         if signal is None:  # in the last moment, perhaps, after the last look
-            signal = await self._colour.store(self._run.journal.get_signal(request.run_id, request.name))
+            signal = await self._mode.store(self._run.journal.get_signal(request.run_id, request.name))
         if signal is not None:
             return signal
-        if grace is not None and (left is None or grace < left):
+        if headless_timeout is not None and (left is None or headless_timeout < left):
             raise self._pending(request)
         return await self._timed_out(request)
 
@@ -197,7 +197,7 @@ class _Asked:
     async def _first(
         self, request: SignalRequest, askers: Sequence[Ask], seconds: float | None
     ) -> Signal | None:
-        looking = self._colour.until(
+        looking = self._mode.wait_cancellable(
             watcher.delivered(
                 self._run.journal,
                 request.run_id,
@@ -218,7 +218,7 @@ class _Asked:
             try:
                 self._question.accepted.validated(value)
                 signal = delivery.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
-                await AWAITING.store(delivery.deliver(self._run.journal, signal, value))
+                await ASYNC.store(delivery.deliver(self._run.journal, signal, value))
             except SignalInvalid as error:
                 request = request._replace(refused=error.what)
             else:
@@ -228,7 +228,7 @@ class _Asked:
         """Deliver the default as anybody would: who was faster has won, and who comes later is told."""
         run, question = self._run, self._question
         if question.default is NOTHING:
-            await self._colour.store(run.journal.withdraw_signal(run.run_id, request.name))
+            await self._mode.store(run.journal.withdraw_signal(run.run_id, request.name))
             self._update("nobody answered in time")
             raise SignalTimeout(
                 f"nobody answered within {question.timeout:g} s",
@@ -237,7 +237,7 @@ class _Asked:
                 remedy=f"It is asked again when the run is; to answer before: {self._command(request)}",
             )
         signal = delivery.pack(run.run_id, request.name, question.default, _BY_TIMEOUT)
-        return await self._colour.store(_put_or_get(run, signal))
+        return await self._mode.store(_put_or_get(run, signal))
 
     def _pending(self, request: SignalRequest) -> SignalPending:
         self._update("nobody is here to answer")
@@ -251,7 +251,7 @@ class _Asked:
         return pending
 
 
-async def _put_or_get(run: OpenRun, signal: Signal) -> Signal:
+async def _put_or_get(run: RunHandle, signal: Signal) -> Signal:
     """The signal that is in the store then: this one, or the one that was faster. On the loop thread."""
     await delivery.put(run.journal, signal)
     return await run.journal.get_signal(signal.run_id, signal.name) or signal
@@ -277,5 +277,5 @@ async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[N
 
 
 def _show(what: Callable[[Prompter], None]) -> None:
-    if face := attached():
-        what(face)
+    if prompter := attached():
+        what(prompter)

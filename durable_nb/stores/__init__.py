@@ -17,13 +17,12 @@ from durable_nb.records import (
     StepStatus,
 )
 from durable_nb.stores.base import Journal
-from durable_nb.stores.registry import Place, hold, let_go, open_journal
+from durable_nb.stores.registry import StoreLike, hold, let_go, open_journal
 from durable_nb.stores.values.base import Store
 
 __all__ = [
     "Journal",
     "Payload",
-    "Place",
     "Progress",
     "Run",
     "RunSnapshot",
@@ -34,6 +33,7 @@ __all__ = [
     "StepKind",
     "StepStatus",
     "Store",
+    "StoreLike",
     "hold",
     "let_go",
     "open_journal",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 
-from durable_nb.errors import RunHeld, RunNotFound, StoreError
+from durable_nb.errors import ListRuns, OpenRun, RunHeld, RunNotFound, StoreError, TakeOver
 from durable_nb.records import Run, RunStatus
 
 __all__ = ["held_run", "id_taken", "lost_run", "unknown_run"]
@@ -26,15 +25,8 @@ def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> Ru
         by = present.owner or "somebody unnamed"
         what = f"this kernel no longer owns the run: it was {became} (by {by})"
     where = "look for it in the list of runs" if present is None else "go on there"
-    remedy = f"Nothing was written; {where}, or {_taking_over(run_id)}"
+    remedy = (f"Nothing was written; {where}, or take it over: ", TakeOver())
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
-
-
-def _taking_over(run_id: str) -> str:
-    return (
-        f"take it over: %durable_workflow {shlex.quote(run_id)} --take-over; "
-        "in code: .run(…, take_over=True)."
-    )
 
 
 def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
@@ -47,7 +39,7 @@ def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
     """
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
     what = f"{owner or 'somebody unnamed'} owns it since {clock} ({max(0.0, time.time() - since):.0f} s ago)"
-    return RunHeld(what, run_id=run_id, remedy=f"Go on there, or {_taking_over(run_id)}")
+    return RunHeld(what, run_id=run_id, remedy=("Go on there, or take it over: ", TakeOver()))
 
 
 def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:
@@ -57,8 +49,7 @@ def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:
         run_id: The run.
         address: What opens the database elsewhere, if it is known.
     """
-    db = shlex.quote(address) if address else "PATH"
-    remedy = f"Which there are: durable-nb runs --db {db}, in a notebook %durable_runs."
+    remedy = ("The runs of that database are listed by: ", ListRuns(db=address))
     return RunNotFound("there is no such run", run_id=run_id, remedy=remedy)
 
 
@@ -67,5 +58,5 @@ def id_taken(run_id: str, new_id: str, doing: str = "renamed to") -> StoreError:
     return StoreError(
         f"it cannot be {doing} {new_id!r}, that id is taken",
         run_id=run_id,
-        remedy=f"Choose another id; to go on with that run: %durable_workflow {shlex.quote(new_id)}",
+        remedy=("Choose another id; to go on with that run: ", OpenRun(new_id)),
     )

@@ -192,7 +192,7 @@ class MemoryJournal(Journal):
 
     def _snapshot(self, run: Run) -> RunSnapshot:
         steps = self._steps.get(run.run_id, {}).values()
-        return RunSnapshot(run, tuple(sorted(steps, key=lambda step: (step.recorded, step.step_id))))
+        return RunSnapshot(run, tuple(sorted(steps, key=lambda step: (step.recorded_seq, step.step_id))))
 
     def _check_epoch(self, run_id: str, epoch: int, step: str | None = None) -> Run:
         present = self._runs.get(run_id)

@@ -15,7 +15,7 @@ from durable_nb.errors import DurableNotice, RunHeld
 from durable_nb.records import Run
 from durable_nb.stores.errors import held_run, lost_run
 
-__all__ = ["Heart", "Owner"]
+__all__ = ["Owner", "Ownership"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class Owner(ABC):
 
     @property
     @abstractmethod
-    def sign(self) -> object:
+    def last_heartbeat(self) -> object:
         """Its session and the counter that goes up while that lives."""
 
 
 Who = TypeVar("Who", bound=Owner)
 
 
-class Heart(ABC, Generic[Who]):
+class Ownership(ABC, Generic[Who]):
     """The session of one journal, and its look at those of others."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Heart(ABC, Generic[Who]):
         self._silent: dict[str, tuple[object, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
 
     @abstractmethod
     async def find_owner(self, run_id: str) -> Who | None:
@@ -69,7 +69,7 @@ class Heart(ABC, Generic[Who]):
         """Whether it is this process."""
 
     @abstractmethod
-    async def beat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
+    async def heartbeat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
         """Give a sign of life; gives those runs as they stand, or None where it failed."""
 
     async def free_epoch(self, run_id: str) -> int | None:
@@ -83,11 +83,11 @@ class Heart(ABC, Generic[Who]):
             lives = self.lives(owner)
             if lives is False:
                 break
-            if lives or (first and owner.sign != first.sign):
+            if lives or (first and owner.last_heartbeat != first.last_heartbeat):
                 raise held_run(run_id, owner.name, owner.since)
             if time.monotonic() > self._silent_since(owner) + settings.OWNER_SILENT:
                 break
-            await _look_later(owner, told=owner is not first)
+            await _look_later(owner, noticed=owner is not first)
             owner = await self._looked(run_id)
         return None if owner is None else owner.epoch
 
@@ -129,10 +129,10 @@ class Heart(ABC, Generic[Who]):
 
     def _silent_since(self, owner: Owner) -> float:
         """When we first saw it with this beat, be it for a caller who gave up waiting for the next one."""
-        sign, since = self._silent.get(owner.run_id, (owner.sign, time.monotonic()))
-        if sign != owner.sign:
+        last_heartbeat, since = self._silent.get(owner.run_id, (owner.last_heartbeat, time.monotonic()))
+        if last_heartbeat != owner.last_heartbeat:
             since = time.monotonic()
-        self._silent[owner.run_id] = owner.sign, since
+        self._silent[owner.run_id] = owner.last_heartbeat, since
         return since
 
     def _arm(self) -> None:
@@ -144,12 +144,12 @@ class Heart(ABC, Generic[Who]):
     def _due(self) -> None:
         self._timer = None
         if self._owned:
-            self._beating = asyncio.get_running_loop().create_task(self._beat())
+            self._heartbeats = asyncio.get_running_loop().create_task(self._send_heartbeat())
 
-    async def _beat(self) -> None:
+    async def _send_heartbeat(self) -> None:
         owned = dict(self._owned)  # what is opened from now on is not among what is read
         try:
-            standing = await self.beat(owned)
+            standing = await self.heartbeat(owned)
             if standing is not None:
                 self._tell_losers(owned, standing)
         finally:  # whatever went wrong: others would take an owner without a heart for dead
@@ -167,8 +167,8 @@ class Heart(ABC, Generic[Who]):
                 lost(lost_run(run_id, present))
 
 
-async def _look_later(owner: Owner, *, told: bool) -> None:
-    if not told:
+async def _look_later(owner: Owner, *, noticed: bool) -> None:
+    if not noticed:
         what = (
             f"run {owner.run_id!r} is owned by {owner.name}; whether that lives will be known in "
             f"{settings.OWNER_SILENT:g} s at most"

@@ -12,10 +12,10 @@ from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.records import Payload
 from durable_nb.stores.blobs.folder import Blobs
 
-__all__ = ["Home", "fetch", "is_at_hand", "keep", "moved"]
+__all__ = ["HasBlobs", "fetch", "is_at_hand", "keep", "moved"]
 
 
-class Home(Protocol):
+class HasBlobs(Protocol):
     """What of a journal is needed here."""
 
     @property
@@ -32,7 +32,7 @@ def is_at_hand(payload: Payload) -> bool:
     return payload.blob is None and payload.format not in codec.RUNS_CODE
 
 
-async def keep(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
+async def keep(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payload:
     """A payload as a row can hold it: what is too large is put into blobs first.
 
     Args:
@@ -54,7 +54,7 @@ async def keep(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
     return signing.signed(payload, run_id, step)
 
 
-async def fetch(home: Home, payload: Payload, run_id: str, step: str) -> Payload:
+async def fetch(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payload:
     """A payload as the codec takes it: checked, with its bytes and parts; for a lost part, an error.
 
     Args:
@@ -79,7 +79,7 @@ async def fetch(home: Home, payload: Payload, run_id: str, step: str) -> Payload
     return payload._replace(data=bytes(head), parts=parts)
 
 
-def moved(home: Home, payload: Payload, old: tuple[str, str], new: tuple[str, str]) -> Payload:
+def moved(home: HasBlobs, payload: Payload, old: tuple[str, str], new: tuple[str, str]) -> Payload:
     """A payload as it is stored, for a step that has another name now: checked, and signed for that.
 
     Args:

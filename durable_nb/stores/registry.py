@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from durable_nb.stores.redis import RedisJournal
     from durable_nb.stores.sqlite.journal import SqliteJournal
 
-__all__ = ["Place", "hold", "let_go", "open_journal"]
+__all__ = ["StoreLike", "hold", "let_go", "open_journal"]
 
-Place: TypeAlias = "str | os.PathLike[str] | Journal | Store"
+StoreLike: TypeAlias = "str | os.PathLike[str] | Journal | Store"
 """What names where runs are kept: a path, a URL, or a store."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
@@ -35,7 +35,7 @@ _holders: weakref.WeakKeyDictionary[Journal, weakref.WeakSet[Any]] = weakref.Wea
 _guard = threading.RLock()
 
 
-def open_journal(db: Place) -> Journal:
+def open_journal(db: StoreLike) -> Journal:
     """The process's journal for a place; nothing is opened or created before its ``setup``.
 
     Args:
@@ -74,7 +74,7 @@ def _made(place: Path | str) -> SqliteJournal | RedisJournal:
     return SqliteJournal(place)
 
 
-def hold(db: Place, holder: object) -> Journal:
+def hold(db: StoreLike, holder: object) -> Journal:
     """The journal for a place, and note who uses it: one of several must not close it for the others."""
     with _guard:
         journal = open_journal(db)

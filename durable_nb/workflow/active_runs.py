@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from durable_nb.concurrency.bridge import AWAITING, check_process
+from durable_nb.concurrency.bridge import ASYNC, check_process
 from durable_nb.engine import scopes
 from durable_nb.engine.opening import check_same
 from durable_nb.errors import RunHeld
@@ -23,8 +23,8 @@ from durable_nb.stores.errors import unknown_run
 from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle
     from durable_nb.records import Run
     from durable_nb.stores.base import Journal
 
@@ -41,7 +41,7 @@ class Pass:
     Args:
         journal: Where the run is kept.
         opening: The run as its caller sees it.
-        colour: How the caller waits; an awaiting one is cancelled like any task.
+        mode: How the caller waits; an awaiting one is cancelled like any task.
 
     Attributes:
         outcome: What it ended with.
@@ -50,20 +50,20 @@ class Pass:
         waits_for: The passes that its code has called or joined, and has nothing back from yet.
     """
 
-    def __init__(self, journal: Journal, opening: Run, colour: Colour) -> None:
+    def __init__(self, journal: Journal, opening: Run, mode: CallMode) -> None:
         self.key = journal, opening.run_id
         self.opening = opening
         self.thread = threading.get_ident()
         self.outcome: Future[Any] = Future()
         self.outcome.set_running_or_notify_cancel()  # from now on no joiner can cancel it
         self.waits_for: list[Pass] = []
-        self._task = asyncio.current_task() if colour is AWAITING else None
-        self.run: OpenRun | None = None
+        self._task = asyncio.current_task() if mode is ASYNC else None
+        self.run: RunHandle | None = None
         self.value: Any = _NOTHING
         self._asked = False
         self._over = False
 
-    def opened(self, run: OpenRun) -> None:
+    def opened(self, run: RunHandle) -> None:
         """Note the open run; a synchronous pass looks there whether to stop."""
         self.run = run
         run.on_lost = self.cancel
@@ -95,7 +95,7 @@ class Pass:
 
 
 @contextmanager
-def entered(journal: Journal, opening: Run, colour: Colour, *, fresh: bool) -> Iterator[tuple[Pass, bool]]:
+def entered(journal: Journal, opening: Run, mode: CallMode, *, fresh: bool) -> Iterator[tuple[Pass, bool]]:
     """The pass of a run that is under way in this process, or a new one; with whether it is new.
 
     A new one is the block, whose result is to be put into ``value``: at its end joiners get that.
@@ -106,11 +106,11 @@ def entered(journal: Journal, opening: Run, colour: Colour, *, fresh: bool) -> I
     """
     check_process()
     caller = _caller()
-    mine = Pass(journal, opening, colour)
+    mine = Pass(journal, opening, mode)
     with _guard:
         known = _running.setdefault(mine.key, mine)
         if known is not mine:
-            _check_joining(known, opening, caller, blocking=colour is not AWAITING, fresh=fresh)
+            _check_joining(known, opening, caller, blocking=mode is not ASYNC, fresh=fresh)
         if caller is not None:
             caller.waits_for.append(known)
     try:
@@ -168,28 +168,28 @@ class _Stopped(Exception):
     """What joiners find of a pass that was cancelled or interrupted: a KeyboardInterrupt is not theirs."""
 
 
-async def join(known: Pass, colour: Colour) -> Any:
+async def join(known: Pass, mode: CallMode) -> Any:
     """Wait for the end of a pass, and give or raise what it gave or raised.
 
     Raises:
         CancelledError: The pass was cancelled or interrupted.
     """
     try:
-        if colour is AWAITING:
+        if mode is ASYNC:
             return await asyncio.wrap_future(known.outcome)
         return known.outcome.result()
     except _Stopped:
         raise asyncio.CancelledError(f"run {known.opening.run_id!r} was cancelled") from None
 
 
-def open_here(journal: Journal, run_id: str) -> OpenRun | None:
+def open_here(journal: Journal, run_id: str) -> RunHandle | None:
     """The run of that id if a pass of it is under way in this process."""
     with _guard:
         known = _running.get((journal, run_id))
     return None if known is None else known.run
 
 
-async def cancel(journal: Journal, run_id: str, colour: Colour) -> bool:
+async def cancel(journal: Journal, run_id: str, mode: CallMode) -> bool:
     """Cancel a run, wherever it is: ask its pass in this process to end, or mark it cancelled.
 
     Raises:
@@ -199,7 +199,7 @@ async def cancel(journal: Journal, run_id: str, colour: Colour) -> bool:
     with _guard:
         known = _running.get((journal, run_id))
     if known is None:
-        return await colour.store(_mark_cancelled(journal, run_id))
+        return await mode.store(_mark_cancelled(journal, run_id))
     known.cancel()
     return True
 

@@ -31,10 +31,10 @@ def _once_published(call: Callable[[], bytes], gate: str, limit: float) -> bytes
 
     if not Event(gate).wait(timeout=limit):  # type: ignore[no-untyped-call]
         raise TimeoutError("the kernel died before anybody could have found this body again")
-    begun = Event(_begun(gate))  # type: ignore[no-untyped-call]
-    if begun.is_set():  # type: ignore[no-untyped-call]
+    handle = Event(_begun(gate))  # type: ignore[no-untyped-call]
+    if handle.is_set():  # type: ignore[no-untyped-call]
         raise RuntimeError("the worker that ran it is gone, and Dask began it again by itself")
-    begun.set()  # type: ignore[no-untyped-call]
+    handle.set()  # type: ignore[no-untyped-call]
     return call()
 
 

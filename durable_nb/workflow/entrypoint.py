@@ -9,40 +9,28 @@ import types
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from durable_nb import codec, fingerprint
 from durable_nb.concurrency import interrupts
-from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import branches, scopes
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run, status_after
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.records import Run, RunStatus
 from durable_nb.workflow import active_runs
-from durable_nb.workflow.task import Arguments, check_function, name_of
+from durable_nb.workflow.task import Arguments, WorkflowLike, check_function, name_of
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle
     from durable_nb.records import Payload
-    from durable_nb.stores.base import Journal
 
 __all__ = ["WorkflowFunction", "finish", "one_pass"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Home(Protocol):
-    """What a workflow function needs of its workflow."""
-
-    name: str
-    passes: list[str]
-
-    @property
-    def journal(self) -> Journal:
-        """Where its runs are kept."""
 
 
 class WorkflowFunction(Generic[P, R]):
@@ -54,7 +42,7 @@ class WorkflowFunction(Generic[P, R]):
         template: A template for run ids, or None.
     """
 
-    def __init__(self, workflow: Home, function: Callable[P, R], template: str | None) -> None:
+    def __init__(self, workflow: WorkflowLike, function: Callable[P, R], template: str | None) -> None:
         check_function(function, "workflow")
         functools.update_wrapper(self, function)
         self.workflow = workflow
@@ -94,10 +82,10 @@ class WorkflowFunction(Generic[P, R]):
             kwargs.pop("take_over", False)
         )
         opening = self._opening(run_id, self._arguments.bound(args, kwargs))
-        colour = AWAITING if self.is_async else BLOCKING
+        mode = ASYNC if self.is_async else SYNC
         body = functools.partial(self.function, *args, **kwargs)
-        work = self._pass(opening, body, colour, fresh=fresh, take_over=take_over)
-        result: Any = work if self.is_async else drive(work)
+        work = self._pass(opening, body, mode, fresh=fresh, take_over=take_over)
+        result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
     @property
@@ -150,47 +138,52 @@ class WorkflowFunction(Generic[P, R]):
             self.workflow_id,
             code=self._code,
             arguments=fingerprint.arguments(arguments),
-            shown=fingerprint.show(arguments),
+            arguments_repr=fingerprint.show(arguments),
             parent=None if (scope := scopes.current()) is None else scope.run.run_id,
         )
 
-    async def _pass(self, opening: Run, body: Callable[[], Any], colour: Colour, **options: bool) -> Any:
+    async def _pass(self, opening: Run, body: Callable[[], Any], mode: CallMode, **options: bool) -> Any:
         """One time through the run's code, or the end of the one that is under way in this process."""
         fresh = options.get("fresh", False)
-        with active_runs.entered(self.workflow.journal, opening, colour, fresh=fresh) as (current, is_new):
+        with active_runs.entered(self.workflow.journal, opening, mode, fresh=fresh) as (current, is_new):
             if not is_new:
-                return await active_runs.join(current, colour)
+                return await active_runs.join(current, mode)
             with interrupts.guarded_pass():
-                current.value = await self._once_through(current, body, colour, **options)
+                current.value = await self._once_through(current, body, mode, **options)
             return current.value
 
     async def _once_through(
-        self, current: active_runs.Pass, body: Callable[[], Any], colour: Colour, **options: bool
+        self, current: active_runs.Pass, body: Callable[[], Any], mode: CallMode, **options: bool
     ) -> Any:
-        async with one_pass(self.workflow, current, colour, **options) as run:
+        async with one_pass(self.workflow, current, mode, **options) as run:
             if self.is_async:
                 branches.install_task_factory(asyncio.get_running_loop())
             with scopes.entered(scopes.Scope(run)):
-                value = await colour.body(body)
-        await finish(run, value, colour)
+                value = await mode.body(body)
+        await finish(run, value, mode)
         return value
 
 
 @asynccontextmanager
 async def one_pass(
-    workflow: Home, current: active_runs.Pass, colour: Colour, *, fresh: bool = False, take_over: bool = False
-) -> AsyncIterator[OpenRun]:
+    workflow: WorkflowLike,
+    current: active_runs.Pass,
+    mode: CallMode,
+    *,
+    fresh: bool = False,
+    take_over: bool = False,
+) -> AsyncIterator[RunHandle]:
     """Open a run for one time through its code, the block; a block that fails is recorded as the run's end.
 
     Args:
         workflow: The workflow it belongs to.
         current: The pass.
-        colour: How the caller waits.
+        mode: How the caller waits.
         fresh: Set an old history aside, and start over.
         take_over: Open it even if another living process owns it.
     """
     try:
-        run = await open_run(workflow.journal, current.opening, colour, fresh=fresh, take_over=take_over)
+        run = await open_run(workflow.journal, current.opening, mode, fresh=fresh, take_over=take_over)
     except BaseException:
         current.over()
         raise
@@ -203,7 +196,7 @@ async def one_pass(
     except BaseException as error:
         current.over()
         if run.held is None:
-            await _mark_ended(run, error, colour)
+            await _mark_ended(run, error, mode)
         elif isinstance(error, asyncio.CancelledError):
             raise run.held from None
         raise
@@ -212,29 +205,29 @@ async def one_pass(
     current.over()
 
 
-async def finish(run: OpenRun, value: Any, colour: Colour) -> None:
+async def finish(run: RunHandle, value: Any, mode: CallMode) -> None:
     """Record that a run is done, and what it returned."""
-    await run.mark(RunStatus.DONE, colour, _result(run, value))
+    await run.mark(RunStatus.DONE, mode, _result(run, value))
 
 
-def _result(run: OpenRun, value: Any) -> Payload | None:
+def _result(run: RunHandle, value: Any) -> Payload | None:
     """What a run returned, for people to look up; nobody replays it, so that one not saved is no failure."""
     try:
         return codec.encode(value)
     except DurableError as error:
-        told = f"run {run.run_id!r} is done; what it returned is not kept: {error}"
-        warnings.warn(told, DurableNotice, stacklevel=2)
+        message = f"run {run.run_id!r} is done; what it returned is not kept: {error}"
+        warnings.warn(message, DurableNotice, stacklevel=2)
         return None
 
 
-async def _mark_ended(run: OpenRun, error: BaseException, colour: Colour) -> None:
+async def _mark_ended(run: RunHandle, error: BaseException, mode: CallMode) -> None:
     """Record how a run ended; where that fails too, the error that ended it is still the one to see."""
     try:
         with suppress(asyncio.CancelledError):  # asked once more to end: it is on record, and ending
             status, failure = status_after(error), codec.encode_failure(error)
             if status is RunStatus.FAILED:
-                await run.mark(status, colour, failure)
+                await run.mark(status, mode, failure)
             else:
-                await colour.seen_off(run.marked(status, failure))
+                await mode.submit_and_leave(run.marked(status, failure))
     except DurableError as second:
         error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")

@@ -26,9 +26,9 @@ from durable_nb.workflow.task import name_of
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Place", "elsewhere"]
+__all__ = ["ExecutorLike", "elsewhere"]
 
-Place: TypeAlias = Executor | Callable[[], Executor]
+ExecutorLike: TypeAlias = Executor | Callable[[], Executor]
 """Where bodies run: an executor, or a function that makes one, again when it broke."""
 
 # A cell that is run again brings a function of its own: what the former one made goes with it.
@@ -36,7 +36,7 @@ _made = weakref.WeakKeyDictionary[Callable[[], Executor], Executor]()
 _making = threading.Lock()
 
 
-def elsewhere(function: Callable[..., Any], place: Place) -> Callable[..., Any]:
+def elsewhere(function: Callable[..., Any], place: ExecutorLike) -> Callable[..., Any]:
     """A function of the same colour that has an executor run ``function``.
 
     Args:
@@ -88,15 +88,15 @@ def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
 class _submitted:  # noqa: N801 - used as a function
     """One submitted body. Whoever leaves before it is done has it cancelled if it has not begun."""
 
-    def __init__(self, place: Place, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def __init__(self, place: ExecutorLike, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._place = place
         call = sent(function, args, kwargs)
         if len(call.blob) > settings.LARGE_CALL:
-            told = (
+            message = (
                 f"{name_of(function)} takes {len(call.blob) / 2**20:.0f} MiB along to its executor, with each"
                 " call: its arguments, and the globals that it names. Have it load what is large by itself"
             )
-            warnings.warn(told, DurableNotice, stacklevel=5)
+            warnings.warn(message, DurableNotice, stacklevel=5)
         self._call = call
 
     def __enter__(self) -> Any:

@@ -84,11 +84,11 @@ def in_threads(
 
     with ThreadPoolExecutor(limit, thread_name_prefix="durable_nb.map") as pool:
         branches = [here.branch() if here else None for _ in batch.items]
-        begun = [
+        handle = [
             pool.submit(copy_context().run, one, number, branch) for number, branch in enumerate(branches)
         ]
         try:
-            wait(begun)
+            wait(handle)
         except BaseException:  # interrupted: what is under way ends, nothing further begins
             pool.shutdown(wait=False, cancel_futures=True)
             raise

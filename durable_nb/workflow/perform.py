@@ -7,25 +7,25 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.errors import DurableNotice, StepError, located
+from durable_nb.errors import DurableNotice, ResetStep, StepError, error_context
 from durable_nb.records import Call, StepStatus
 from durable_nb.signals import in_doubt
 from durable_nb.workflow.retry import Policy, attempts, is_ours
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle, StepHandle
 
 __all__ = ["notice", "perform", "replay"]
 
 
 async def perform(
-    run: OpenRun,
+    run: RunHandle,
     call: Call,
     body: Callable[[], Any],
     arguments: Mapping[str, Any],
     policy: Policy,
-    colour: Colour,
+    mode: CallMode,
     *,
     used: Callable[[Any], str | None] = lambda _: None,
 ) -> Any:
@@ -40,22 +40,22 @@ async def perform(
         body: What is executed.
         arguments: The arguments by name, to show what differs.
         policy: How it is executed.
-        colour: How the caller waits.
+        mode: How the caller waits.
         used: What a result says of what was used up for it: see ``Step.used``.
     """
     _claim(run, call.step_id)
     try:
-        begun = await in_doubt.begin_step(run, call, colour, arguments)
-        if begun.decision.notice:
-            warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
-        if begun.replayed:
-            return await replay(run, begun, colour)
-        return await _execute(run, begun, body, policy, colour, used)
+        handle = await in_doubt.begin_or_ask(run, call, mode, arguments)
+        if handle.decision.notice:
+            warnings.warn(notice(run, handle), DurableNotice, stacklevel=2)
+        if handle.replayed:
+            return await replay(run, handle, mode)
+        return await _execute(run, handle, body, policy, mode, used)
     finally:
         del run.claims[call.step_id]
 
 
-def _claim(run: OpenRun, step_id: str) -> None:
+def _claim(run: RunHandle, step_id: str) -> None:
     """Have a step's name to oneself: two calls never share it at one time."""
     mine = object()
     if run.claims.setdefault(step_id, mine) is not mine:
@@ -68,38 +68,39 @@ def _claim(run: OpenRun, step_id: str) -> None:
 
 
 async def _execute(
-    run: OpenRun,
-    begun: Begun,
+    run: RunHandle,
+    handle: StepHandle,
     body: Callable[[], Any],
     policy: Policy,
-    colour: Colour,
+    mode: CallMode,
     used: Callable[[Any], str | None],
 ) -> Any:
     try:
-        value = await attempts(run, begun, body, policy, colour)
+        value = await attempts(run, handle, body, policy, mode)
     except Exception as failure:
         if not is_ours(failure):
-            await run.fail_step(begun, failure, colour)
+            await run.fail_step(handle, failure, mode)
         raise
-    with located(run_id=run.run_id, step=begun.call.step_id):
+    with error_context(run_id=run.run_id, step=handle.call.step_id):
         payload = codec.encode(value)
-    await run.complete_step(begun, payload, colour, used=used(value))
+    await run.complete_step(handle, payload, mode, used=used(value))
     return value
 
 
-async def replay(run: OpenRun, begun: Begun, colour: Colour) -> Any:
+async def replay(run: RunHandle, handle: StepHandle, mode: CallMode) -> Any:
     """Give back what is on record: the value, or the failure."""
-    with located(run_id=run.run_id, step=begun.step.step_id):
-        payload = await run.load(begun.step, colour)
-        if begun.step.status is StepStatus.FAILED:
+    with error_context(run_id=run.run_id, step=handle.step.step_id):
+        payload = await run.load(handle.step, mode)
+        if handle.step.status is StepStatus.FAILED:
             raise codec.decode_failure(payload)
         return codec.decode(payload)
 
 
-def notice(run: OpenRun, begun: Begun) -> str:
+def notice(run: RunHandle, handle: StepHandle) -> str:
     """What a person should know of a decision that refuses nothing."""
-    step, reason = begun.call.step_id, begun.decision.reason
+    step, reason = handle.call.step_id, handle.decision.reason
     where = f"run {run.run_id!r}, step {step!r}"
-    if begun.replayed:
-        return f"{where}: replayed although {reason}. To run it again: %durable_reset {step}"
+    if handle.replayed:
+        again = ResetStep(run.run_id, step)
+        return f"{where}: replayed although {reason}. To run it again: {again}"
     return f"{where}: run again, since {reason}"

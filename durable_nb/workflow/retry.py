@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb.engine import scopes
 from durable_nb.engine.failpoints import hit
-from durable_nb.errors import DurableError, ExecutorLost, InvalidOption, StepFailed, StepTimeout, located
+from durable_nb.errors import (
+    DurableError,
+    ExecutorLost,
+    InvalidOption,
+    StepFailed,
+    StepTimeout,
+    error_context,
+)
 from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle, StepHandle
     from durable_nb.workflow.backoff import BackoffStrategy
 
 __all__ = ["Failures", "Policy", "attempts", "is_ours"]
@@ -58,26 +65,26 @@ class Policy:
 
 
 async def attempts(
-    run: OpenRun, begun: Begun, body: Callable[[], Any], policy: Policy, colour: Colour
+    run: RunHandle, handle: StepHandle, body: Callable[[], Any], policy: Policy, mode: CallMode
 ) -> Any:
     """Execute a body until it succeeds or its policy gives up; then raise its own exception, with a note."""
-    kind = scopes.CellScope if begun.call.kind is StepKind.CELL else scopes.Scope
+    kind = scopes.CellScope if handle.call.kind is StepKind.CELL else scopes.Scope
     for attempt in itertools.count():
         try:
             # A scope for each attempt: the counts of nested steps begin anew, so that finished ones replay.
             with (
-                scopes.entered(kind(run, f"{begun.call.step_id}/")),
-                located(run_id=run.run_id, step=begun.call.step_id),
+                scopes.entered(kind(run, f"{handle.call.step_id}/")),
+                error_context(run_id=run.run_id, step=handle.call.step_id),
             ):
                 hit("body.before")
-                value = await colour.body(body, policy.timeout)
+                value = await mode.body(body, policy.timeout)
                 hit("body.after")
                 return value
         except Exception as failure:
             if not policy.tries_again(failure, attempt):
-                _tell(failure, run, begun, attempt + 1, policy)
+                _tell(failure, run, handle, attempt + 1, policy)
                 raise
-        await colour.sleep(policy.backoff(attempt))
+        await mode.sleep(policy.backoff(attempt))
     raise AssertionError("unreachable")
 
 
@@ -94,8 +101,8 @@ def _meant(failure: Exception, failures: Failures) -> bool:
     return failures(failure)
 
 
-def _tell(failure: Exception, run: OpenRun, begun: Begun, count: int, policy: Policy) -> None:
+def _tell(failure: Exception, run: RunHandle, handle: StepHandle, count: int, policy: Policy) -> None:
     if is_ours(failure) or not policy.retries:
         return
     times = "1 attempt" if count == 1 else f"{count} attempts"
-    failure.add_note(f"durable_nb: run {run.run_id!r}, step {begun.call.step_id!r} failed after {times}")
+    failure.add_note(f"durable_nb: run {run.run_id!r}, step {handle.call.step_id!r} failed after {times}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import fingerprint
-from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice
 from durable_nb.records import Call
@@ -19,9 +19,10 @@ from durable_nb.workflow.perform import perform
 
 if TYPE_CHECKING:
     from durable_nb.engine.scopes import Scope
+    from durable_nb.stores.base import Journal
     from durable_nb.workflow.retry import Policy
 
-__all__ = ["Arguments", "Task", "check_function", "name_of"]
+__all__ = ["Arguments", "Task", "WorkflowLike", "check_function", "name_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,11 +54,16 @@ class Arguments:
         return bound.arguments
 
 
-class Host(Protocol):
-    """What a task needs of its workflow."""
+class WorkflowLike(Protocol):
+    """What tasks and workflow functions need of their workflow."""
 
+    name: str
     attached: Scope | None
     passes: list[str]
+
+    @property
+    def journal(self) -> Journal:
+        """The journal that keeps its runs."""
 
 
 class Task(Generic[P, R]):
@@ -83,7 +89,7 @@ class Task(Generic[P, R]):
         *,
         name: str,
         policy: Policy,
-        workflow: Host,
+        workflow: WorkflowLike,
         on_edit: str,
         on_change: str,
         once: bool = False,
@@ -110,8 +116,8 @@ class Task(Generic[P, R]):
         arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
-        work = perform(scope.run, call, body, arguments, self.policy, AWAITING if self.is_async else BLOCKING)
-        result: Any = work if self.is_async else drive(work)
+        work = perform(scope.run, call, body, arguments, self.policy, ASYNC if self.is_async else SYNC)
+        result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -125,11 +131,11 @@ class Task(Generic[P, R]):
         run = next(iter(self.workflow.passes), None)
         if run is None or _has_loop():
             return
-        told = (
+        message = (
             f"task {self.name!r} was called in a thread that belongs to no run, while run {run!r} is open: "
             "executed, not checkpointed. Start the thread with asyncio.to_thread, or copy_context().run"
         )
-        warnings.warn(told, DurableNotice, stacklevel=3)
+        warnings.warn(message, DurableNotice, stacklevel=3)
 
     def _call(self, scope: Scope, arguments: Mapping[str, Any], named: str | None) -> Call:
         fingerprints = fingerprint.arguments(arguments)
@@ -144,7 +150,7 @@ class Task(Generic[P, R]):
             on_edit=self.on_edit,
             on_change=self.on_change,
             once=self.once,
-            called=scope.tick(),
+            called_seq=scope.tick(),
         )
 
 

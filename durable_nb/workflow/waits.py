@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint, settings
-from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import scopes
 from durable_nb.engine.naming import check_name, check_run_id
-from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, SignalTimeout, located
+from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, OpenRun, SignalTimeout, error_context
 from durable_nb.records import Call, StepKind, signal_step
 from durable_nb.signals import delivery
 from durable_nb.signals.accepted import Accepted
@@ -22,11 +22,11 @@ from durable_nb.stores.host import this_process
 from durable_nb.workflow.perform import notice, replay
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import Begun, OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle, StepHandle
     from durable_nb.stores.base import Journal
 
-__all__ = ["SyncWaits", "Waits", "obtain"]
+__all__ = ["SyncWaits", "Waits", "wait_for_signal"]
 
 
 class Waits:
@@ -75,7 +75,7 @@ class Waits:
             ...     return "published" if await wf.signal("approval") else "withdrawn"
         """
         question = Question(name, prompt, Accepted(schema, choices), _seconds(timeout), default, poll)
-        return await self._signal(question, AWAITING)
+        return await self._signal(question, ASYNC)
 
     async def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
         """Deliver a signal to a run, from anywhere, also before it exists; the first delivery of a name wins.
@@ -95,7 +95,7 @@ class Waits:
             >>> async def approve(wf: Workflow) -> bool:
             ...     return await wf.complete("order-a17", "approval", {"approved": True})
         """
-        return await self._complete(run_id, name, payload, AWAITING)
+        return await self._complete(run_id, name, payload, ASYNC)
 
     async def sleep(self, seconds: float | timedelta) -> None:
         """Let time pass in a run; after a restart, what is left of it.
@@ -110,7 +110,7 @@ class Waits:
             >>> async def remind(wf: Workflow) -> None:
             ...     await wf.sleep(timedelta(days=3))
         """
-        await self._sleep(_seconds(seconds) or 0.0, AWAITING)
+        await self._sleep(_seconds(seconds) or 0.0, ASYNC)
 
     async def sleep_until(self, moment: datetime) -> None:
         """Wait in a run until a moment, recorded when this is first called.
@@ -125,18 +125,18 @@ class Waits:
             >>> async def new_year(wf: Workflow) -> None:
             ...     await wf.sleep_until(datetime(2030, 1, 1))
         """
-        await self._sleep_until(moment, AWAITING)
+        await self._sleep_until(moment, ASYNC)
 
-    async def _signal(self, question: Question, colour: Colour) -> Any:
+    async def _signal(self, question: Question, mode: CallMode) -> Any:
         name = check_name(question.name, "a signal", InvalidOption)
-        return await obtain(self._scope(f"signal({name!r})"), question, colour)
+        return await wait_for_signal(self._scope(f"signal({name!r})"), question, mode)
 
-    async def _complete(self, run_id: str, name: str, payload: Any, colour: Colour) -> bool:
+    async def _complete(self, run_id: str, name: str, payload: Any, mode: CallMode) -> bool:
         check_name(name, "a signal", InvalidOption)
         signal = delivery.pack(check_run_id(run_id), name, payload, this_process())
-        return await colour.store(delivery.deliver(self.journal, signal, payload)) is None
+        return await mode.store(delivery.deliver(self.journal, signal, payload)) is None
 
-    async def _sleep(self, seconds: float, colour: Colour) -> None:
+    async def _sleep(self, seconds: float, mode: CallMode) -> None:
         scope = self._scope(f"sleep({seconds:g})")
         arguments = fingerprint.arguments({"seconds": seconds})
         call = Call(
@@ -144,23 +144,23 @@ class Waits:
             StepKind.SLEEP,
             arguments=arguments,
             on_change="keep",
-            called=scope.tick(),
+            called_seq=scope.tick(),
         )
-        await _slept(scope.run, call, time.time() + seconds, seconds, colour)
+        await _slept(scope.run, call, time.time() + seconds, seconds, mode)
 
-    async def _sleep_until(self, moment: datetime, colour: Colour) -> None:
+    async def _sleep_until(self, moment: datetime, mode: CallMode) -> None:
         scope = self._scope("sleep_until")
         until = moment.timestamp()
         step_id = scope.step_id("sleep", fingerprint.arguments({"until": until}))
-        call = Call(step_id, StepKind.SLEEP, called=scope.tick())
-        await _slept(scope.run, call, until, max(0.0, until - time.time()), colour)
+        call = Call(step_id, StepKind.SLEEP, called_seq=scope.tick())
+        await _slept(scope.run, call, until, max(0.0, until - time.time()), mode)
 
     def _scope(self, what: str) -> scopes.Scope:
         scope = scopes.current() or self.attached
         if scope is None:
             raise NoOpenRun(
                 f"{what} was called outside a run",
-                remedy="Call it in a @wf.workflow, or open a run: %durable_workflow RUN_ID",
+                remedy=("Call it in a @wf.workflow; in a notebook, open a run first: ", OpenRun()),
             )
         return scope
 
@@ -188,19 +188,19 @@ class SyncWaits:
     ) -> Any:
         """Wait in a run for a value from outside: see ``Workflow.signal``."""
         question = Question(name, prompt, Accepted(schema, choices), _seconds(timeout), default, poll)
-        return drive(self._waits._signal(question, BLOCKING))  # noqa: SLF001 - the same object's other face
+        return run_blocking(self._waits._signal(question, SYNC))  # noqa: SLF001 - the same object's other face
 
     def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
         """Deliver a signal to a run: see ``Workflow.complete``."""
-        return drive(self._waits._complete(run_id, name, payload, BLOCKING))  # noqa: SLF001
+        return run_blocking(self._waits._complete(run_id, name, payload, SYNC))  # noqa: SLF001
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Let time pass in a run: see ``Workflow.sleep``."""
-        drive(self._waits._sleep(_seconds(seconds) or 0.0, BLOCKING))  # noqa: SLF001
+        run_blocking(self._waits._sleep(_seconds(seconds) or 0.0, SYNC))  # noqa: SLF001
 
     def sleep_until(self, moment: datetime) -> None:
         """Wait in a run until a moment: see ``Workflow.sleep_until``."""
-        drive(self._waits._sleep_until(moment, BLOCKING))  # noqa: SLF001
+        run_blocking(self._waits._sleep_until(moment, SYNC))  # noqa: SLF001
 
 
 def _seconds(length: float | timedelta | None) -> float | None:
@@ -210,62 +210,62 @@ def _seconds(length: float | timedelta | None) -> float | None:
     return seconds
 
 
-async def obtain(scope: scopes.Scope, question: Question, colour: Colour) -> Any:
+async def wait_for_signal(scope: scopes.Scope, question: Question, mode: CallMode) -> Any:
     """The answer to a question that code of a run asks, or its replay.
 
     Args:
         scope: Where it is asked.
         question: What it wants to know.
-        colour: How the caller waits.
+        mode: How the caller waits.
 
     Raises:
         SignalTimeout: Nobody answered in time.
         SignalPending: Nobody is there to be asked.
     """
-    call = Call(scope.own_id(signal_step(question.name)), StepKind.SIGNAL, called=scope.tick())
-    begun = await scope.run.begin_step(call, colour)
-    with located(run_id=scope.run.run_id, step=call.step_id):
-        if not begun.replayed:
-            return await _answered(scope.run, begun, question, colour)
+    call = Call(scope.own_id(signal_step(question.name)), StepKind.SIGNAL, called_seq=scope.tick())
+    handle = await scope.run.begin_step(call, mode)
+    with error_context(run_id=scope.run.run_id, step=call.step_id):
+        if not handle.replayed:
+            return await _answered(scope.run, handle, question, mode)
         if face := attached():
-            step = begun.step
+            step = handle.step
             face.show_answer(step.run_id, question.name, step.delivered_by or "", step.finished_at or 0.0)
-        return await replay(scope.run, begun, colour)
+        return await replay(scope.run, handle, mode)
 
 
-async def _answered(run: OpenRun, begun: Begun, question: Question, colour: Colour) -> Any:
+async def _answered(run: RunHandle, handle: StepHandle, question: Question, mode: CallMode) -> Any:
     try:
-        answer = await wait_for_answer(run, question, colour, begun)
+        answer = await wait_for_answer(run, question, mode, handle)
     except SignalTimeout as late:
-        await run.fail_step(begun, late, colour)
+        await run.fail_step(handle, late, mode)
         raise
-    step = await run.complete_step(begun, codec.encode(answer.value), colour, delivered_by=answer.by)
-    return codec.decode(await run.load(step, colour))
+    step = await run.complete_step(handle, codec.encode(answer.value), mode, delivered_by=answer.by)
+    return codec.decode(await run.load(step, mode))
 
 
-async def _slept(run: OpenRun, call: Call, until: float, seconds: float, colour: Colour) -> None:
+async def _slept(run: RunHandle, call: Call, until: float, seconds: float, mode: CallMode) -> None:
     """Record until when, once, and wait for what is left of it."""
-    begun = await run.begin_step(call, colour)
-    if begun.decision.notice:
-        warnings.warn(notice(run, begun), DurableNotice, stacklevel=2)
-    if not begun.replayed:
-        await run.complete_step(begun, codec.encode((until, seconds)), colour)
-    elif run.history.moved_past(begun.step):  # it was over, whatever the clock says now
+    handle = await run.begin_step(call, mode)
+    if handle.decision.notice:
+        warnings.warn(notice(run, handle), DurableNotice, stacklevel=2)
+    if not handle.replayed:
+        await run.complete_step(handle, codec.encode((until, seconds)), mode)
+    elif run.history.moved_past(handle.step):  # it was over, whatever the clock says now
         return
     else:
-        until, seconds = await replay(run, begun, colour)
+        until, seconds = await replay(run, handle, mode)
     if _left(until, seconds) > settings.LONG_SLEEP:
-        async with while_waiting(run, colour):
-            await _pass_time(run, until, seconds, colour)
+        async with while_waiting(run, mode):
+            await _pass_time(run, until, seconds, mode)
     else:
-        await _pass_time(run, until, seconds, colour)
+        await _pass_time(run, until, seconds, mode)
 
 
-async def _pass_time(run: OpenRun, until: float, seconds: float, colour: Colour) -> None:
+async def _pass_time(run: RunHandle, until: float, seconds: float, mode: CallMode) -> None:
     # By the clock, since a machine may have been asleep; but a clock that is set back adds nothing.
     end = time.monotonic() + _left(until, seconds)
     while (left := min(until - time.time(), end - time.monotonic())) > 0:
-        await colour.sleep(min(left, settings.SLEEP_SLICE))
+        await mode.sleep(min(left, settings.SLEEP_SLICE))
         run.check_stopped()
 
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import settings
-from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive, wait_for_what_is_left
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking, wait_for_what_is_left
 from durable_nb.engine import resolve, scopes
 from durable_nb.engine.decision import check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
-from durable_nb.stores import Place, hold, let_go
+from durable_nb.stores import StoreLike, hold, let_go
 from durable_nb.workflow import active_runs, executors
 from durable_nb.workflow.backoff import BackoffStrategy, exponential
 from durable_nb.workflow.entrypoint import WorkflowFunction
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from durable_nb.concurrency.bridge import Colour
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.run import RunHandle
     from durable_nb.stores.base import Journal
 
 __all__ = ["NOTEBOOK", "SyncFace", "Workflow"]
@@ -53,7 +53,7 @@ class Workflow(Waits):
     def __init__(
         self,
         name: str,
-        db: Place = settings.DB,
+        db: StoreLike = settings.DB,
         default_retries: int = settings.RETRIES,
         default_backoff: BackoffStrategy | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class Workflow(Waits):
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
         once: bool = False,
-        executor: executors.Place | None = None,
+        executor: executors.ExecutorLike | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -135,7 +135,7 @@ class Workflow(Waits):
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
         once: bool = False,
-        executor: executors.Place | None = None,
+        executor: executors.ExecutorLike | None = None,
         **limits: Any,
     ) -> Task[P, R]:
         check_function(function, "task")
@@ -173,14 +173,14 @@ class Workflow(Waits):
             return lambda function: WorkflowFunction(self, function, id)
         return WorkflowFunction(self, function, id)
 
-    def move_to(self, *, name: str | None = None, db: Place | None = None) -> None:
+    def move_to(self, *, name: str | None = None, db: StoreLike | None = None) -> None:
         """File later runs under another name, or keep them in another place; what is open stays open."""
         self.name = name or self.name
         if db is not None and db != self.db:
             self.db = db
             self._journal = None
 
-    def attach(self, run: OpenRun | None) -> None:
+    def attach(self, run: RunHandle | None) -> None:
         """Have calls outside every scope belong to ``run``, as in a notebook's ordinary cells."""
         if run is not None:
             hold(run.journal, self)
@@ -231,7 +231,7 @@ class Workflow(Waits):
             >>> async def paid_after_all(wf: Workflow) -> None:
             ...     await wf.resolve("order-a17", "charge", "value", "receipt 4711")
         """
-        await self._resolve(run_id, step_id, answer, value, AWAITING)
+        await self._resolve(run_id, step_id, answer, value, ASYNC)
 
     async def status(self, run_id: str) -> Status:
         """Where a run stands: its record and its steps, what its agents have spent, and what replay saved.
@@ -247,7 +247,7 @@ class Workflow(Waits):
             >>> async def tokens(wf: Workflow) -> int:
             ...     return (await wf.status("monday")).spent.output_tokens
         """
-        return await AWAITING.store(one_run(self.journal, check_run_id(run_id)))
+        return await ASYNC.store(one_run(self.journal, check_run_id(run_id)))
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run; its finished steps stay, and it can be resumed.
@@ -261,7 +261,7 @@ class Workflow(Waits):
         Raises:
             RunNotFound: There is no such run.
         """
-        return await active_runs.cancel(self.journal, check_run_id(run_id), AWAITING)
+        return await active_runs.cancel(self.journal, check_run_id(run_id), ASYNC)
 
     @property
     def sync(self) -> SyncFace:
@@ -276,7 +276,7 @@ class Workflow(Waits):
         journal, self._journal = self._journal, None
         if journal is not None and let_go(journal, self):
             wait_for_what_is_left()
-            drive(BLOCKING.store(journal.close()))
+            run_blocking(SYNC.store(journal.close()))
 
     def __enter__(self) -> Self:
         return self
@@ -294,11 +294,11 @@ class Workflow(Waits):
     ) -> None:
         self.close()
 
-    async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, colour: Colour) -> None:
+    async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
         here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
         here = here or active_runs.open_here(self.journal, run_id)
-        run = here or await resolve.recorded_run(self.journal, run_id, colour)
-        await resolve.resolve(run, step_id, answer, value, colour)
+        run = here or await resolve.recorded_run(self.journal, run_id, mode)
+        await resolve.resolve(run, step_id, answer, value, mode)
 
 
 class SyncFace(SyncWaits):
@@ -320,15 +320,15 @@ class SyncFace(SyncWaits):
 
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Say what became of a step in doubt: see ``Workflow.resolve``."""
-        drive(self._workflow._resolve(run_id, step_id, answer, value, BLOCKING))  # noqa: SLF001 - its other face
+        run_blocking(self._workflow._resolve(run_id, step_id, answer, value, SYNC))  # noqa: SLF001 - its other face
 
     def status(self, run_id: str) -> Status:
         """Where a run stands: see ``Workflow.status``."""
-        return drive(BLOCKING.store(one_run(self._workflow.journal, check_run_id(run_id))))
+        return run_blocking(SYNC.store(one_run(self._workflow.journal, check_run_id(run_id))))
 
     def cancel(self, run_id: str) -> bool:
         """Cancel a run: see ``Workflow.cancel``."""
-        return drive(active_runs.cancel(self._workflow.journal, check_run_id(run_id), BLOCKING))
+        return run_blocking(active_runs.cancel(self._workflow.journal, check_run_id(run_id), SYNC))
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)

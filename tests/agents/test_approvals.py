@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai.tools import Tool, ToolApproved, ToolDenied
 
-from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.errors import SignalInvalid
 from durable_nb.pydantic_ai.approvals import answered
 from durable_nb.records import SignalRequest
@@ -49,9 +49,9 @@ def clerk(durable, script, called):
 async def until_asked(agent):
     """The request for the approval, as soon as there is one."""
     journal = agent.workflow.journal
-    await AWAITING.store(journal.setup())
+    await ASYNC.store(journal.setup())
     async with asyncio.timeout(30):
-        while not (waiting := await AWAITING.store(journal.open_signals())):
+        while not (waiting := await ASYNC.store(journal.open_signals())):
             await asyncio.sleep(0.01)
     return waiting[0]
 

@@ -51,7 +51,7 @@ from pydantic_ai.usage import RunUsage
 
 from durable_nb import DurableAgent, TaskConfig, durable_pipeline, durable_tool
 from durable_nb.cli import main
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.status import Used
 from durable_nb.errors import (
     DurableNotice,
@@ -88,7 +88,7 @@ def counted(calls, name, result=None, *, dies=()):
 
 
 def steps(wf, run_id="r"):
-    return [step.step_id for step in drive(BLOCKING.store(wf.journal.read_run(run_id))).steps]
+    return [step.step_id for step in run_blocking(SYNC.store(wf.journal.read_run(run_id))).steps]
 
 
 async def test_three_equal_parallel_calls_of_which_the_slowest_dies(script, durable):

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from durable_nb import RunContext, settings
-from durable_nb.concurrency.bridge import LEFT, wait_for_what_is_left
+from durable_nb.concurrency.bridge import PENDING, wait_for_what_is_left
 from durable_nb.errors import RunChanged, RunHeld, RunNotFound
 from durable_nb.workflow import active_runs
 
@@ -465,7 +465,7 @@ async def test_close_waits_for_what_a_cancelled_caller_has_left_to_be_committed(
     call.cancel()
     await asyncio.wait([call])
     wf.close()
-    assert not LEFT
+    assert not PENDING
     assert rows(db) == [("r", "cancelled")]
 
 

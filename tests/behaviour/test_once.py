@@ -7,7 +7,7 @@ import re
 import pytest
 
 from durable_nb import InMemoryStore, constant
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.resolve import recorded_run, resolve
 from durable_nb.errors import (
     InvalidOption,
@@ -180,8 +180,8 @@ def test_an_answer_from_elsewhere_reaches_a_run_that_is_open(again, ran):
     def main():
         with pytest.raises(StepInDoubt):
             pay(7, step_id="pay")
-        elsewhere = drive(recorded_run(wf.journal, "r", BLOCKING))
-        drive(resolve(elsewhere, "pay", "value", "by hand", BLOCKING))
+        elsewhere = run_blocking(recorded_run(wf.journal, "r", SYNC))
+        run_blocking(resolve(elsewhere, "pay", "value", "by hand", SYNC))
         return pay(7, step_id="pay")
 
     assert main.run("r") == "by hand"
@@ -308,7 +308,7 @@ def test_who_answered_is_on_record(again, ran):
     wf = again()
     interrupted(wf, ran)
     wf.sync.resolve("r", "pay", "value", 3)
-    step = drive(BLOCKING.store(wf.journal.get_step("r", "pay")))
+    step = run_blocking(SYNC.store(wf.journal.get_step("r", "pay")))
     assert step.delivered_by.startswith("process ")
 
 

@@ -97,11 +97,11 @@ async def test_fresh_starts_over_and_sets_the_old_history_aside(again, ran):
     assert await doubling(again(), ran, 3).run("r") == 6
     wf = again()
     assert await doubling(wf, ran, 4).run("r", fresh=True) == 8
-    from durable_nb.concurrency.bridge import AWAITING
+    from durable_nb.concurrency.bridge import ASYNC
 
-    runs = await AWAITING.store(wf.journal.list_runs())
+    runs = await ASYNC.store(wf.journal.list_runs())
     assert sorted(run.run_id for run in runs) == ["r", "r~1"]
-    old = await AWAITING.store(wf.journal.read_run("r~1"))
+    old = await ASYNC.store(wf.journal.read_run("r~1"))
     assert [step.step_id for step in old.steps] == ["double"]
     assert ran == [3, 4]
 

@@ -15,7 +15,7 @@ import pytest
 
 from durable_nb import Workflow
 from durable_nb.cli import main as command
-from durable_nb.concurrency.bridge import AWAITING, BLOCKING, drive
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
@@ -53,7 +53,7 @@ def waiting(wf, **options):
 
 
 def asked(work):
-    return drive(BLOCKING.store(work))
+    return run_blocking(SYNC.store(work))
 
 
 async def until_open(wf, name="approval"):
@@ -78,7 +78,7 @@ class Recorded:
     def __init__(self):
         self.shown, self.answers, self.limit = [], [], None
 
-    def grace(self):
+    def headless_timeout(self):
         return self.limit
 
     def askers(self):
@@ -89,7 +89,7 @@ class Recorded:
         answer = self.answers.pop(0) if self.answers else asyncio.Future()
         return await answer if asyncio.isfuture(answer) else answer
 
-    def is_manned(self, *, blocking):
+    def can_prompt(self, *, blocking):
         return not blocking and bool(self.answers)
 
     def show_waiting(self, journal, request, command):
@@ -382,11 +382,11 @@ async def test_where_nobody_is_it_is_pending_and_no_except_clause_takes_it(again
     assert ran == []
 
 
-@pytest.mark.parametrize("colour", ["async", "sync"])
-async def test_cancelling_ends_the_wait_and_its_watch(again, colour):
+@pytest.mark.parametrize("mode", ["async", "sync"])
+async def test_cancelling_ends_the_wait_and_its_watch(again, mode):
     wf = again()
-    main = waiting(wf) if colour == "async" else wf.workflow(lambda: wf.sync.signal("approval"))
-    running = asyncio.create_task(main.run("r") if colour == "async" else asyncio.to_thread(main.run, "r"))
+    main = waiting(wf) if mode == "async" else wf.workflow(lambda: wf.sync.signal("approval"))
+    running = asyncio.create_task(main.run("r") if mode == "async" else asyncio.to_thread(main.run, "r"))
     await until_open(wf)
     assert await wf.cancel("r")
     with pytest.raises(asyncio.CancelledError):
@@ -577,9 +577,9 @@ async def test_a_clock_that_is_set_back_adds_nothing(again, monkeypatch):
         ("sleep#1", "sleep", StepStatus.DONE),
     ]
     # What is over is not waited for again, whatever the clock says.
-    slept, sleep = [], type(AWAITING).sleep
+    slept, sleep = [], type(ASYNC).sleep
     monkeypatch.setattr(
-        type(AWAITING), "sleep", lambda self, seconds: slept.append(seconds) or sleep(self, seconds)
+        type(ASYNC), "sleep", lambda self, seconds: slept.append(seconds) or sleep(self, seconds)
     )
     clock.offset = -2 * 86_400
     assert await asyncio.wait_for(sleeping(again(), 0.3, 0.01).run("r"), 30) == "awake"
@@ -702,6 +702,6 @@ async def test_a_run_that_is_lost_while_it_waits_leaves_the_other_waiters_alone(
         await delivery.deliver(journal, delivery.pack("kept", "go", True, "a test"), True)
         return one.exception(), (await other).run_id
 
-    failure, run_id = await AWAITING.store(both())
+    failure, run_id = await ASYNC.store(both())
     assert isinstance(failure, RunHeld)
     assert run_id == "kept"

@@ -17,7 +17,7 @@ from contextvars import copy_context
 import pytest
 
 from durable_nb import SQLiteStore, Workflow
-from durable_nb.concurrency.bridge import AWAITING, wait_for_what_is_left
+from durable_nb.concurrency.bridge import ASYNC, wait_for_what_is_left
 from durable_nb.concurrency.loop_thread import Mailbox
 from durable_nb.errors import DurableNotice, StepError
 
@@ -61,7 +61,7 @@ def test_what_ends_after_its_event_loop_keeps_that_alive_no_longer():
         await asyncio.to_thread(ended.wait)
 
     async def leave():
-        calling = asyncio.create_task(AWAITING.settled(work()))
+        calling = asyncio.create_task(ASYNC.commit(work()))
         await asyncio.to_thread(begun.wait)
         calling.cancel()
         await asyncio.wait([calling])
@@ -270,8 +270,8 @@ def test_a_script_that_never_closes_exits(tmp_path):
 # Threads
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_several_threads_each_with_a_run_of_its_own(db, again, colour):
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_several_threads_each_with_a_run_of_its_own(db, again, mode):
     ran = []
     together = threading.Barrier(8)
 
@@ -295,7 +295,7 @@ def test_several_threads_each_with_a_run_of_its_own(db, again, colour):
 
         def call(run):
             together.wait(60)
-            return main.run(run, run) if colour == "sync" else asyncio.run(async_main.run(run, run))
+            return main.run(run, run) if mode == "sync" else asyncio.run(async_main.run(run, run))
 
         return call
 

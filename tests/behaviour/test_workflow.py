@@ -19,7 +19,7 @@ from durable_nb.errors import InvalidRunId, RunChanged, StepChanged, StepFailed,
 from durable_nb.stores import open_journal
 
 
-class Colour(enum.Enum):
+class CallMode(enum.Enum):
     RED = 1
 
 
@@ -50,10 +50,10 @@ VALUES = [
     datetime.timedelta(seconds=1.5),
     Decimal("1.10"),
     float("inf"),
-    Colour.RED,
+    CallMode.RED,
     Point(1, (2, 3)),
     Order(number=3, when=datetime.datetime(2026, 1, 2)),  # noqa: DTZ001
-    {"nested": [Point(0, ()), {Colour.RED: {1}}]},
+    {"nested": [Point(0, ()), {CallMode.RED: {1}}]},
 ]
 
 
@@ -362,9 +362,9 @@ async def test_one_commit_a_step_one_select_a_run_no_thread_on_replay(again, mon
 
 
 async def wf_ready(wf):
-    from durable_nb.concurrency.bridge import AWAITING
+    from durable_nb.concurrency.bridge import ASYNC
 
-    await AWAITING.store(wf.journal.setup())
+    await ASYNC.store(wf.journal.setup())
 
 
 async def test_a_result_that_cannot_be_saved_runs_its_body_once(again):

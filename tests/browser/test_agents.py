@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from helpers.lab import OPEN
 
+pytestmark = pytest.mark.slow
 AGENT = """\
 import json, os, signal
 from datetime import date

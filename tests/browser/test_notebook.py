@@ -8,6 +8,7 @@ import pytest
 from helpers import ROOT
 from helpers.pages import section
 
+pytestmark = pytest.mark.slow
 NOTEBOOKS = ROOT / "notebooks"
 OPEN = "%load_ext durable_nb\n%durable_workflow {name} --db {name}.db"
 LOAD = """\

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from helpers.lab import OPEN
 
+pytestmark = pytest.mark.slow
 ASK = "answer = await wf.signal('approval', prompt='Publish the article?')\nprint(answer)"
 
 

@@ -240,10 +240,10 @@ else:
 """
 
 
-@pytest.mark.parametrize(("colour", "error"), [("sync", "KeyboardInterrupt"), ("async", "CancelledError")])
-def test_the_caller_is_free_while_a_step_commits_and_it_never_runs_twice(tmp_path, colour, error):
+@pytest.mark.parametrize(("mode", "error"), [("sync", "KeyboardInterrupt"), ("async", "CancelledError")])
+def test_the_caller_is_free_while_a_step_commits_and_it_never_runs_twice(tmp_path, mode, error):
     """The commit takes 4 s: who calls again at once waits for it, and finds the step done."""
-    process = script(tmp_path, COMMITTING, colour, DURABLE_NB_FAILPOINTS="commit.before=delay:4@1")
+    process = script(tmp_path, COMMITTING, mode, DURABLE_NB_FAILPOINTS="commit.before=delay:4@1")
     output, errors = sent(process)
     assert (output.splitlines(), errors) == ([f"{error} True", "kept 1"], "")
     assert rows(tmp_path, "SELECT run_id, status FROM runs") == {"r": "done"}
@@ -313,8 +313,8 @@ def until_opened(cwd):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_a_run_that_is_being_opened_is_left_interrupted(tmp_path, colour):
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_run_that_is_being_opened_is_left_interrupted(tmp_path, mode):
     code = """
     @wf.workflow(id="r")
     def main():
@@ -327,7 +327,7 @@ def test_a_run_that_is_being_opened_is_left_interrupted(tmp_path, colour):
     say("begun")
     asyncio.run(a_main()) if sys.argv[1] == "async" else main()
     """
-    process = script(tmp_path, code, colour, DURABLE_NB_FAILPOINTS="run.opened=delay:4")
+    process = script(tmp_path, code, mode, DURABLE_NB_FAILPOINTS="run.opened=delay:4")
     assert process.stdout.readline() == "begun\n"
     until_opened(tmp_path)
     process.send_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from durable_nb import Workflow, settings
-from durable_nb.concurrency.bridge import BLOCKING, drive, submit
+from durable_nb.concurrency.bridge import SYNC, run_blocking, submit
 from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import list_runs, read_run
 from durable_nb.errors import RunHeld
@@ -40,9 +40,9 @@ def owner(start):
 def here(tmp_path):
     """The journal of this process on the same file."""
     journal = open_journal(tmp_path / "runs.db")
-    drive(BLOCKING.store(journal.setup()))
+    run_blocking(SYNC.store(journal.setup()))
     yield journal
-    drive(BLOCKING.store(journal.close()))
+    run_blocking(SYNC.store(journal.close()))
 
 
 def rows(path, sql):
@@ -71,29 +71,29 @@ def test_starting_over_is_refused_as_well(here, owner):
     run, _ = take(here, fresh=True, take_over=True)
     assert (run.run_id, run.run.passes) == ("r", 1)
     assert ask(owner, "late").startswith("refused")
-    left = drive(BLOCKING.store(read_run(here, "r~1")))
+    left = run_blocking(SYNC.store(read_run(here, "r~1")))
     assert left.run.status is RunStatus.INTERRUPTED
 
 
 def test_a_killed_owner_is_replaced_at_once(here, owner):
     owner.kill()
     owner.wait()
-    assert [run.status for run in drive(BLOCKING.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
+    assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
     assert seconds < 1.0
     assert (run.run.epoch, run.run.passes) == (2, 2)
-    assert [run.status for run in drive(BLOCKING.store(list_runs(here)))] == [RunStatus.RUNNING]
+    assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.RUNNING]
 
 
 def test_an_owner_that_exits_or_closes_leaves_it_free(here, start):
     for ending in (
         "sys.exit()",
-        "drive(BLOCKING.store(run.journal.close())); say('closed'); sys.stdin.read()",
+        "run_blocking(SYNC.store(run.journal.close())); say('closed'); sys.stdin.read()",
     ):
         process = start(f"run = opened(); say('opened'); {ending}")
         assert process.stdout.readline() == "opened\n"
         process.stdout.readline()
-        drive(BLOCKING.store(here.check_owner("r")))
+        run_blocking(SYNC.store(here.check_owner("r")))
 
 
 def test_a_stopped_owner_wakes_up_fenced_off(here, owner):
@@ -179,7 +179,7 @@ def test_on_another_host_the_heartbeat_tells(here, start, impatient):
 
 @pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
 def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, impatient):
-    body = "run = opened(); say('opened'); time.sleep(0.7); drive(run.mark(RunStatus.DONE, BLOCKING))"
+    body = "run = opened(); say('opened'); time.sleep(0.7); run_blocking(run.mark(RunStatus.DONE, SYNC))"
     imports = "from durable_nb.records import RunStatus\nsettings.HEARTBEAT = 60.0\n"
     process = start(f"{imports}{body}; time.sleep(60)", DURABLE_NB_HOST="far-away")
     process.stdout.readline()
@@ -223,7 +223,7 @@ def test_the_heart_beats_beside_the_commits_that_are_counted(here, impatient):
     ((beat,),) = rows(here.location, "SELECT beat FROM sessions")
     assert beat >= 2
     assert here.commits == commits
-    drive(run.mark(RunStatus.DONE, BLOCKING))
+    run_blocking(run.mark(RunStatus.DONE, SYNC))
     time.sleep(0.4)
     quiet = rows(here.location, "SELECT beat FROM sessions")
     time.sleep(0.6)
@@ -369,7 +369,7 @@ def test_an_owner_that_waits_hears_who_has_taken_its_run_over(here, start):
     process = start(LOSER, "sleeping")
     until_it_waits(process, here.location, "sleeping")
     os.kill(process.pid, signal.SIGSTOP)
-    drive(open_run(here, Run("r", "shop.sleeping"), BLOCKING, take_over=True))
+    run_blocking(open_run(here, Run("r", "shop.sleeping"), SYNC, take_over=True))
     os.kill(process.pid, signal.SIGCONT)
     assert f"it was opened again elsewhere (by process {os.getpid()} on " in last_line(process)
     assert rows(here.location, "SELECT status, epoch FROM runs") == [("running", 2)]
@@ -380,9 +380,9 @@ def test_a_later_pass_of_the_same_process_is_no_loss(here, impatient, recwarn):
     second, _ = take(here)
     time.sleep(0.6)
     assert (first.held, second.held) == (None, None)
-    drive(second.mark(RunStatus.DONE, BLOCKING))
+    run_blocking(second.mark(RunStatus.DONE, SYNC))
     with pytest.raises(RunHeld):
-        drive(first.mark(RunStatus.DONE, BLOCKING))
+        run_blocking(first.mark(RunStatus.DONE, SYNC))
     assert not [warning for warning in recwarn if "no longer owns" in str(warning.message)]
 
 
@@ -426,18 +426,18 @@ try:
     if sys.argv[1] == "sync":
         opened()
     else:
-        from durable_nb.concurrency.bridge import AWAITING
-        asyncio.run(open_run(open_journal("runs.db"), Run("r", "shop.main"), AWAITING))
+        from durable_nb.concurrency.bridge import ASYNC
+        asyncio.run(open_run(open_journal("runs.db"), Run("r", "shop.main"), ASYNC))
 except KeyboardInterrupt:
     say("free after", time.monotonic() - at)
 """
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_waiting_for_a_sign_of_life_can_be_given_up(here, start, colour):
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_waiting_for_a_sign_of_life_can_be_given_up(here, start, mode):
     process = start("opened(); say('opened')", DURABLE_NB_HOST="far-away")
     process.wait()
-    waiter = start(WAITER, colour, PYTHONWARNINGS="ignore")
+    waiter = start(WAITER, mode, PYTHONWARNINGS="ignore")
     assert waiter.stdout.readline() == "waits\n"
     time.sleep(1.0)
     waiter.send_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from durable_nb import Workflow, constant
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.errors import StoreUnavailable
 from durable_nb.stores.sqlite.journal import SqliteJournal
 
@@ -92,7 +92,7 @@ async def test_a_file_that_turns_read_only(tmp_path):
 
     def turn_read_only():
         connection = job.wf.journal._connection
-        drive(BLOCKING.store(connection.execute("PRAGMA query_only = 1")))
+        run_blocking(SYNC.store(connection.execute("PRAGMA query_only = 1")))
 
     job.before_second = turn_read_only
     explains(await failure(job), "read-only")

@@ -7,9 +7,9 @@ import asyncio
 
 import pytest
 
-from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
-from durable_nb.engine.run import OpenRun
+from durable_nb.engine.run import RunHandle
 from durable_nb.records import StepStatus
 from durable_nb.workflow.entrypoint import WorkflowFunction
 
@@ -35,25 +35,25 @@ def force_replay(request, monkeypatch):
     """Patches the one place where a pass begins and the one where a step is recorded."""
     if not request.config.getoption("--force-replay"):
         return
-    record, run_pass = OpenRun._record, WorkflowFunction._pass
+    record, run_pass = RunHandle._record, WorkflowFunction._pass
 
-    async def record_and_leave(run, begun, status, payload, colour):
-        step = await record(run, begun, status, payload, colour)
+    async def record_and_leave(run, begun, status, payload, mode):
+        step = await record(run, begun, status, payload, mode)
         current = getattr(run, "current_pass", None)
         if current is not None and status is StepStatus.DONE and len(run.claims) <= 1:
             run.current_pass = None
             if current == "sync":
                 raise _Again
             current.get_loop().call_soon_threadsafe(current.cancel)
-            if colour is AWAITING:
+            if mode is ASYNC:
                 await asyncio.sleep(0)
         return step
 
-    async def pass_again(function, opening, body, colour, **options):
+    async def pass_again(function, opening, body, mode, **options):
         wrapped = _async_passes(body) if function.is_async else _sync_passes(body)
-        return await run_pass(function, opening, wrapped, colour, **options)
+        return await run_pass(function, opening, wrapped, mode, **options)
 
-    monkeypatch.setattr(OpenRun, "_record", record_and_leave)
+    monkeypatch.setattr(RunHandle, "_record", record_and_leave)
     monkeypatch.setattr(WorkflowFunction, "_pass", pass_again)
 
 

@@ -1,20 +1,23 @@
 """Real kernels for tests: started, interrupted, killed, and never left behind."""
 
+import contextlib
+import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
 
-from jupyter_client.manager import KernelManager
+import zmq
+from jupyter_client.blocking import BlockingKernelClient
+
+from . import spare
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
 TIMEOUT = 60.0
-LAUNCH = 30.0
 
 
 class KernelDied(Exception):
@@ -111,6 +114,13 @@ def overwritten(text):
     return "\n".join(lines)
 
 
+def _is_whole(connection_file):
+    try:
+        return bool(json.loads(connection_file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 def _is_ours(output):
     return "durable_nb" in output.get("metadata", {})
 
@@ -147,6 +157,7 @@ class Kernel:
         self._home = Path(home)
         self._python = python
         self._env = {**os.environ, **self._isolation(), **env}
+        self._env["JPY_PARENT_PID"] = str(os.getpid())  # it ends with this process
         self._env.pop("PYTEST_CURRENT_TEST", None)  # with it ipykernel captures no file descriptors
         self._start()
 
@@ -171,13 +182,13 @@ class Kernel:
         return Cell(reply, shown, seconds)
 
     def interrupt(self):
-        self.manager.interrupt_kernel()
+        """Interrupt it as front ends do: the kernel, and what it has started."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def sigkill(self):
         """Kill the kernel's process as the kernel's out-of-memory killer would, and see it dead."""
-        process = self.manager.provisioner.process
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
 
     def setenv(self, name, value):
         """Set an environment variable for kernels from the next on; None takes it away."""
@@ -190,12 +201,16 @@ class Kernel:
         self._start()
 
     def shutdown(self):
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
+        """End it, with what it has started."""
+        if self.client.channels_running:
+            self.client.stop_channels()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
 
     @property
     def alive(self):
-        return self.manager.is_alive()
+        return self.process.poll() is None
 
     def _isolation(self):
         names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
@@ -208,45 +223,55 @@ class Kernel:
         }
 
     def _start(self):
-        # jupyter_client looks for free ports and lets them go again: by the time the kernel binds them, one
-        # may be somebody else's. Nothing of ours has run by then.
-        try:
-            self._launch(LAUNCH)
-        except RuntimeError:
-            self._launch(TIMEOUT)
-
-    def _launch(self, patience):
         self._messages = {}
         self._replies = {}
-        self.manager = KernelManager(connection_file=str(self._home / f"kernel-{time.monotonic_ns()}.json"))
-        self.manager.kernel_spec.argv[0] = str(self._python)
-        self.manager.start_kernel(
-            cwd=str(self.cwd), env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.client = self.manager.client()
-        self.client.start_channels()
+        deadline = time.monotonic() + TIMEOUT
+        at = self._home / f"kernel-{time.monotonic_ns()}.json"
+        self.process = spare.launch("-f", str(at), cwd=self.cwd, env=self._env, python=self._python)
+        self.client = BlockingKernelClient(context=zmq.Context.instance())
         try:
-            self.client.wait_for_ready(timeout=patience)
+            self._connect(at, deadline)
         except BaseException:
             self.shutdown()
             raise
+        spare.prepare(self._env, self._python)
+
+    def _connect(self, at, deadline):
+        """Wait until it has said where it listens, and until what it tells everybody is heard here."""
+        while not _is_whole(at):
+            self._check(deadline)
+            time.sleep(0.005)
+        self.client.load_connection_file(str(at))
+        self.client.start_channels(hb=False)
+        self._poller = zmq.Poller()
+        for channel in (self.client.shell_channel, self.client.iopub_channel):
+            self._poller.register(channel.socket, zmq.POLLIN)
+        self._started_at = time.monotonic()
+        heard = None
+        while heard is None:
+            self._check(deadline)
+            with contextlib.suppress(TimeoutError):
+                heard = self.wait(self.client.kernel_info(), timeout=0.2)
+
+    def _check(self, deadline):
+        if not self.alive:
+            raise KernelDied
+        if time.monotonic() > deadline:
+            raise TimeoutError("the kernel did not start", self._messages)
 
     def _receive(self, deadline):
         if time.monotonic() > deadline:
             raise TimeoutError(self._messages)
-        try:
-            message = self.client.get_iopub_msg(timeout=0.05)
+        if not self._poller.poll(50) and not self.alive:
+            raise KernelDied
+        with contextlib.suppress(Empty):
+            message = self.client.get_iopub_msg(timeout=0)
             self._messages.setdefault(message["parent_header"].get("msg_id"), []).append(message)
-        except Empty:
-            if not self.alive:
-                raise KernelDied from None
 
     def _reply(self, request):
-        try:
+        with contextlib.suppress(Empty):
             reply = self.client.get_shell_msg(timeout=0)
             self._replies[reply["parent_header"]["msg_id"]] = reply["content"]
-        except Empty:
-            pass
         return self._replies.get(request)
 
     def _idle(self, request):

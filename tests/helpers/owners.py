@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.opening import open_run
 from durable_nb.records import Run
 
@@ -14,7 +14,7 @@ PRELUDE = """
 import os, signal, sys, time
 from durable_nb import settings
 from durable_nb.errors import RunHeld
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.opening import open_run
 from durable_nb.records import Payload, Run
 from durable_nb.stores import open_journal
@@ -26,10 +26,10 @@ def say(*words):
     print(*words, flush=True)
 
 def opened(run_id="r", **options):
-    return drive(open_run(open_journal(DB), Run(run_id, "shop.main"), BLOCKING, **options))
+    return run_blocking(open_run(open_journal(DB), Run(run_id, "shop.main"), SYNC, **options))
 
 def put(run, name):
-    drive(BLOCKING.store(run.journal.put_step(sample_step(run.run, name))))
+    run_blocking(SYNC.store(run.journal.put_step(sample_step(run.run, name))))
 """
 FAST = "settings.HEARTBEAT = 0.2; settings.OWNER_SILENT = 4.0\n"
 OWNER = """
@@ -43,7 +43,7 @@ for line in sys.stdin:
         say("refused", error)
 """
 RACER = """
-drive(BLOCKING.store(open_journal(DB).setup()))
+run_blocking(SYNC.store(open_journal(DB).setup()))
 say("ready")
 sys.stdin.readline()
 try:
@@ -81,7 +81,7 @@ def starting(cwd, db):
 def take(journal, run_id="r", **options):
     """Open a run here; gives it and the seconds that it took."""
     began = time.perf_counter()
-    run = drive(open_run(journal, Run(run_id, "shop.main"), BLOCKING, **options))
+    run = run_blocking(open_run(journal, Run(run_id, "shop.main"), SYNC, **options))
     return run, time.perf_counter() - began
 
 

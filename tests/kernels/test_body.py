@@ -192,9 +192,9 @@ def test_an_interrupt_ends_a_body_at_once(probed, code):
 
 def test_after_an_interrupt_the_task_and_the_handler_are_as_before(probed):
     request = probed.start(
-        "import asyncio, signal\nfrom durable_nb.notebook import body\n"
+        "import asyncio, signal\nfrom durable_nb.notebook.shell import execute\n"
         "before = signal.getsignal(signal.SIGINT)\nprint('begun', flush=True)\n"
-        "try:\n    with body.interruptible():\n        await asyncio.sleep(60)\n"
+        "try:\n    with execute.interruptible():\n        await asyncio.sleep(60)\n"
         "except KeyboardInterrupt:\n"
         "    print(asyncio.current_task().cancelling(), signal.getsignal(signal.SIGINT) is before)"
     )

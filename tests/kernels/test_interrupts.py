@@ -92,7 +92,7 @@ def workflow(body, run_id):
     return main if asyncio.iscoroutinefunction(getattr(body, "function", body)) else sync_main
 """
 
-AWAITING = {
+ASYNC = {
     "await": "slow",
     "asyncio.sleep": "plain",
     "nested workflow": "inner",
@@ -102,7 +102,7 @@ AWAITING = {
     "child task": "child",
     "busy child task": "busy_child",
 }
-BLOCKING = {
+SYNC = {
     "sync loop": "busy",
     "time.sleep": "asleep",
     "sync retry wait": "sync_flaky",
@@ -161,16 +161,16 @@ def goes_on(kernel, run_id, call):
     assert runs(kernel)[run_id] == "done"
 
 
-@pytest.mark.parametrize("place", [*AWAITING, *BLOCKING])
+@pytest.mark.parametrize("place", [*ASYNC, *SYNC])
 @pytest.mark.parametrize("where", ["ordinary", "durable"])
 def test_an_interrupt_ends_a_workflow_wherever_it_waits(opened, place, where):
-    body = {**AWAITING, **BLOCKING}[place]
+    body = {**ASYNC, **SYNC}[place]
     run_id = f"{where}-{place}"
     call = f"workflow({body}, {run_id!r})()"
-    call = f"await {call}" if place in AWAITING else call
+    call = f"await {call}" if place in ASYNC else call
     magic = f"%%durable_step {run_id.replace(' ', '-')}\n" if where == "durable" else ""
     cell = interrupted(opened, call, magic)
-    if where == "durable" or place in BLOCKING:
+    if where == "durable" or place in SYNC:
         assert cell.error.startswith("KeyboardInterrupt")
     assert runs(opened)[run_id] == "interrupted"
     goes_on(opened, run_id, call)

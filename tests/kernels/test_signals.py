@@ -208,12 +208,12 @@ def notebook(path, cells):
 
 def test_an_answer_after_half_a_second_comes_under_nbclient(tmp_path):
     notebook(tmp_path / "a.ipynb", INVOICE)
-    done = execute("jupyter-execute", tmp_path, grace="10")
+    done = execute("jupyter-execute", tmp_path, headless_timeout="10")
     assert done.returncode == 0, done.stderr
     assert "invoice 7" in (tmp_path / "out.ipynb").read_text()
 
 
-def execute(runner, cwd, *, grace="0.5"):
+def execute(runner, cwd, *, headless_timeout="0.5"):
     commands = {
         "jupyter-execute": ["jupyter-execute", "a.ipynb", "--output", "out.ipynb"],
         "papermill": ["papermill", "a.ipynb", "out.ipynb", "--cwd", "."],
@@ -221,7 +221,7 @@ def execute(runner, cwd, *, grace="0.5"):
     name, *arguments = commands[runner]
     return subprocess.run(
         [BIN / name, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=100,
-        env={**os.environ, "DURABLE_NB_SIGNAL_GRACE": grace},
+        env={**os.environ, "DURABLE_NB_SIGNAL_GRACE": headless_timeout},
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def kernels(kernel_factory):
 
 
 def pid(kernel):
-    return kernel.manager.provisioner.process.pid
+    return kernel.process.pid
 
 
 def timed(kernel, code):

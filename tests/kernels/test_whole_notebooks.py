@@ -191,13 +191,19 @@ def sample(name):
     return sorted(random.Random(name).sample(range(len(bodies(name))), 2))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def slow_but(cases, quick):
+    """Cases of which but some are slow."""
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize("name", slow_but(NAMES, QUICK))
 def test_it_shows_and_holds_what_it_does_without_us(undisturbed, name):
     plain, durable = undisturbed(name, durable=False), undisturbed(name)
     assert durable.visible == plain.visible
     assert differing(durable.described, plain.described) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_in_two_cells_one_after_the_other(opened, undisturbed, name):
     whole, killed = undisturbed(name), sample(name)
@@ -231,8 +237,12 @@ def check_point(opened, whole, name, point, number):
         assert [number for number, times in notebook.began().items() if times == 2] == again
 
 
-@pytest.mark.parametrize(("point", "name"), list(zip(REACHED, itertools.cycle(QUICK), strict=False)))
-def test_killed_around_the_commit(opened, undisturbed, name, point):
+AROUND = dict(zip(REACHED, itertools.cycle(QUICK), strict=False))
+
+
+@pytest.mark.parametrize("point", slow_but(REACHED, ["commit.before", "commit.after"]))
+def test_killed_around_the_commit(opened, undisturbed, point):
+    name = AROUND[point]
     check_point(opened, undisturbed(name), name, point, random.Random(point).randrange(len(bodies(name))))
 
 

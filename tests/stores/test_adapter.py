@@ -241,12 +241,12 @@ async def test_what_goes_wrong_in_the_store_is_one_line_and_never_runs_a_body_ag
 async def test_what_it_cannot_do_is_said(again):
     wf = again()
     await wf.complete("r", "approval")
-    from durable_nb.concurrency.bridge import AWAITING
+    from durable_nb.concurrency.bridge import ASYNC
 
     with pytest.raises(StoreError, match="JsonFileStore cannot list its runs"):
-        await AWAITING.store(wf.journal.list_runs())
+        await ASYNC.store(wf.journal.list_runs())
     with pytest.raises(StoreError, match="JsonFileStore cannot set a run aside"):
-        await AWAITING.store(wf.journal.rename_run("r", "s"))
+        await ASYNC.store(wf.journal.rename_run("r", "s"))
 
 
 def test_one_journal_for_one_store_and_none_for_what_is_no_store(again):

@@ -11,7 +11,7 @@ import pytest
 from durable_nb import RedisStore, Workflow, codec, settings
 from durable_nb.cli import main as command
 from durable_nb.codec import signing
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.errors import InvalidOption, UntrustedCheckpoint
 from durable_nb.records import Signal
 from durable_nb.stores import open_journal
@@ -19,7 +19,7 @@ from durable_nb.stores.redis import RedisJournal
 
 
 def stored(work):
-    return drive(BLOCKING.store(work))
+    return run_blocking(SYNC.store(work))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def test_the_server_wakes_who_waits(db, other_process, monkeypatch):
 
         running = asyncio.create_task(main.run("r"))
         bell = wf.journal._bell
-        while bell._ear is None or not bell.rings:  # it listens
+        while bell._subscription is None or not bell.notifications:  # it listens
             await asyncio.sleep(0.01)
         other_process(DELIVER)
         async with asyncio.timeout(60):

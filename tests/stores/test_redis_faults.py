@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from durable_nb import Workflow, settings
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.failpoints import POINTS
 from durable_nb.engine.status import list_runs
 from durable_nb.errors import RunHeld
@@ -22,7 +22,7 @@ from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
 def stored(work):
-    return drive(BLOCKING.store(work))
+    return run_blocking(SYNC.store(work))
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_an_owner_from_before_the_last_boot_is_dead(here, start):
 
 def test_an_owner_that_closes_leaves_it_free(here, start):
     process = begun(
-        start, "run = opened(); say('opened'); drive(BLOCKING.store(run.journal.close())); say('.')"
+        start, "run = opened(); say('opened'); run_blocking(SYNC.store(run.journal.close())); say('.')"
     )
     process.stdout.readline()
     stored(here.check_owner("r"))

@@ -234,7 +234,7 @@ HUNDRED = """
 async def main():
     journal, run = await opened(sys.argv[2])
     for number in range(100):
-        await journal.put_step(sample_step(run, f"s#{number}", recorded=number))
+        await journal.put_step(sample_step(run, f"s#{number}", recorded_seq=number))
     await journal.close()
     say("done", journal.commits)
 
@@ -352,7 +352,7 @@ async def fill(journal, run, size=20_000):
     """Write until the disk is full; gives what was acknowledged and the error."""
     written = {}
     for number in range(1000):
-        step = sample_step(run, f"s#{number}", recorded=number, payload=Payload("raw", os.urandom(size)))
+        step = sample_step(run, f"s#{number}", recorded_seq=number, payload=Payload("raw", os.urandom(size)))
         try:
             await journal.put_step(step)
         except StoreError as error:
@@ -373,7 +373,7 @@ async def test_a_full_disk(small_disk):
     assert len(written) > 5
     assert {step.step_id: step for step in (await journal.read_run("r")).steps} == written
     ballast.unlink()
-    after = sample_step(run, "after", recorded=10_000)
+    after = sample_step(run, "after", recorded_seq=10_000)
     await journal.put_step(after)
     await journal.close()
     again = made(small_disk / "a.db")
@@ -536,7 +536,7 @@ async def test_damaged_pages_are_said_and_never_a_bare_error(tmp_path, keep):
     journal = made(path)
     await journal.setup()
     run = await owned(journal)
-    steps = [sample_step(run, f"s#{number}", shown="x" * 500) for number in range(300)]
+    steps = [sample_step(run, f"s#{number}", arguments_repr="x" * 500) for number in range(300)]
     await asyncio.gather(*map(journal.put_step, steps))
     await journal.close()
     data = bytearray(path.read_bytes())
@@ -550,7 +550,9 @@ async def test_a_truncated_database(tmp_path):
     journal = made(path)
     await journal.setup()
     run = await owned(journal)
-    await asyncio.gather(*(journal.put_step(sample_step(run, f"s#{n}", shown="x" * 500)) for n in range(300)))
+    await asyncio.gather(
+        *(journal.put_step(sample_step(run, f"s#{n}", arguments_repr="x" * 500)) for n in range(300))
+    )
     await journal.close()
     os.truncate(path, path.stat().st_size // 2)
     one_line(await refusal(path, StoreUnreadable, run), str(path))

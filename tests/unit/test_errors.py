@@ -15,7 +15,7 @@ import pytest
 
 from durable_nb import InMemoryStore, Workflow, errors
 from durable_nb.codec import decode
-from durable_nb.concurrency.bridge import BLOCKING, drive
+from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.errors import DurableError
 from durable_nb.records import Payload, Run, SignalRequest
 from durable_nb.stores.sqlite.schema import MIGRATIONS
@@ -51,8 +51,8 @@ def forked_process(wf):
 
 
 def run_not_found(wf):
-    drive(BLOCKING.store(wf.journal.setup()))
-    drive(BLOCKING.store(wf.journal.rename_run("nowhere", "else")))
+    run_blocking(SYNC.store(wf.journal.setup()))
+    run_blocking(SYNC.store(wf.journal.rename_run("nowhere", "else")))
 
 
 def run_changed(wf):
@@ -65,7 +65,7 @@ def run_held(wf):
     task = wf.task(name="late")(lambda: 1)
 
     def main():
-        drive(BLOCKING.store(wf.journal.open_run(Run("r", wf.name, owner="process 1 on elsewhere"))))
+        run_blocking(SYNC.store(wf.journal.open_run(Run("r", wf.name, owner="process 1 on elsewhere"))))
         task()
 
     wf.workflow(main).run("r")
@@ -208,8 +208,8 @@ def signal_timeout(wf):
 
 def signal_invalid(wf):
     request = SignalRequest("r", "go", schema='{"type": "string"}')
-    drive(BLOCKING.store(wf.journal.setup()))
-    drive(BLOCKING.store(wf.journal.request_signal(request)))
+    run_blocking(SYNC.store(wf.journal.setup()))
+    run_blocking(SYNC.store(wf.journal.request_signal(request)))
     wf.sync.complete("r", "go", 3)
 
 

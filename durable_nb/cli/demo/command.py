@@ -199,10 +199,10 @@ def _conclude(console: Console, evidence: Evidence, took: float) -> None:
     lines = [f"✗ {objection}" for objection in objections] or _findings(evidence)
     text = Text("\n".join(lines))
     title = "it did not hold" if objections else f"in {took:.0f} s"
-    colour = "red" if objections else "green"
+    mode = "red" if objections else "green"
     console.print()
     if console.is_terminal:
-        console.print(Panel.fit(text, title=title, border_style=colour, padding=(0, 2)))
+        console.print(Panel.fit(text, title=title, border_style=mode, padding=(0, 2)))
     else:
         console.print(text)
 

@@ -20,13 +20,13 @@ from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, NotKeptError, secr
 from durable_nb.notebook.namespace.pickling import NamedRef, Saver, load, reason
 from durable_nb.notebook.namespace.scan import named_objects
 
-__all__ = ["Saved", "Snapshot", "restore", "take"]
+__all__ = ["SavedState", "StateSnapshot", "restore", "take"]
 
 _KINDS: Final = frozenset(kind.name for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedState:
     """What a cell changed, as bytes.
 
     Attributes:
@@ -59,12 +59,12 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StateSnapshot:
     """How the state was before a cell, by the name of its kind."""
 
     _before: dict[str, Any] = field(repr=False)
 
-    def changes(self, user_ns: dict[str, Any], stored: Collection[tuple[str, ...]] = ()) -> Saved:
+    def changes(self, user_ns: dict[str, Any], stored: Collection[tuple[str, ...]] = ()) -> SavedState:
         """Pickle what is not as it was; what cannot be is named.
 
         Args:
@@ -83,15 +83,15 @@ class Snapshot:
                 try:
                     pickled[kind.name], _ = saver.save(kind.change(before, after[kind.name]))
                 except Exception as error:
-                    unsaved[kind.name] = _why(saver.culprit, error)
-        saved = Saved(pickled, unsaved | secrets(self._before, after))
+                    unsaved[kind.name] = _why(saver.blamed, error)
+        saved = SavedState(pickled, unsaved | secrets(self._before, after))
         if stored:
             _save_patches(saved, user_ns, live, patches.set_by(user_ns, stored))
         return saved
 
 
 def _save_patches(
-    saved: Saved, user_ns: dict[str, Any], live: dict[int, str], found: Iterable[patches.Patch]
+    saved: SavedState, user_ns: dict[str, Any], live: dict[int, str], found: Iterable[patches.Patch]
 ) -> None:
     kept = []
     for patch in found:
@@ -106,17 +106,17 @@ def _save_patches(
             saver.save(tuple(patch))
             kept.append(tuple(patch))
         except Exception as error:
-            saved.unsaved[f"{patch.module}.{patch.path}"] = _why(saver.culprit, error)
+            saved.unsaved[f"{patch.module}.{patch.path}"] = _why(saver.blamed, error)
     if kept:
         saved.pickled[PATCHES], _ = Saver(user_ns, live).save(kept)
 
 
-def take() -> Snapshot:
+def take() -> StateSnapshot:
     """Note how the state is before a cell; draws from no random stream."""
-    return Snapshot(_look()[0])
+    return StateSnapshot(_look()[0])
 
 
-def restore(user_ns: dict[str, Any], saved: Saved, *, before_names: bool) -> dict[str, str]:
+def restore(user_ns: dict[str, Any], saved: SavedState, *, before_names: bool) -> dict[str, str]:
     """Put saved state back; gives why some of it could not be, by kind.
 
     Args:
@@ -145,7 +145,7 @@ def _look() -> tuple[dict[str, Any], dict[str, str]]:
     return found, failed
 
 
-def _why(culprit: object, error: Exception) -> str:
-    if isinstance(error, NotKeptError) or culprit is None:
+def _why(blamed: object, error: Exception) -> str:
+    if isinstance(error, NotKeptError) or blamed is None:
         return str(error) if isinstance(error, NotKeptError) else f"{type(error).__name__}: {error}"
-    return reason(None, culprit, error)
+    return reason(None, blamed, error)

@@ -13,7 +13,7 @@ from durable_nb.notebook.lineage.statements import Statement, statements
 from durable_nb.records import Call, Step, StepKind, StepStatus, scope_of
 
 if TYPE_CHECKING:
-    from durable_nb.engine.run import OpenRun
+    from durable_nb.engine.run import RunHandle
 
 __all__ = ["MODULE", "Seen", "downstream", "look", "reads_of", "renamed", "sources", "with_changes"]
 
@@ -63,12 +63,12 @@ def _judged_by_value(reads: Iterable[str], names: Mapping[str, Chain]) -> Iterat
 
 def reads_of(record: Step) -> Reads:
     """What a recorded cell read and gave; nothing where that was not recorded."""
-    return Reads.from_json(record.reads) if record.reads else Reads(record.step_id)
+    return Reads.from_json(record.lineage) if record.lineage else Reads(record.step_id)
 
 
 def with_changes(call: Call, record: Step | None, seen: Seen) -> Call:
     """Put into a call how what it reads differs from what is on record."""
-    if record is None or not record.reads:
+    if record is None or not record.lineage:
         return call
     recorded = reads_of(record)
     own = {name for name, chain in seen.names.items() if any(call.step_id in one.steps for one in chain)}
@@ -79,7 +79,7 @@ def with_changes(call: Call, record: Step | None, seen: Seen) -> Call:
     return call._replace(edit=edit, drift=", ".join(f"`{name}`" for name in moved))
 
 
-def renamed(run: OpenRun, call: Call, seen: Seen, gone: Callable[[Step], bool]) -> str:
+def renamed(run: RunHandle, call: Call, seen: Seen, gone: Callable[[Step], bool]) -> str:
     """The id of a recorded cell that is gone and has a call's code and reads; empty if there is none.
 
     Args:
@@ -88,7 +88,7 @@ def renamed(run: OpenRun, call: Call, seen: Seen, gone: Callable[[Step], bool]) 
         seen: What it reads.
         gone: Whether a step's cell is known to be gone.
     """
-    cells = [step for step in run.history.values() if step.kind is StepKind.CELL and step.reads]
+    cells = [step for step in run.history.values() if step.kind is StepKind.CELL and step.lineage]
     known = [reads_of(step).known_as for step in cells]
     for step in cells:
         same = step.status is StepStatus.DONE and step.code == call.code and not scope_of(step.step_id)
@@ -98,9 +98,9 @@ def renamed(run: OpenRun, call: Call, seen: Seen, gone: Callable[[Step], bool]) 
     return ""
 
 
-def downstream(run: OpenRun, step_id: str) -> list[str]:
+def downstream(run: RunHandle, step_id: str) -> list[str]:
     """The ids of the recorded cells that read what a step gave, or what such a cell gave in turn."""
-    reads = {step.step_id: reads_of(step) for step in run.history.values() if step.reads}
+    reads = {step.step_id: reads_of(step) for step in run.history.values() if step.lineage}
     start = reads.get(step_id, Reads(step_id)).known_as
     reached, found = {start}, list[str]()
     grown = True

@@ -20,8 +20,8 @@ from durable_nb.notebook.shell import frontend
 from durable_nb.records import Call, Step
 
 if TYPE_CHECKING:
-    from durable_nb.engine.run import OpenRun
-    from durable_nb.notebook.namespace.snapshot import Changes, Saved
+    from durable_nb.engine.run import RunHandle
+    from durable_nb.notebook.namespace.snapshot import Changes, SavedNames
 
 __all__ = ["Tracker"]
 
@@ -58,7 +58,7 @@ class Tracker:
         """
         return look(self.origins, source, self.shell.user_ns, frontend.cell_id(self.shell))
 
-    def call(self, run: OpenRun, call: Call, seen: Seen, called: Iterable[str]) -> Call:
+    def call(self, run: RunHandle, call: Call, seen: Seen, called: Iterable[str]) -> Call:
         """Put into a call what became of all that it reads, and whether it was renamed.
 
         Args:
@@ -73,7 +73,7 @@ class Tracker:
             )
         return with_changes(call, run.history.get(call.step_id) or run.history.get(call.renamed), seen)
 
-    def gave(self, record: Step | None, call: Call, seen: Seen, changes: Changes, saved: Saved) -> Reads:
+    def gave(self, record: Step | None, call: Call, seen: Seen, changes: Changes, saved: SavedNames) -> Reads:
         """What is to be kept with the checkpoint of a cell that was executed.
 
         Args:
@@ -139,7 +139,7 @@ class Tracker:
 
         return gone
 
-    def _version(self, name: str, saved: Saved, bound: Mapping[str, str], code: str) -> str:
+    def _version(self, name: str, saved: SavedNames, bound: Mapping[str, str], code: str) -> str:
         value = self.shell.user_ns[name]
         if name in saved.unsaved:
             return f"unsaved:{code}"
@@ -151,7 +151,7 @@ class Tracker:
         return drift.portable(name, value) or _stored(name, saved)
 
 
-def _stored(name: str, saved: Saved) -> str:
+def _stored(name: str, saved: SavedNames) -> str:
     """Fingerprint what a name is stored as, with those that share objects with it."""
     found = xxhash.xxh3_128()
     for group in saved.groups:

@@ -79,7 +79,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """What fingerprinting and saving have in common.
 
     Attributes:
-        culprit: The last object that was looked at; after a failure, the one to blame.
+        blamed: The last object that was looked at; after a failure, the one to blame.
         by_value: Ids of the classes and functions that were pickled whole for the last value.
     """
 
@@ -100,11 +100,11 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._reducers: dict[type, Callable[[Any], Any] | None] = {}
         self.shared: frozenset[int] = frozenset()
         self.top: object = None
-        self.culprit: object = None
+        self.blamed: object = None
         self.by_value: set[int] = set()
 
     def reducer_override(self, obj: Any) -> Any:
-        self.culprit = obj
+        self.blamed = obj
         key = self.live.get(id(obj))
         if key is not None and obj is not self.top:
             return _stored.live, (key,)
@@ -191,7 +191,7 @@ class Fingerprinter(_NamespacePickler):
     def forget(self) -> None:
         """Let go of the last value."""
         self.memo = {}
-        self.top = self.culprit = None
+        self.top = self.blamed = None
 
     def visited(self) -> Iterable[tuple[int, object]]:
         """Everything with an identity that the last value held, as the memo has it."""
@@ -298,18 +298,18 @@ class _Unpickler(Unpickler):
         )
 
 
-def reason(value: object, culprit: object, error: BaseException) -> str:
+def reason(value: object, blamed: object, error: BaseException) -> str:
     """Say why a value cannot be saved, by the type of what stood in the way.
 
     Args:
         value: What was to be saved.
-        culprit: The object inside it at which pickling stopped.
+        blamed: The object inside it at which pickling stopped.
         error: What pickling raised.
     """
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return "it is nested too deeply to be saved"
-    named = type_name(type(culprit))
-    stood = f"{named} cannot be saved" if culprit is value else f"it holds {named}, which cannot be saved"
+    named = type_name(type(blamed))
+    stood = f"{named} cannot be saved" if blamed is value else f"it holds {named}, which cannot be saved"
     try:
         message = str(error)[:_REASON_LENGTH]
     except Exception:

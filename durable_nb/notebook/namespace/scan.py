@@ -20,7 +20,7 @@ from durable_nb.notebook.namespace.pickling import Fingerprinter, NamedRef, Over
 from durable_nb.notebook.namespace.reducers import LRU_CACHE
 from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
 
-__all__ = ["RESULT", "Look", "Marks", "named_objects"]
+__all__ = ["RESULT", "Identities", "Scan", "named_objects"]
 
 RESULT: Final = "<result>"
 """The name under which a cell's last value is saved: no identifier, so no user's name."""
@@ -38,7 +38,7 @@ _BY_IDENTITY: Final = ATOMS | {types.ModuleType}
 """Types whose instances a name is bound to as before if it is bound to the same one."""
 
 
-class Marks:
+class Identities:
     """What names were bound to; keeps none of the values alive but those that only identity can tell.
 
     Args:
@@ -72,7 +72,7 @@ class Marks:
         return same.difference(name for name, ref in self.weakly.items() if ref() is not user_ns.get(name))
 
 
-class Look:
+class Scan:
     """One look at every name of the user's.
 
     Objects that names are bound to and that are referred to by name (classes, functions) are the anchors:
@@ -111,7 +111,7 @@ class Look:
         self.anchors = {**(before or {}), **{id(value): value for value in anchors}}
         self._anchored = {name: id(value) for name, value in self.values.items() if id(value) in self.anchors}
         self.sharing = Sharing(self.anchors)
-        self.marks = Marks(self.values)
+        self.marks = Identities(self.values)
         self.failed: dict[str, str] = {}
         self.skipped: list[str] = []
         self.fingerprinter = Fingerprinter(user_ns, self.anchors)
@@ -201,7 +201,7 @@ class Look:
             self.skipped.append(name)
             self.marks.hold(name, value)
         except Exception as error:
-            self.failed[name] = reason(value, fingerprinter.culprit, error)
+            self.failed[name] = reason(value, fingerprinter.blamed, error)
             self.marks.hold(name, value)
         else:
             self.failed.pop(name, None)

@@ -15,16 +15,16 @@ from durable_nb.errors import DurableError
 from durable_nb.notebook.namespace.figures import FIGURES, reopen
 from durable_nb.notebook.namespace.pickling import Saver, load, reason
 from durable_nb.notebook.namespace.placeholder import placeholder
-from durable_nb.notebook.namespace.scan import RESULT, Look, Marks
+from durable_nb.notebook.namespace.scan import RESULT, Identities, Scan
 
 __all__ = [
     "NO_RESULT",
     "RESULT",
     "Changes",
     "Group",
-    "Restored",
-    "Saved",
-    "Snapshot",
+    "NamesSnapshot",
+    "RestoredNames",
+    "SavedNames",
     "restore",
     "save",
     "take",
@@ -35,7 +35,7 @@ NO_RESULT: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class NamesSnapshot:
     """How the namespace was before a cell.
 
     Attributes:
@@ -48,7 +48,7 @@ class Snapshot:
     unseen: tuple[str, ...]
     skipped: tuple[str, ...]
     _first: Collection[str] = field(repr=False)
-    _marks: Marks = field(repr=False)
+    _marks: Identities = field(repr=False)
     _anchors: dict[int, object] = field(repr=False)
     _kept: object = field(repr=False)
 
@@ -61,7 +61,7 @@ class Snapshot:
         """
         marks = self._marks
         other = {*user_ns} - marks.same(user_ns)
-        look = Look(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
+        look = Scan(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
         skipped = {*self.skipped, *look.skipped}
         created, rebound, mutated = [], [], []
         for name in look.values:
@@ -106,7 +106,7 @@ class Changes:
     groups: tuple[tuple[str, ...], ...]
     unseen: tuple[str, ...]
     skipped: tuple[str, ...]
-    _look: Look = field(repr=False, compare=False)
+    _look: Scan = field(repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedNames:
     """What a cell did, as bytes: a header of plain JSON and the parts it speaks of.
 
     Attributes:
@@ -172,7 +172,7 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoredNames:
     """What came back.
 
     Attributes:
@@ -186,7 +186,7 @@ class Restored:
     failed: dict[str, str]
 
 
-def take(user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()) -> Snapshot:
+def take(user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()) -> NamesSnapshot:
     """Note how the namespace is before a cell; runs nothing of the user's but what pickling runs.
 
     Args:
@@ -194,12 +194,12 @@ def take(user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str
         hidden: Names that are never considered, besides those that are IPython's by their form.
         first: Names that are looked at whatever it takes; the others have a budget of time.
     """
-    look = Look(user_ns, hidden, first)
+    look = Scan(user_ns, hidden, first)
     failed, skipped = tuple(look.failed), tuple(look.skipped)
-    return Snapshot(hidden, failed, skipped, first, look.marks, look.anchors, look.fingerprinter.kept)
+    return NamesSnapshot(hidden, failed, skipped, first, look.marks, look.anchors, look.fingerprinter.kept)
 
 
-def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> Saved:
+def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> SavedNames:
     """Pickle what a cell changed; names that cannot be saved are named, and take nobody along.
 
     Args:
@@ -217,10 +217,10 @@ def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) 
         group, refused = _save_group(user_ns, {name: values[name] for name in group_names}, live, shared)
         groups += [group] if group else []
         unsaved |= refused
-    return Saved(tuple(groups), changes.deleted, unsaved)
+    return SavedNames(tuple(groups), changes.deleted, unsaved)
 
 
-def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
+def restore(user_ns: dict[str, Any], saved: SavedNames, step: str = "") -> RestoredNames:
     """Bind and delete the names of a saved cell; what fails is bound to placeholders.
 
     Args:
@@ -246,7 +246,7 @@ def restore(user_ns: dict[str, Any], saved: Saved, step: str = "") -> Restored:
             failed |= _reopen(values.pop(FIGURES))
         user_ns.update(values)
     _bind_placeholders(user_ns, failed, step)
-    return Restored(tuple(names), result, failed)
+    return RestoredNames(tuple(names), result, failed)
 
 
 def _save_group(
@@ -260,7 +260,7 @@ def _save_group(
             return Group(tuple(values), *saver.save(values)), unsaved
         except Exception as error:
             found = _refused(user_ns, values, live) or dict.fromkeys(
-                values, reason(None, saver.culprit, error)
+                values, reason(None, saver.blamed, error)
             )
         unsaved |= found
         live |= {id(values[name]): name for name in found if name != RESULT}
@@ -276,7 +276,7 @@ def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, st
         try:
             saver.save({name: value})
         except Exception as error:
-            found[name] = reason(value, saver.culprit, error)
+            found[name] = reason(value, saver.blamed, error)
     return found
 
 

@@ -76,8 +76,8 @@ class Prompts:
         token = secrets.token_urlsafe()
         self._open[token] = journal, request
 
-        def close(told: str) -> None:
-            self._over.setdefault(token, told)  # first: the page asks from another thread
+        def close(message: str) -> None:
+            self._over.setdefault(token, message)  # first: the page asks from another thread
             self._open.pop(token, None)
 
         return _html(request, command, token, self._kernel_id()), close

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-__all__ = ["Carrier"]
+__all__ = ["ContextVarCarrier"]
 
 
-class Carrier:
+class ContextVarCarrier:
     """Takes what was set in one context over into another.
 
     Example:

@@ -65,8 +65,8 @@ def code_cells(file: Path) -> list[str]:
     try:
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     except OSError as error:
-        told = f"{file} cannot be read ({error.strerror})"
-        raise InvalidOption(told, remedy="Name a notebook's file.") from None
+        message = f"{file} cannot be read ({error.strerror})"
+        raise InvalidOption(message, remedy="Name a notebook's file.") from None
     except (ValueError, LookupError, TypeError):
         raise InvalidOption(f"{file} is no notebook", remedy="Name one: its file ends in .ipynb.") from None
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import xxhash
 
 from durable_nb import settings
-from durable_nb.errors import StepNotRestored, StepNotSaved, StoreUnavailable
+from durable_nb.errors import ResetStep, StepNotRestored, StepNotSaved, StoreUnavailable
 from durable_nb.stores.blobs import disk
 
 __all__ = ["DIGEST", "BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
@@ -302,5 +302,5 @@ def _is_abandoned(path: Path) -> bool:
 def _not_restored(digest: str, how: str) -> StepNotRestored:
     return StepNotRestored(
         f"the large value {digest!r} is {how}",
-        remedy="Put the file back from a copy, or reset the step (%durable_reset STEP) to compute it again.",
+        remedy=("Put the file back from a copy, or run the step again: ", ResetStep()),
     )

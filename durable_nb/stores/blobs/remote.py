@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from durable_nb.errors import InvalidOption, StepNotRestored, StoreUnavailable
+from durable_nb.errors import InvalidOption, ResetStep, StepNotRestored, StoreUnavailable
 from durable_nb.stores.blobs.folder import DIGEST, BlobData, BlobFolder, Blobs
 
 __all__ = ["BlobPlace", "RemoteBlobs", "blobs_at"]
@@ -145,5 +145,5 @@ class RemoteBlobs:
 def _not_restored(digest: str, how: str) -> StepNotRestored:
     return StepNotRestored(
         f"the large value {digest!r} is {how}",
-        remedy="Put it back from a copy, or have the step run again: %durable_reset STEP.",
+        remedy=("Put it back from a copy, or run the step again: ", ResetStep()),
     )

@@ -7,7 +7,7 @@ import uuid
 from typing import Final, TypeGuard
 
 from durable_nb import settings
-from durable_nb.errors import StepNotRestored, StepNotSaved
+from durable_nb.errors import ResetStep, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
 from durable_nb.stores.redis.connection import Link
 from durable_nb.stores.redis.keys import Keys
@@ -65,7 +65,7 @@ class Chunks:
             raise StepNotRestored(
                 "a piece of a large value is missing on the Redis server",
                 run_id=run_id,
-                remedy="Restore the server from a copy, or have the step run again: %durable_reset STEP.",
+                remedy=("Restore the server from a copy, or run the step again: ", ResetStep()),
             )
         return payload._replace(data=b"".join(pieces), blob=None)
 

@@ -171,7 +171,7 @@ def read_request(run_id: str, field: bytes, value: bytes) -> SignalRequest:
 
 def made(run: Run) -> str:
     """What of a run is recorded once."""
-    return json.dumps([run.workflow, run.code, run.arguments, run.shown, run.parent, run.created_at])
+    return json.dumps([run.workflow, run.code, run.arguments, run.arguments_repr, run.parent, run.created_at])
 
 
 def opened(run: Run) -> str:

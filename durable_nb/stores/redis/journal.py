@@ -16,6 +16,7 @@ from durable_nb.errors import (
     DurableError,
     DurableNotice,
     InvalidOption,
+    OpenRun,
     RunHeld,
     StoreError,
     StoreUnavailable,
@@ -30,13 +31,13 @@ from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.connection import Link, Spread, run_script
 from durable_nb.stores.redis.errors import forgotten, written_again
 from durable_nb.stores.redis.keys import Keys, same_slot
-from durable_nb.stores.redis.notifications import Bell
-from durable_nb.stores.redis.run_index import Register
+from durable_nb.stores.redis.notifications import DeliveryListener
+from durable_nb.stores.redis.run_index import RunIndex
 from durable_nb.stores.redis.server import reached
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
 from durable_nb.stores.redis.signals import RedisSignals
 from durable_nb.stores.redis.trust import Notary
-from durable_nb.stores.redis.unsynced import Passes
+from durable_nb.stores.redis.unsynced import UnsyncedWrites
 from durable_nb.stores.urls import with_options, without_options, without_password
 
 __all__ = ["RedisJournal"]
@@ -75,12 +76,12 @@ class RedisJournal(RedisSignals):
         prefix: str | None = None,
         blobs: BlobPlace | None = None,
     ) -> None:
-        address, told = without_options(url, _OPTIONS)
+        address, in_url = without_options(url, _OPTIONS)
         self._url, _ = without_options(address, _FIXED)
-        self._ttl = _seconds(told.get("ttl") if ttl is None else ttl)
-        prefix = told.get("prefix", settings.REDIS_PREFIX) if prefix is None else prefix
+        self._ttl = _seconds(in_url.get("ttl") if ttl is None else ttl)
+        prefix = in_url.get("prefix", settings.REDIS_PREFIX) if prefix is None else prefix
         self._keys = Keys(prefix)
-        blobs = told.get("blobs") if blobs is None else blobs
+        blobs = in_url.get("blobs") if blobs is None else blobs
         self._blobs = None if blobs is None else blobs_at(blobs)
         said = {"prefix": prefix} if prefix != settings.REDIS_PREFIX else {}
         said |= {"blobs": without_password(str(blobs))} if isinstance(blobs, str | Path) else {}
@@ -89,8 +90,8 @@ class RedisJournal(RedisSignals):
         self._closed = False
         self._open: Link | None = None
         self._sessions: RedisSessions | None = None
-        self._passes = Passes()
-        self._bell = Bell(self._url, self._keys.channel)
+        self._passes = UnsyncedWrites()
+        self._bell = DeliveryListener(self._url, self._keys.channel)
 
     @property
     def location(self) -> str:
@@ -270,8 +271,8 @@ class RedisJournal(RedisSignals):
         return self._sessions
 
     @property
-    def _runs(self) -> Register:
-        return Register(self._keys.runs, self._link)
+    def _runs(self) -> RunIndex:
+        return RunIndex(self._keys.runs, self._link)
 
     @property
     def notary(self) -> Notary:
@@ -336,7 +337,7 @@ class RedisJournal(RedisSignals):
     def _shut(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.location!r} was closed",
-            remedy="Open it again: open_journal(url), or %durable_workflow in a notebook.",
+            remedy=("Open it again: ", OpenRun(), ", or open_journal(url)."),
         )
 
 

@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 
 from durable_nb import settings
 
-__all__ = ["Bell"]
+__all__ = ["DeliveryListener"]
 
 
-class Bell:
+class DeliveryListener:
     """Listens on a connection of its own, and rings for each delivery; now and then unasked as well.
 
     Args:
@@ -25,34 +25,34 @@ class Bell:
     """
 
     def __init__(self, url: str, channel: str) -> None:
-        self.rings = 0
+        self.notifications = 0
         self._url = url
         self._channel = channel
-        self._ear: asyncio.Task[None] | None = None
+        self._subscription: asyncio.Task[None] | None = None
         self._rung = asyncio.Event()
 
     def listen(self) -> None:
         """Listen from now on, if nobody did: what was delivered before is heard as one ring."""
-        if self._ear is None or self._ear.done():
-            self._ear = asyncio.get_running_loop().create_task(self._listen())
+        if self._subscription is None or self._subscription.done():
+            self._subscription = asyncio.get_running_loop().create_task(self._listen())
 
     def silence(self) -> None:
         """Listen no more."""
-        if self._ear is not None and not self._ear.get_loop().is_closed():
-            self._ear.cancel()
-        self._ear = None
+        if self._subscription is not None and not self._subscription.get_loop().is_closed():
+            self._subscription.cancel()
+        self._subscription = None
 
-    def heard(self) -> int:
+    def count_heard(self) -> int:
         """How often it rang until now; who waits from now on waits for the next ring."""
         self._rung.clear()
-        return self.rings
+        return self.notifications
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake who waits."""
-        self.rings += 1
+        self.notifications += 1
         self._rung.set()
 
-    async def until_rung(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Wait until it has rung since it was last heard, and no longer than so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -68,7 +68,7 @@ class Bell:
                     await self._hear(client)
                 except (OSError, RedisError):  # the other connection says what is wrong, to whoever asks
                     await asyncio.sleep(settings.REDIS_LONGEST_PAUSE)
-                    self.ring()  # who may not subscribe looks now and then
+                    self.notify()  # who may not subscribe looks now and then
 
     async def _hear(self, client: redis.asyncio.Redis) -> None:
         async with client.pubsub() as ear:
@@ -76,4 +76,4 @@ class Bell:
             while True:
                 # Also when nothing came: a message can be lost, and a look costs little.
                 await ear.get_message(timeout=settings.SIGNAL_BACKSTOP)
-                self.ring()
+                self.notify()

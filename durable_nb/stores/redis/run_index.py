@@ -10,10 +10,10 @@ from durable_nb import settings
 from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.connection import Link, run_script
 
-__all__ = ["Register"]
+__all__ = ["RunIndex"]
 
 
-class Register:
+class RunIndex:
     """One list of run ids, each with when it was last noted.
 
     Args:

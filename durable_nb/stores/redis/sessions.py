@@ -16,7 +16,7 @@ from durable_nb import settings
 from durable_nb.errors import DurableError
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.host import Process, process
-from durable_nb.stores.ownership import Heart, Owner
+from durable_nb.stores.ownership import Owner, Ownership
 from durable_nb.stores.redis.connection import Link
 from durable_nb.stores.redis.encoding import CONTROL, read_run
 from durable_nb.stores.redis.keys import Keys
@@ -39,12 +39,12 @@ class RedisOwner(Owner):
 
     session: str | None
     process: Process | None
-    beat: int
+    heartbeat: int
 
     @property
-    def sign(self) -> object:
+    def last_heartbeat(self) -> object:
         """Its session and the counter."""
-        return self.session, self.beat
+        return self.session, self.heartbeat
 
 
 async def read_fields(link: Link, keys: Keys, run_ids: Sequence[str]) -> list[dict[bytes, bytes | None]]:
@@ -54,7 +54,7 @@ async def read_fields(link: Link, keys: Keys, run_ids: Sequence[str]) -> list[di
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-class RedisSessions(Heart[RedisOwner]):
+class RedisSessions(Ownership[RedisOwner]):
     """The session of one journal on a Redis server.
 
     Args:
@@ -110,7 +110,7 @@ class RedisSessions(Heart[RedisOwner]):
         """Whether it is this process."""
         return owner.session in _ours
 
-    async def beat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
+    async def heartbeat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
         """Give a sign of life; gives those runs as they stand, or None where it failed."""
         self._beat_number += 1
         try:
@@ -124,9 +124,11 @@ class RedisSessions(Heart[RedisOwner]):
 
 def _owner(run: Run, token: str, value: bytes | None) -> RedisOwner:
     named = None
-    beat = 0
+    heartbeat = 0
     if value is not None:
-        *words, beat = json.loads(value)
+        *words, heartbeat = json.loads(value)
         named = Process(*words)
     owned = run.status in _OWNED
-    return RedisOwner(run.run_id, run.epoch, owned, run.owner, run.updated_at, token or None, named, beat)
+    return RedisOwner(
+        run.run_id, run.epoch, owned, run.owner, run.updated_at, token or None, named, heartbeat
+    )

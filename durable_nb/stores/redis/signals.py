@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import settings
 from durable_nb.stores.base import Journal
 from durable_nb.stores.redis import encoding, scripts
-from durable_nb.stores.redis.run_index import Register
+from durable_nb.stores.redis.run_index import RunIndex
 
 if TYPE_CHECKING:
     from durable_nb.records import Signal, SignalRequest
     from durable_nb.stores.redis.chunks import Chunks
     from durable_nb.stores.redis.connection import Link
     from durable_nb.stores.redis.keys import Keys
-    from durable_nb.stores.redis.notifications import Bell
+    from durable_nb.stores.redis.notifications import DeliveryListener
 
 __all__ = ["RedisSignals"]
 
@@ -27,7 +27,7 @@ class RedisSignals(Journal):
     """The part of a journal that keeps signals, over commands and scripts."""
 
     _keys: Keys
-    _bell: Bell
+    _bell: DeliveryListener
 
     @property
     @abstractmethod
@@ -38,8 +38,8 @@ class RedisSignals(Journal):
     def _chunks(self) -> Chunks: ...
 
     @property
-    def _asking(self) -> Register:
-        return Register(self._keys.asking, self._link)
+    def _asking(self) -> RunIndex:
+        return RunIndex(self._keys.asking, self._link)
 
     @abstractmethod
     def _check_open(self) -> None: ...
@@ -57,7 +57,7 @@ class RedisSignals(Journal):
         first = bool(await self._script(scripts.PUT_SIGNAL, signal.run_id, *words))
         if not first:
             await self._chunks.drop(signal.run_id, payload)
-        self._bell.ring()
+        self._bell.notify()
         return first
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
@@ -79,11 +79,11 @@ class RedisSignals(Journal):
         """How many deliveries were heard of; it goes up every few seconds in any case."""
         self._check_open()
         self._bell.listen()
-        return self._bell.heard()
+        return self._bell.count_heard()
 
     async def until_changed(self, pause: float) -> None:
         """Wait until the bell rings, or a while; looking as often as a store without one is needless."""
-        await self._bell.until_rung(max(pause, settings.SIGNAL_CHECK))
+        await self._bell.wait(max(pause, settings.SIGNAL_CHECK))
 
     async def request_signal(self, request: SignalRequest) -> SignalRequest:
         """Record what a run waits for; gives it as it is recorded now."""

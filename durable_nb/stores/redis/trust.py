@@ -14,7 +14,7 @@ from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.connection import Link, run_script
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.redis.run_index import Register
+from durable_nb.stores.redis.run_index import RunIndex
 from durable_nb.stores.sqlite.trust import Untrusted
 
 __all__ = ["Notary"]
@@ -37,7 +37,7 @@ class Notary:
     keys: Keys
     link: Link
     chunks: Chunks
-    runs: Register
+    runs: RunIndex
 
     async def find(self) -> list[Untrusted]:
         """Those of all runs."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from durable_nb.records import Run, Step
 
-__all__ = ["Passes"]
+__all__ = ["UnsyncedWrites"]
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class _Pass:
     counted: int = 0
 
 
-class Passes:
+class UnsyncedWrites:
     """What each run that this process has opened was opened as, and has written since."""
 
     def __init__(self) -> None:

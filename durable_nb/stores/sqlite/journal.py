@@ -13,7 +13,7 @@ from typing import Any, Literal
 import aiosqlite
 
 from durable_nb import settings
-from durable_nb.errors import InvalidOption, RunHeld, StoreUnavailable
+from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
@@ -333,5 +333,5 @@ class SqliteJournal(SignalTables):
     def _shut(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.location!r} was closed",
-            remedy="Open it again: open_journal(path), or %durable_workflow in a notebook.",
+            remedy=("Open it again: ", OpenRun(), ", or open_journal(path)."),
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.host import machine
-from durable_nb.stores.ownership import Heart, Owner
+from durable_nb.stores.ownership import Owner, Ownership
 from durable_nb.stores.sqlite.connection import APART, Connection, Database, Outcome, Work
 from durable_nb.stores.sqlite.errors import translated
 
@@ -34,7 +34,7 @@ _STANDING = """
 _BEAT = "UPDATE sessions SET beat = beat + 1, seen = ? WHERE sid = ?"
 _OWNERS = """
     SELECT run_id, epoch, status IN ('running', 'waiting'), owner, updated_at, runs.sid, host, boot_id, beat
-    FROM runs LEFT JOIN sessions ON sessions.sid = runs.sid"""
+    FROM runs PENDING JOIN sessions ON sessions.sid = runs.sid"""
 _OWNER = f"{_OWNERS} WHERE run_id = ?"
 
 
@@ -55,7 +55,7 @@ class FileOwner(Owner):
     beat_number: int | None
 
     @property
-    def sign(self) -> object:
+    def last_heartbeat(self) -> object:
         """Its session and the counter."""
         return self.sid, self.beat_number
 
@@ -90,7 +90,7 @@ class Enrolment(Work):
             connection.execute(_FORGET, (self.sid,))
 
 
-class Sessions(Heart[FileOwner]):
+class Sessions(Ownership[FileOwner]):
     """The session of one journal, and its look at those of others.
 
     Args:
@@ -153,7 +153,7 @@ class Sessions(Heart[FileOwner]):
         except OSError as error:  # the lock file cannot be reached
             raise translated(error, self._lock.path) from error
 
-    async def beat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
+    async def heartbeat(self, run_ids: Collection[str]) -> Mapping[str, Run] | None:
         """Give a sign of life; gives those runs as they stand, or None where it failed."""
         if self._sid is None:
             return None

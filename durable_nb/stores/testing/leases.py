@@ -43,7 +43,7 @@ class LeaseContract:
         await self._rivalled(journal, rival)
         before = await journal.read_run("r/1")
         assert before is not None
-        with pytest.raises(RunHeld, match="--take-over") as caught:
+        with pytest.raises(RunHeld, match="take it over: ") as caught:
             await journal.open_run(RUN)
         assert str(before.run.owner) in str(caught.value)
         assert caught.value.run_id == "r/1"

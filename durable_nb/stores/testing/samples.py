@@ -22,7 +22,7 @@ RUN = Run(
     RunStatus.WAITING,
     code="c1",
     arguments="n=1",
-    shown='{"n": "1"}',
+    arguments_repr='{"n": "1"}',
     python="3.11",
     parent="r/0",
     owner="process 1 on a",

@@ -30,18 +30,18 @@ class StepContract:
             StepStatus.FAILED,
             attempt=4,
             epoch=run.epoch,
-            began=11,
-            recorded=12,
+            called_seq=11,
+            recorded_seq=12,
             code="c2",
             arguments="a=1",
-            shown="{}",
-            reads="[]",
+            arguments_repr="{}",
+            lineage="[]",
             once=True,
             payload=payload,
             started_at=1.5,
             finished_at=2.75,
             delivered_by="ann",
-            used='{"requests": 1}',
+            usage='{"requests": 1}',
         )
         await journal.put_step(step)
         assert await journal.get_step("r/1", "load/fetch#1") == step

@@ -32,7 +32,7 @@ __all__ = ["StoreJournal"]
 
 T = TypeVar("T")
 
-_told: weakref.WeakSet[type] = weakref.WeakSet()
+_warned: weakref.WeakSet[type] = weakref.WeakSet()
 _MARK = "durable_nb"
 _RUN = "durable_nb:run"
 _STEP = "durable_nb:step:{}"
@@ -78,10 +78,10 @@ class StoreJournal(Journal):
             if not self._ready:
                 await self._asked(self._store.setup())
             self._ready = True
-            if type(self._store) not in _told:
-                _told.add(type(self._store))
-                told = f"{self.location} has only the value-level calls: {_LACKING}"
-                warnings.warn(told, DurableNotice, stacklevel=2)
+            if type(self._store) not in _warned:
+                _warned.add(type(self._store))
+                message = f"{self.location} has only the value-level calls: {_LACKING}"
+                warnings.warn(message, DurableNotice, stacklevel=2)
 
     async def close(self) -> None:
         """Close the user's store if it can be closed."""
@@ -210,7 +210,7 @@ class StoreJournal(Journal):
             self._numbered.pop(run_id, None)
             known = list(await self._known(run_id))
         steps = [step for step_id in known if (step := await self.get_step(run_id, step_id))]
-        return tuple(sorted(steps, key=lambda step: step.recorded))
+        return tuple(sorted(steps, key=lambda step: step.recorded_seq))
 
     async def _known(self, run_id: str) -> dict[str, None]:
         """The ids of a run's steps, as they are numbered."""

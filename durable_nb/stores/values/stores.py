@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from durable_nb import codec, settings
-from durable_nb.concurrency.bridge import AWAITING
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.records import Payload, Run, RunStatus, Signal, Step, StepKind, StepStatus, signal_step
 from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.remote import BlobPlace
@@ -40,37 +40,37 @@ class JournalStore(Store):
 
     async def setup(self) -> None:
         """Create or migrate the store."""
-        await AWAITING.store(self.journal.setup())
+        await ASYNC.store(self.journal.setup())
 
     async def close(self) -> None:
         """Release what the store holds."""
-        await AWAITING.store(self.journal.close())
+        await ASYNC.store(self.journal.close())
 
     async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
         """Whether a step is done, and its result."""
-        return _value(await AWAITING.store(self._get_step(run_id, step_id)))
+        return _value(await ASYNC.store(self._get_step(run_id, step_id)))
 
     async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
         """Record a result as if the step had run."""
         step = Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, attempt, payload=codec.encode(result))
-        await AWAITING.store(self._set_step(step))
+        await ASYNC.store(self._set_step(step))
 
     async def mark_run_done(self, run_id: str) -> None:
         """Record that a run is done."""
-        await AWAITING.store(self._mark(run_id, RunStatus.DONE, None))
+        await ASYNC.store(self._mark(run_id, RunStatus.DONE, None))
 
     async def mark_run_failed(self, run_id: str, error: str) -> None:
         """Record that a run has failed, and how."""
-        await AWAITING.store(self._mark(run_id, RunStatus.FAILED, error))
+        await ASYNC.store(self._mark(run_id, RunStatus.FAILED, error))
 
     async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
         """Whether a signal was delivered, and its payload."""
-        return _value(await AWAITING.store(self._get_signal(run_id, name)))
+        return _value(await ASYNC.store(self._get_signal(run_id, name)))
 
     async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
         """Deliver a signal; True if it was the first of its name."""
         signal = Signal(run_id, name, codec.encode(payload), delivered_at=time.time())
-        return await AWAITING.store(self._set_signal(signal))
+        return await ASYNC.store(self._set_signal(signal))
 
     async def _get_step(self, run_id: str, step_id: str) -> Payload | None:
         await self.journal.setup()

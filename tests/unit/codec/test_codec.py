@@ -40,7 +40,7 @@ from durable_nb.errors import RunHeld, StepFailed, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
 
 
-class Colour(enum.Enum):
+class CallMode(enum.Enum):
     RED = 1
     BLUE = "b"
 
@@ -226,7 +226,9 @@ leaves = (
     | st.timedeltas()
     | st.decimals()
     | st.fractions()
-    | st.sampled_from([..., UTC, Colour.RED, Colour.BLUE, Level.LOW, Access.READ | Access.WRITE, Access(0)])
+    | st.sampled_from(
+        [..., UTC, CallMode.RED, CallMode.BLUE, Level.LOW, Access.READ | Access.WRITE, Access(0)]
+    )
     | st.builds(range, st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 3))
     | st.builds(bytearray, st.binary(max_size=8))
     | st.builds(PurePosixPath, st.sampled_from(["", "/", "a/b", "../x", "\udc80"]))
@@ -385,17 +387,17 @@ def test_subclasses_of_builtin_types_keep_their_class():
 @pytest.mark.parametrize(
     "value",
     [
-        Colour.RED,
+        CallMode.RED,
         Access.READ | Access.WRITE,
         Level.LOW,
         Point(1, [Point(2)]),
-        Frozen({"k": Colour.BLUE}, (1,)),
+        Frozen({"k": CallMode.BLUE}, (1,)),
         Pair(1, (2,)),
         User(name="a", age=4, other=[1], inner=Pair(1, 2)),
         User(name="a"),
         Numbers([1, 2]),
         [User(name="b")],
-        {Colour.RED: 1, Frozen(1): 2},
+        {CallMode.RED: 1, Frozen(1): 2},
     ],
     ids=repr,
 )
@@ -408,7 +410,7 @@ def test_values_of_found_classes_come_back_as_objects_named_in_json(value):
 
 
 def test_an_enum_member_comes_back_as_the_very_member():
-    assert back([Colour.RED])[0] is Colour.RED
+    assert back([CallMode.RED])[0] is CallMode.RED
     assert back(Access.READ | Access.WRITE) is Access.READ | Access.WRITE
 
 
@@ -508,7 +510,7 @@ def test_formats_that_run_code_are_named():
 
 
 def test_the_format_json_never_looks_up_a_class():
-    payload = encode(Colour.RED)
+    payload = encode(CallMode.RED)
     with pytest.raises(StepNotRestored, match="enum"):
         decode(Payload("json", payload.data))
 
@@ -615,7 +617,7 @@ def test_what_cannot_be_read_back_is_our_error_with_a_remedy(payload, words):
 
 
 def test_an_enum_member_that_is_gone_is_named():
-    payload = encode(Colour.RED)
+    payload = encode(CallMode.RED)
     with pytest.raises(StepNotRestored, match="GREEN"):
         decode(Payload("objects", payload.data.replace(b"RED", b"GREEN")))
 

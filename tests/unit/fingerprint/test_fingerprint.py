@@ -33,7 +33,7 @@ from durable_nb.settings import SHOWN_ARGUMENT
 HIDDEN = "\u2039hidden\u203a"
 
 
-class Colour(enum.Enum):
+class CallMode(enum.Enum):
     RED = 1
     BLUE = 2
 
@@ -143,8 +143,8 @@ DISTINCT = [
     PurePosixPath("a"),
     PureWindowsPath("a"),
     Path("a"),
-    Colour.RED,
-    Colour.BLUE,
+    CallMode.RED,
+    CallMode.BLUE,
     Access.READ,
     Access.READ | Access.WRITE,
     Point(1),
@@ -155,7 +155,7 @@ DISTINCT = [
     Pair(1, 2),
     User(name="a"),
     User(name="b"),
-    Colour,
+    CallMode,
     Point,
     dict,
     len,

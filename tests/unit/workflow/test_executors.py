@@ -422,8 +422,8 @@ def test_a_large_global_is_told_of(wf):
         assert main.run("r") == 11_000_000
 
 
-@pytest.mark.parametrize("colour", ["async", "sync"])
-def test_a_late_result_is_nobodys(wf, colour):
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_late_result_is_nobodys(wf, mode):
     """Trap 9: a body that runs cannot be cancelled; its result comes to an attempt that is over."""
     release, late = threading.Event(), []
 
@@ -436,7 +436,7 @@ def test_a_late_result_is_nobodys(wf, colour):
 
     place = Fake(settle)
     options = {"executor": place, "timeout": 0.2, "retries": 1, "retry_on": StepTimeout}
-    if colour == "async":
+    if mode == "async":
 
         @wf.task(**options)
         async def work():
@@ -577,8 +577,8 @@ class Alien:
         return self.value
 
 
-@pytest.mark.parametrize("colour", ["async", "sync"])
-def test_what_submit_gives_need_be_no_future_of_the_standard_library(wf, colour):
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_what_submit_gives_need_be_no_future_of_the_standard_library(wf, mode):
     """Trap 8."""
     place = Fake(lambda future, call, *args: future.set_result(Alien(call(*args))))
     submit = place.submit
@@ -587,9 +587,9 @@ def test_what_submit_gives_need_be_no_future_of_the_standard_library(wf, colour)
     async def plain():
         return 7
 
-    work = wf.task(executor=place, name="work")(plain if colour == "async" else lambda: 7)
-    main = wf.workflow(plain_main(work) if colour == "async" else lambda: work())
-    assert (asyncio.run(main.run("r")) if colour == "async" else main.run("r")) == 7
+    work = wf.task(executor=place, name="work")(plain if mode == "async" else lambda: 7)
+    main = wf.workflow(plain_main(work) if mode == "async" else lambda: work())
+    assert (asyncio.run(main.run("r")) if mode == "async" else main.run("r")) == 7
 
 
 def plain_main(work):

@@ -31,7 +31,7 @@ class Busy:
 class Squares:
     """A workflow that maps two tasks over numbers; some numbers fail while it is not healed."""
 
-    def __init__(self, wf, ran, colour, *, fails=(), limit=None):
+    def __init__(self, wf, ran, mode, *, fails=(), limit=None):
         self.busy, self.limit = Busy(), limit
 
         @wf.task(retries=0)
@@ -62,20 +62,20 @@ class Squares:
         def main(numbers):
             return wf.sync.map(sync_both, numbers, [n + 100 for n in numbers], limit=limit)
 
-        self.run = (lambda *args: asyncio.run(async_main.run(*args))) if colour == "await" else main.run
+        self.run = (lambda *args: asyncio.run(async_main.run(*args))) if mode == "await" else main.run
 
 
 @pytest.fixture(params=["await", "sync"])
-def colour(request):
+def mode(request):
     return request.param
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3])
-def test_results_are_in_order_and_replay(again, colour, limit):
+def test_results_are_in_order_and_replay(again, mode, limit):
     ran = []
     expected = [n * n + (n + 100) ** 2 for n in range(12)]
     for _first_and_replay in range(2):
-        squares = Squares(again(), ran, colour, limit=limit)
+        squares = Squares(again(), ran, mode, limit=limit)
         assert squares.run("r", list(range(12))) == expected
     assert sorted(ran) == [*range(12), *range(100, 112)]
 
@@ -86,21 +86,21 @@ def test_no_more_are_under_way_than_the_limit(again):
     assert squares.busy.most == 3
 
 
-def test_after_a_failure_nothing_further_begins_and_what_had_ended_is_kept(again, colour):
+def test_after_a_failure_nothing_further_begins_and_what_had_ended_is_kept(again, mode):
     ran = []
     with pytest.raises(ValueError, match="5"):
-        Squares(again(), ran, colour, fails={5}, limit=2).run("r", list(range(12)))
+        Squares(again(), ran, mode, fails={5}, limit=2).run("r", list(range(12)))
     done = len(ran)
     assert {0, 1, 2, 3} <= set(ran)
     assert done < 24
     expected = [n * n + (n + 100) ** 2 for n in range(12)]
-    assert Squares(again(), ran, colour, limit=2).run("r", list(range(12))) == expected
+    assert Squares(again(), ran, mode, limit=2).run("r", list(range(12))) == expected
     assert len(ran) == len(set(ran)) == 24
 
 
-def test_the_first_item_that_failed_is_the_one_to_see(again, colour):
+def test_the_first_item_that_failed_is_the_one_to_see(again, mode):
     with pytest.raises(ValueError, match=r"^2$"):
-        Squares(again(), [], colour, fails={2, 9}, limit=2).run("r", list(range(12)))
+        Squares(again(), [], mode, fails={2, 9}, limit=2).run("r", list(range(12)))
 
 
 def test_a_value_may_be_an_exception(again):

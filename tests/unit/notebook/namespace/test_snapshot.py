@@ -570,7 +570,7 @@ def _restore(scenario: Scenario, directory: Path, found: dict) -> None:
         if cell.startswith("# ordinary"):
             _execute(cell, ns)
             continue
-        restored = snapshot.restore(ns, snapshot.Saved.from_parts(*next(steps)), step="load")
+        restored = snapshot.restore(ns, snapshot.SavedNames.from_parts(*next(steps)), step="load")
         result = restored.result
         assert not restored.failed, restored.failed
     _check(scenario, ns, result)
@@ -635,7 +635,7 @@ def test_known_gap_is_named_when_the_cell_is_saved(driven, name):
     assert driven["save"][name]["unsaved"]
 
 
-def run(ns: dict, cell: str) -> tuple[snapshot.Changes, snapshot.Saved]:
+def run(ns: dict, cell: str) -> tuple[snapshot.Changes, snapshot.SavedNames]:
     before = snapshot.take(ns, ("hidden",))
     result = _execute(textwrap.dedent(cell).strip(), ns)
     changes = before.changes(ns)
@@ -649,7 +649,7 @@ def ns(monkeypatch) -> dict:
     return vars(main)
 
 
-def size(saved: snapshot.Saved) -> int:
+def size(saved: snapshot.SavedNames) -> int:
     return sum(len(part) for part in saved.parts)
 
 
@@ -867,7 +867,7 @@ def test_what_was_restored_is_saved_and_restored_again(ns):
         life = {"__name__": "__main__"}
         for saved in steps:
             parts = [bytes(part) for part in saved.parts]
-            assert not snapshot.restore(life, snapshot.Saved.from_parts(saved.header(), parts)).failed
+            assert not snapshot.restore(life, snapshot.SavedNames.from_parts(saved.header(), parts)).failed
         steps.append(run(life, "v[:] += 1; up()")[1])
     assert list(life["base"][1:6]) == [1, 4, 5, 6, 5]
     assert life["n"] == [2]
@@ -893,7 +893,7 @@ def test_a_damaged_part_fails_its_own_group(ns, damage):
     _, saved = run(ns, "good = [1]; bad = [2]")
     header, parts = saved.header(), saved.parts
     parts[1] = damage(bytes(parts[1]))
-    restored = snapshot.restore(ns, snapshot.Saved.from_parts(header, parts))
+    restored = snapshot.restore(ns, snapshot.SavedNames.from_parts(header, parts))
     assert restored.names == ("good",)
     assert set(restored.failed) == {"bad"}
     assert type(ns["bad"]) is Placeholder

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from durable_nb.signals.prompter import Ask
     from durable_nb.stores.base import Journal
 
-__all__ = ["GRACE", "ShellFace"]
+__all__ = ["GRACE", "ShellPrompter"]
 
 GRACE = "DURABLE_NB_SIGNAL_GRACE"
 """The environment variable with the seconds that a notebook without a person waits for a signal."""
@@ -33,7 +33,7 @@ GRACE = "DURABLE_NB_SIGNAL_GRACE"
 END_OF_INPUT = "\x04"
 
 
-class ShellFace:
+class ShellPrompter:
     """Shows and asks in one IPython shell.
 
     Args:
@@ -48,7 +48,7 @@ class ShellFace:
         kernel = getattr(shell, "kernel", None)
         self._page = Prompts(kernel) if kernel is not None and frontend.is_jupyter_server() else None
 
-    def grace(self) -> float | None:
+    def headless_timeout(self) -> float | None:
         """Seconds that a call may wait: for ever where a person is there, or a terminal."""
         if not frontend.is_headless(self._shell):
             return None
@@ -59,7 +59,7 @@ class ShellFace:
         read = self._reader()
         return () if read is None else (functools.partial(self._ask, read),)
 
-    def is_manned(self, *, blocking: bool) -> bool:
+    def can_prompt(self, *, blocking: bool) -> bool:
         """Whether a person can answer here: in the page, or asked while code awaits."""
         return self._open_page() is not None or (not blocking and bool(self.askers()))
 
@@ -73,10 +73,10 @@ class ShellFace:
         form, close = page.show(journal, request, command) if page else (None, None)
         line = badge.SignalLine(self._session.badge, request.name, text, form=form)
 
-        def over(told: str) -> None:
+        def over(message: str) -> None:
             if close is not None:
-                close(told)
-            line.update(f"{self._elsewhere(request.run_id)}{told}")
+                close(message)
+            line.update(f"{self._elsewhere(request.run_id)}{message}")
 
         return over
 
