@@ -71,7 +71,7 @@ def test_a_notebook_opens_its_run_on_redis(redis_server, kernel):
     for state in ("new", "resuming"):
         kernel.run("%load_ext durable_nb")
         opened = kernel.run(f"{magic}\nwf.journal.location")
-        assert opened.status == "ok"
+        assert opened.error is None
         assert redis_server.url in opened.text + str(opened.outputs)
         assert state in opened.text + str(opened.outputs)
         kernel.run("%%durable_step load\nprint('executed')\nx = 41")
