@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
     name = check_name(options.name, "a signal", InvalidOption)
     journal = existing(options.db)
     value = typed.read_value(options.value)
-    signal = delivery.pack(check_run_id(options.run_id), name, value, this_process())
+    signal = delivery.make_signal(check_run_id(options.run_id), name, value, this_process())
     earlier = asked(delivery.deliver(journal, signal, value))
-    print(delivery.describe(signal, earlier))  # noqa: T201 - a command's answer
+    print(delivery.describe_delivery(signal, earlier))  # noqa: T201 - a command's answer
     if earlier is None and asked(journal.get_run(signal.run_id)) is None:
         message = f"durable-nb: there is no run {signal.run_id!r} yet; the value is kept for it"
         print(message, file=sys.stderr)  # noqa: T201

@@ -10,7 +10,7 @@ from durable_nb.cli.database import asked, existing
 from durable_nb.engine.status import list_runs
 from durable_nb.records import RunStatus, SignalRequest
 from durable_nb.signals import delivery
-from durable_nb.signals.typed import arguments, hint
+from durable_nb.signals.typed import editable_arguments, hint
 from durable_nb.stores.base import ENDED
 
 __all__ = ["add_arguments", "run"]
@@ -38,17 +38,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _describe(request: SignalRequest, status: RunStatus, address: str | None) -> str:
-    since = delivery.spell_moment(request.asked_at)
+    since = delivery.format_time(request.asked_at)
     lines = [f"run {request.run_id!r} ({status}) waits for signal {request.name!r} since {since}"]
     lines += filter(None, (request.prompt, request.refused and f"set aside: {request.refused}"))
     lines += filter(None, (_accepts(request),))
-    return "\n    ".join([*lines, delivery.command(request, address)])
+    return "\n    ".join([*lines, delivery.answer_command(request, address)])
 
 
 def _accepts(request: SignalRequest) -> str | None:
     if request.choices:
         return f"accepts: {hint(request)}"
-    if (given := arguments(request)) is not None:
+    if (given := editable_arguments(request)) is not None:
         edited = json.dumps({"approved": True, "arguments": given})
         return f"accepts: true | false | TEXT, why not | {edited}, or other arguments"
     return request.schema and f"schema: {request.schema}"

@@ -129,7 +129,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         return began
 
     def _begin(self, arguments: dict[str, Any]) -> AgentSteps | None:
-        scope = scopes.current() or NOTEBOOK.attached
+        scope = scopes.current_scope() or NOTEBOOK.attached
         if scope is None:
             message = f"agent {self.name!r} was called outside a run: executed, not checkpointed"
             warnings.warn(message, DurableNotice, stacklevel=2)
@@ -245,7 +245,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
 
     async def wrap_node_run(self, ctx: RunContext[AgentDepsT], *, node: Any, handler: Any) -> Any:  # noqa: ARG002
         """Keep the branches that pydantic-ai makes apart from those of its caller."""
-        with nullcontext() if self.place is None else scopes.entered(self.place.scope):
+        with nullcontext() if self.place is None else scopes.enter_scope(self.place.scope):
             return await handler(node)
 
     async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:  # noqa: ARG002

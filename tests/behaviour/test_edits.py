@@ -619,7 +619,7 @@ def test_the_plan_needs_a_run_and_makes_no_database(tmp_path, capsys):
     write_notebook(tmp_path / "book.ipynb", ["1"])
     db = tmp_path / "none.db"
     assert main(["plan", str(tmp_path / "book.ipynb"), "--run-id", "r", "--db", str(db)]) == 1
-    assert "there is no database" in capsys.readouterr().err
+    assert "no database at" in capsys.readouterr().err
     assert not db.exists()
 
 
