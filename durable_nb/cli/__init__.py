@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     _spell_what_the_terminal_cannot()
-    spell_actions(COMMAND_LINE)
+    spell_actions(lambda _: COMMAND_LINE)
     options = _parser(argv).parse_args(argv)
     try:
         code: int = options.run(options)
