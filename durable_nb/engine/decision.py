@@ -32,7 +32,10 @@ def check_policy(option: str, policy: str) -> str:
         InvalidOption: The policy is none of ``keep``, ``rerun``, ``ask`` and ``error``.
     """
     if policy not in _POLICIES:
-        raise InvalidOption(f"invalid {option}={policy!r}: expected 'keep', 'rerun', 'ask' or 'error'")
+        raise InvalidOption(
+            f"invalid {option}={policy!r}: expected 'keep', 'rerun', 'ask' or 'error'",
+            remedy=f"For example: {option}='rerun'.",
+        )
     return policy
 
 

@@ -150,7 +150,10 @@ def with_inner(run: RunHandle, step_id: str) -> list[str]:
 
 def _check_answer(answer: str, value: Any) -> None:
     if answer not in ANSWERS:
-        raise InvalidOption(f"invalid answer {answer!r}: expected 'rerun', 'value' or 'fail'")
+        raise InvalidOption(
+            f"invalid answer {answer!r}: expected 'rerun', 'value' or 'fail'",
+            remedy=("For example: ", ResolveRerun()),
+        )
     if answer != "value" and value is not None:
         raise InvalidOption(
             f"answer {answer!r} takes no value: only 'value' does", remedy="Leave the value out."

@@ -55,7 +55,10 @@ class Accepted:
 
     def __post_init__(self) -> None:
         if self.choices is not None and (isinstance(self.choices, str) or not self.choices):
-            raise InvalidOption(f"invalid choices={self.choices!r}: expected a list of at least one value")
+            raise InvalidOption(
+                f"invalid choices={self.choices!r}: expected a list of at least one value",
+                remedy="For example: choices=['yes', 'no'].",
+            )
         try:
             self.choices_json()
         except (TypeError, ValueError) as error:
@@ -123,7 +126,8 @@ class Accepted:
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise InvalidOption(
-                f"invalid schema={self.type!r}: expected a type, such as bool or a model ({reason})"
+                f"invalid schema={self.type!r}: expected a type ({reason})",
+                remedy="For example: schema=bool, or schema=YourModel.",
             ) from None
 
 

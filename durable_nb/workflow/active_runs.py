@@ -168,7 +168,7 @@ def _check_joining(known: Pass, opening: Run, caller: Pass | None, *, blocking: 
     inside = caller is not None and known.leads_to(caller)
     if inside or (blocking and known.thread == threading.get_ident()):
         raise RunHeld(
-            "this call is part of the run that it would wait for",
+            "this call is part of the run itself, and would wait for its own end",
             run_id=opening.run_id,
             remedy="Call it under another run id: .run('…', …).",
         )

@@ -26,7 +26,9 @@ class _Batch(Generic[R]):
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], limit: int | None) -> None:
         if limit is not None and limit < 1:
-            raise InvalidOption(f"invalid limit={limit}: expected 1 or more, or None")
+            raise InvalidOption(
+                f"invalid limit={limit}: expected 1 or more, or None", remedy="For example: limit=8."
+            )
         self.items = list(zip(*iterables, strict=True))
         self.results: list[Any] = [None] * len(self.items)
         self.failures: dict[int, BaseException] = {}

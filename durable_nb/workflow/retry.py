@@ -53,9 +53,14 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.retries < 0:
-            raise InvalidOption(f"invalid retries={self.retries}: expected 0 or more")
+            raise InvalidOption(
+                f"invalid retries={self.retries}: expected 0 or more", remedy="For example: retries=3."
+            )
         if self.timeout is not None and self.timeout <= 0:
-            raise InvalidOption(f"invalid timeout={self.timeout}: expected a number of seconds > 0")
+            raise InvalidOption(
+                f"invalid timeout={self.timeout}: expected a number of seconds > 0",
+                remedy="For example: timeout=30.",
+            )
 
     def retries_after(self, failure: Exception, attempt: int) -> bool:
         """Return whether another attempt follows.

@@ -35,7 +35,8 @@ def as_seconds(length: float | timedelta | None) -> float | None:
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if seconds is not None and not 0 <= seconds < float("inf"):
         raise InvalidOption(
-            f"invalid length of time {length!r}: expected a number of seconds >= 0, or a timedelta"
+            f"invalid length of time {length!r}: expected a number of seconds >= 0, or a timedelta",
+            remedy="For example: 0.5, or timedelta(hours=1).",
         )
     return seconds
 

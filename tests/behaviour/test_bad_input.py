@@ -140,7 +140,7 @@ def test_a_template_that_cannot_be_filled(wf, template):
 
     with pytest.raises(InvalidRunId, match=r"cannot fill the template .* of shop\.process") as caught:
         process("a17")
-    assert "Its arguments are order_id, note." in one_line(caught.value)
+    assert "Use the arguments of the function: order_id, note." in one_line(caught.value)
 
 
 def test_arguments_that_make_no_run_id(wf):
@@ -283,7 +283,7 @@ def test_generators_are_refused_when_they_are_declared(wf, function, role):
         TypeError, match=rf"{function.__name__} is a generator function, which cannot be a {role}"
     ):
         getattr(wf, role)(function)
-    with pytest.raises(TypeError, match="made of a function, not of int"):
+    with pytest.raises(TypeError, match=f"a {role} must be a function, not int"):
         getattr(wf, role)(3)
 
 
@@ -390,5 +390,5 @@ def test_arguments_that_give_no_run_id(wf):
     for text in ("one\ntwo", "x" * 2000):
         with pytest.raises(InvalidRunId) as caught:
             summarise(text)
-        assert "summarise.run('…', …), or give a template: @wf.workflow(id='…')" in one_line(caught.value)
+        assert "summarise.run('…', …), or a template: @wf.workflow(id='…')" in one_line(caught.value)
         assert summarise.run("named", text, fresh=True) == len(text)

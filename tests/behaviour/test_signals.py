@@ -672,7 +672,7 @@ async def test_changed_arguments_are_asked_about_and_the_answer_holds_for_that_c
         return main
 
     assert await define(again(), 1).run("r") == 1
-    with pytest.raises(StepChanged, match="nobody can be asked"):
+    with pytest.raises(StepChanged, match="this session has no one to ask"):
         await define(again(), 2).run("r")
     face.answers += ["keep"]
     for _ in range(2):

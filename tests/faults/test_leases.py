@@ -407,7 +407,7 @@ def test_what_another_living_process_executes_is_resolved_there(here, owner):
     with Workflow("shop", db=here) as wf:
         ask(owner, "before")
         for answer in "rerun", "fail":
-            with pytest.raises(RunHeld, match=rf"process {owner.pid} on .* owns it since .*Answer there"):
+            with pytest.raises(RunHeld, match=rf"process {owner.pid} on .* owns it since .*Resolve the step in that process"):
                 wf.sync.resolve("r", "before", answer)
         assert ask(owner, "still") == "written"
         owner.kill()

@@ -125,7 +125,7 @@ def test_a_once_task_in_an_ordinary_cell(kernel):
             "chrage rerun",
             "StepNotFound: run 'shop', step 'chrage': no step of that name. Steps: none yet.",
         ),
-        ("charge rerun 3", "a value does not go with 'rerun'"),
+        ("charge rerun 3", "answer 'rerun' takes no value"),
     ],
 )
 def test_lines_that_make_no_sense(kernel, line, words):

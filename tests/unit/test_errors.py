@@ -215,8 +215,8 @@ def signal_invalid(wf):
 
 EXPECTED = {
     "InvalidOption": (invalid_option, "invalid retries=-1: expected 0 or more"),
-    "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
-    "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*%durable_workflow RUN_ID"),
+    "InvalidRunId": (invalid_run_id, "'' cannot name a run.*Use a string"),
+    "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*\.run\('RUN_ID'"),
     "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),
     "RunNotFound": (run_not_found, "run 'nowhere': there is no such run. Which there are: durable-nb runs"),
     "RunChanged": (
@@ -231,7 +231,7 @@ EXPECTED = {
         step_not_found,
         "run 'r', step 'loda': no step of that name. Steps: none yet.",
     ),
-    "StepChanged": (step_changed, r"run 'r', step 'double': .*\(n: 1 → 2\). .*%durable_reset double"),
+    "StepChanged": (step_changed, r"run 'r', step 'double': .*\(n: 1 → 2\). .*'double', 'rerun'"),
     "StepInDoubt": (
         step_in_doubt,
         r"run 'r', step 'pay': it was started but never recorded.*\(started at 20.*'pay', 'value', VALUE",

@@ -746,7 +746,7 @@ def test_the_kernel_dies_while_dask_works(dask, tmp_path):
 EARLY = """
 import os
 from durable_nb import DaskExecutor
-DaskExecutor._gate = lambda *_: os._exit(9)
+DaskExecutor._start_event = lambda *_: os._exit(9)
 """
 
 
