@@ -56,7 +56,7 @@ def _on_server(url: str) -> tuple[Find, Sign]:
 
     journal = existing(url)
     assert isinstance(journal, RedisJournal)
-    return lambda: asked(journal.notary.find()), lambda found: asked(journal.notary.sign(found))
+    return lambda: asked(journal.trust_signer.find()), lambda found: asked(journal.trust_signer.sign(found))
 
 
 def _show(db: str, untrusted: list[Untrusted]) -> None:

@@ -218,7 +218,7 @@ EXPECTED = {
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
     "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*%durable_workflow RUN_ID"),
     "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),
-    "RunNotFound": (run_not_found, "run 'nowhere': there is no such run. Which there are: durable-nb runs"),
+    "RunNotFound": (run_not_found, "run 'nowhere': not found in .*To list the runs: durable-nb runs"),
     "RunChanged": (run_changed, r"run 'r': it was started with other arguments \(n: 1 → 2\).*fresh=True"),
     "RunHeld": (
         run_held,

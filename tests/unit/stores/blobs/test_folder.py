@@ -106,15 +106,15 @@ def test_changing_the_buffer_later_changes_nothing(blobs):
 
 def test_bytes_that_change_while_they_are_written_are_no_blob(folder, monkeypatch):
     data = bytearray(DATA * 10)
-    copied = disk.copied
+    write = disk.write_hashed
 
     def changed(parts, file):
-        done = copied(parts, file)
+        done = write(parts, file)
         data[5] ^= 1
         return done
 
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "copied", changed)
+        patched.setattr(disk, "write_hashed", changed)
         with pytest.raises(StepNotSaved, match=r"^3,000,000 bytes of .* saved\. Have no"):
             folder.put(data)
     assert folder.get(folder.put(data)) == data
