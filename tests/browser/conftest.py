@@ -1,4 +1,4 @@
-"""A Jupyter server and a Chromium for the browser tests, one of each for all tests of a file.
+"""For the browser tests a Jupyter server, one for them all, and a Chromium, one for all tests of a file.
 
 Not longer: Playwright keeps an event loop running in the main thread, where other tests run theirs.
 """
@@ -13,7 +13,7 @@ from helpers import lab
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     started = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"))
     yield started
@@ -36,10 +36,14 @@ def opened(request, missing):
     server, browser = request.getfixturevalue("server"), request.getfixturevalue("browser")
     pages = []
 
-    def open_notebook(*cells, face="doc", dark=False):
-        name = f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+    def open_notebook(*cells, face="doc", dark=False, name=None, scale=1):
+        name = (
+            f"{name}.ipynb"
+            if name
+            else f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+        )
         lab.write_notebook(server.directory / name, *cells)
-        context = browser.new_context(viewport={"width": 1100, "height": 900})
+        context = browser.new_context(viewport={"width": 1100, "height": 900}, device_scale_factor=scale)
         context.set_default_timeout(lab.TIMEOUT)
         pages.append(context)
         return lab.Notebook(context.new_page(), server, name, face, dark)
