@@ -54,7 +54,7 @@ async def test_one_warning_names_what_it_cannot_give(again):
     assert notice.category is DurableNotice
     message = str(notice.message)
     assert message.startswith("Mine implements Store, not Journal: runs and open signals cannot be listed")
-    assert "no protection against two owners" in message
+    assert "two processes may own one run" in message
     assert "fresh=True" in message
 
 
