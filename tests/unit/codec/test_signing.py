@@ -168,7 +168,7 @@ def test_the_users_key_is_made_once_and_is_the_users_alone(own_key, again):
 
 
 def test_processes_that_begin_together_make_one_key(own_key):
-    program = "from durable_nb.codec import signing; print(signing._known_keys()[0].hex())"
+    program = "from durable_nb.codec import signing; print(signing._trusted_keys()[0].hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(6)
     ]
@@ -254,7 +254,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path, capsys):
 
 
 def test_signing_is_asked_only_of_what_runs_code(again, monkeypatch):
-    monkeypatch.setattr(signing, "_known_keys", None)
+    monkeypatch.setattr(signing, "_trusted_keys", None)
     with Workflow("w", db=again().db) as wf:
         wf.workflow(wf.task(name="plain")(lambda: {"a": (1, 2)})).run("plain")
         assert wf.workflow(wf.task(name="plain")(lambda: None)).run("plain") == {"a": (1, 2)}
