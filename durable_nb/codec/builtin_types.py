@@ -25,7 +25,7 @@ Write = Callable[[Any], Any]
 """Converts a nested value to input for json.dumps."""
 
 _LONG_INT: Final = 2100
-"""Bits above which an int is written in hex: shorter ones have fewer than the 640 digits that any Python parses."""
+"""Bits above which an int is written in hex: any Python parses the 640 digits of shorter ones."""
 
 _LONG_BYTES: Final = 64 * 1024
 """Size in bytes above which bytes are pickled, because base64 in JSON takes too long."""

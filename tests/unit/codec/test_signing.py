@@ -242,7 +242,7 @@ def test_trust_needs_a_database_and_a_key(tmp_path, foreign, own_key, capsys):
     assert main(["trust", str(tmp_path / "none.db")]) == 1
     own_key.parents[1].write_bytes(b"")
     assert main(["trust", str(foreign), "--yes"]) == 1
-    assert "Make that folder writable" in capsys.readouterr().err
+    assert "Make its folder writable" in capsys.readouterr().err
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path, capsys):
