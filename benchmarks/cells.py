@@ -115,7 +115,7 @@ def cells(folder: Path, scale: float) -> Iterator[bool]:
     plain = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
     notebook.run("\n".join(f"n{n} = [{n}, 'name {n}']" for n in range(1000)))
     many = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
-    yield line("cell with 1,000 small variables, minus one with none", (many - plain) * 1000, 10, "ms")
+    yield line("1,000 small variables, extra time of a cell", (many - plain) * 1000, 10, "ms")
     notebook.run("for _n in range(1000): del globals()[f'n{_n}']")
 
     size = int(500 * MB * scale)
@@ -131,7 +131,7 @@ def cells(folder: Path, scale: float) -> Iterator[bool]:
     before = notebook.written()
     notebook.step("frame['c7'] = frame['c7'] + 1")
     ratio = (notebook.written() - before) / (8 * rows)
-    yield line("one changed column of a frame ÷ that column, bytes", ratio, 1.2, "x")
+    yield line("one changed column of a frame ÷ the column, bytes", ratio, 1.2, "x")
 
 
 def main() -> int:

@@ -52,9 +52,8 @@ def reduce_array(array: Any) -> Any:
     if type(array) is not numpy.ndarray or small or dtype.hasobject or dtype.kind not in _PLAIN:
         return NotImplemented
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    whole = (
-        array if array.flags.forc else numpy.ascontiguousarray(array)
-    )  # strided memory is copied without its gaps
+    # Strided memory is copied without its gaps.
+    whole = array if array.flags.forc else numpy.ascontiguousarray(array)
     flat = whole.reshape(-1, order=order).view(numpy.uint8)
     return _stored.array, (pickle.PickleBuffer(flat), dtype, array.shape, order)
 

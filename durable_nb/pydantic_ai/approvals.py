@@ -1,4 +1,4 @@
-"""Approval of tool calls: each question is a signal of the run, which may be delivered before it is asked."""
+"""Approval of tool calls: each answer is a signal of the run, which may be delivered before the question."""
 
 from __future__ import annotations
 
