@@ -172,8 +172,8 @@ def _is_model(kind: type) -> bool:
 
 def _write_model(kind: Any, value: Any, write: Write) -> dict[str, Any]:
     hooks = (kind.__getstate__, kind.__setstate__)
-    default = all(isinstance(hook, FunctionType) and hook.__module__.startswith("pydantic.") for hook in hooks)
-    if not default or not _reduces_by_default(kind) or _slots(kind, beyond="pydantic"):
+    usual = all(isinstance(hook, FunctionType) and hook.__module__.startswith("pydantic.") for hook in hooks)
+    if not usual or not _reduces_by_default(kind) or _slots(kind, beyond="pydantic"):
         raise NotExact
     fields, chosen, extra, private = (getattr(value, name, None) for name in _MODEL_STATE)
     if private is not None:
