@@ -137,7 +137,7 @@ async def test_in_a_terminal_it_says_what_is_accepted(asked, called, tmp_path):
 
     listed = (await command("signals")).stdout
     edited = '{"approved": true, "arguments": {"amount": 300, "to": {"owner": "Ann"}}}'
-    assert f"accepts: true | false | TEXT, why not | {edited}, or other arguments" in listed
+    assert f"accepts: true | false | TEXT (the reason to reject) | {edited}, or other arguments" in listed
     refused = await command("signal", "r", "approve:pay", edited.replace("300", '"much"'))
     assert "arguments.amount: 'much' is not of type 'integer'" in refused.stderr
     assert (await command("signal", "r", "approve:pay", edited.replace("300", "250"))).returncode == 0
