@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     _replace_unencodable()
-    spell_actions(COMMAND_LINE)
+    spell_actions(lambda _: COMMAND_LINE)
     options = _parser(argv).parse_args(argv)
     try:
         code: int = options.run(options)

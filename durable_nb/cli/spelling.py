@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from durable_nb import errors
 
 __all__ = ["COMMAND_LINE"]
 
-COMMAND_LINE: Final[Mapping[type[errors.RemedyAction], str]] = {
+COMMAND_LINE: Final[errors.Spelling] = {
     errors.ResetStep: (
         "%durable_reset {step} in the notebook, wf.sync.resolve({run!r}, {step!r}, 'rerun') in a script"
     ),

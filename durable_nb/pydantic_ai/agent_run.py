@@ -12,7 +12,7 @@ from durable_nb import fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
 from durable_nb.engine.status import Used
-from durable_nb.errors import RunChanged, StepChanged
+from durable_nb.errors import RunChanged, StartOver, StepChanged
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
@@ -206,7 +206,7 @@ class AgentSteps:
         return RunChanged(
             f"step {changed.step!r}: {changed.what}",
             run_id=self.run.run_id,
-            remedy="Use another run id, or start the run over: agent.run(…, run_id='…', fresh=True).",
+            remedy=("Use another run id, or start the run over: ", StartOver()),
         )
 
 
