@@ -36,7 +36,7 @@ Each message says what happened, in which run and step, and what to type next.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self, TypeAlias
 
@@ -53,6 +53,7 @@ __all__ = [
     "OpenRun",
     "Remedy",
     "RemedyAction",
+    "RenameCell",
     "RenameStep",
     "ResetStep",
     "ResolveFail",
@@ -65,6 +66,7 @@ __all__ = [
     "SignalInvalid",
     "SignalPending",
     "SignalTimeout",
+    "Spelling",
     "StartOver",
     "StepChanged",
     "StepError",
@@ -107,7 +109,8 @@ class RemedyAction:
     db: str | None = None
 
     def __str__(self) -> str:
-        return _spelling[type(self)].format(
+        template = _spelling_for(self).get(type(self)) or SCRIPT[type(self)]
+        return template.format(
             run=_Word(self.run_id or "RUN_ID"),
             step=_Word(self.step or "STEP"),
             db=_Word(self.db or "PATH"),
@@ -131,7 +134,11 @@ class ResolveFail(RemedyAction):
 
 
 class RenameStep(RemedyAction):
-    """Give a call or a durable cell another name, which makes it another step."""
+    """Give a call a name of its own, which makes it another step."""
+
+
+class RenameCell(RemedyAction):
+    """Give a durable cell another name, which makes it another step."""
 
 
 class OpenRun(RemedyAction):
@@ -160,6 +167,7 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
     ResolveValue: "wf.sync.resolve({run!r}, {step!r}, 'value', VALUE)",
     ResolveFail: "wf.sync.resolve({run!r}, {step!r}, 'fail')",
     RenameStep: "step_id='…'",
+    RenameCell: "another name on its first line",
     OpenRun: ".run({run!r}, …)",
     StartOver: ".run({run!r}, …, fresh=True)",
     TakeOver: ".run({run!r}, …, take_over=True)",
@@ -168,7 +176,15 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
 }
 """The spelling of each action in a script; ``{run}`` is quoted for a command line, ``{run!r}`` for Python."""
 
-_spelling: dict[type[RemedyAction], str] = dict(SCRIPT)
+Spelling: TypeAlias = "Mapping[type[RemedyAction], str]"
+"""A template for each action; those that are missing are spelled as in ``SCRIPT``."""
+
+
+def _script_spelling(_action: RemedyAction) -> Spelling:
+    return SCRIPT
+
+
+_spelling_for: Callable[[RemedyAction], Spelling] = _script_spelling
 
 Remedy: TypeAlias = "str | RemedyAction | tuple[str | RemedyAction, ...]"
 """The remedy of an error: a text, an action, or texts and actions in order."""
@@ -181,13 +197,15 @@ class _Word(str):
         return shlex.quote(self)
 
 
-def spell_actions(spelling: Mapping[type[RemedyAction], str]) -> None:
+def spell_actions(spelling_for: Callable[[RemedyAction], Spelling]) -> None:
     """Set the spelling of actions in this process; the notebook and the command line call it when they start.
 
     Args:
-        spelling: A template for each action that is not spelled as in ``SCRIPT``.
+        spelling_for: Returns the templates for an action. A notebook has runs that magics open and runs of
+            workflow functions, which are spelled as in a script.
     """
-    _spelling.update({**SCRIPT, **spelling})
+    global _spelling_for  # a process has one face
+    _spelling_for = spelling_for
 
 
 def spelled(remedy: Remedy, *, run_id: str | None = None, step: str | None = None) -> str:
