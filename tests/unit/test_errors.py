@@ -231,7 +231,7 @@ EXPECTED = {
     ),
     "StepInDoubt": (
         step_in_doubt,
-        r"run 'r', step 'pay': started .*20.*resolve\('r', 'pay', 'value', VALUE\)",
+        r"run 'r', step 'pay': .*started .*20.*resolve\('r', 'pay', 'value', VALUE\)",
     ),
     "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot stand .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
