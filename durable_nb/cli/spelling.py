@@ -1,4 +1,4 @@
-"""How a command spells what the user can do about an error: for the notebook, and for a script."""
+"""The text of remedies in the output of commands: for a notebook, and for a script."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ COMMAND_LINE: Final[errors.Spelling] = {
         "%durable_workflow {run} --take-over in a notebook, .run({run!r}, …, take_over=True) in a script"
     ),
 }
-"""Commands cannot execute a user's code, so that they name the magic and the call that can."""
+"""Commands cannot execute the user's code: they name the magic and the call that can."""

@@ -218,14 +218,14 @@ EXPECTED = {
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*Use a string"),
     "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*\.run\('RUN_ID'"),
     "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),
-    "RunNotFound": (run_not_found, "run 'nowhere': there is no such run. Which there are: durable-nb runs"),
+    "RunNotFound": (run_not_found, "run 'nowhere': not found in .*To list the runs: durable-nb runs"),
     "RunChanged": (
         run_changed,
         r"run 'r': the run was started with other arguments \(n: 1 → 2\).*fresh=True",
     ),
     "RunHeld": (
         run_held,
-        r"no longer owns .*process 1 on elsewhere.*%durable_workflow r --take-over",
+        r"no longer owns .*process 1 on elsewhere.*\.run\('r', …, take_over=True\)",
     ),
     "StepNotFound": (
         step_not_found,
@@ -238,7 +238,7 @@ EXPECTED = {
     ),
     "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot stand .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
-    "StepNotRestored": (step_not_restored, r"damaged.*reset"),
+    "StepNotRestored": (step_not_restored, r"damaged.*To execute the step again: .*'rerun'"),
     "UntrustedCheckpoint": (
         untrusted,
         r"run 'r', step 'many': .*runs\.db.* would run code.* durable-nb trust .*runs\.db",
