@@ -4,7 +4,6 @@ import asyncio
 import collections
 import decimal
 import functools
-import io
 import logging
 import os
 import pickle
@@ -20,6 +19,7 @@ import pytest
 import durable_nb
 from durable_nb import _stored, codec, errors
 from durable_nb.errors import StepNotRestored, StepNotSaved
+from helpers.named import ours
 
 # What version 0.1.0 writes. A name may be added to this list, never taken out of it.
 PINNED = {
@@ -31,51 +31,6 @@ PINNED = {
     *("array", "array_view", "memory_map", "set_array_state", "new"),
     *("torch_storage", "torch_tensor", "set_grad"),
 }
-
-
-class Anything:
-    def __new__(cls, *_args, **_kwargs):
-        return object.__new__(cls)
-
-    def __setstate__(self, state):
-        pass
-
-    def __call__(self, *_args, **_kwargs):
-        return Anything()
-
-    def append(self, item):
-        pass
-
-    def extend(self, items):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-
-class Recorder(pickle.Unpickler):
-    def __init__(self, stream):
-        super().__init__(io.BytesIO(stream), buffers=iter(lambda: b"", None))
-        self.found = set()
-
-    def find_class(self, module, name):
-        self.found.add((module, name))
-        return Anything
-
-
-def ours(stream):
-    return {(module, name) for module, name in everything_named(stream) if module.startswith("durable_nb")}
-
-
-def everything_named(stream):
-    """Every (module, name) that the pickles in a stream name."""
-    unpickler = Recorder(stream)
-    try:
-        while True:
-            unpickler.load()
-    except (EOFError, pickle.UnpicklingError):
-        pass
-    return unpickler.found
 
 
 class Shop:
