@@ -128,7 +128,7 @@ def _unguard_cell(*_: object) -> None:
 class _CellGuard(interrupts.Guard):
     """The guard of a whole ordinary cell; a durable cell has one of its own."""
 
-    gives_way = True
+    replaceable = True
 
     def _may_raise(self, frame: Any) -> bool:
         return _in_users_code(frame)
