@@ -26,7 +26,16 @@ from typing import Any, Final, cast
 
 from durable_nb import errors
 
-__all__ = ["STORED", "STREAMS", "check_name", "check_stream", "importable", "in_main", "publish", "refuse_internal"]
+__all__ = [
+    "STORED",
+    "STREAMS",
+    "check_name",
+    "check_stream",
+    "importable",
+    "in_main",
+    "publish",
+    "refuse_internal",
+]
 
 STORED: Final = frozenset(
     {
@@ -211,7 +220,10 @@ def code(version: tuple[int, int], *arguments: Any) -> types.CodeType:
             "it holds bytecode of Python {}.{}, which Python {}.{} does not execute".format(
                 *version, *sys.version_info
             ),
-            remedy=("Continue with Python {}.{}, or run the step again: ".format(*version), errors.ResetStep()),
+            remedy=(
+                "Continue with Python {}.{}, or run the step again: ".format(*version),
+                errors.ResetStep(),
+            ),
         )
     return types.CodeType(*arguments)
 

@@ -183,7 +183,7 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
         try:
             restored = restore(session.shell.user_ns, step, run_blocking(run.load(step, SYNC)))
         except DurableError as error:  # one damaged step keeps nobody else's names back
-            unsaved[f"step {step.step_id}"] = str(error)
+            unsaved[f"step {step.step_id}"] = str(error.at(run_id=run.run_id, step=step.step_id))
             continue
         session.tracker.wrote(step.step_id, reads_of(step), Seen())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
