@@ -18,6 +18,7 @@ from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import machine
 from durable_nb.stores.sqlite.lockfile import LockFile
+from helpers import AT_ONCE
 from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
@@ -54,11 +55,11 @@ def test_a_living_owner_is_named_and_left_alone(here, owner):
     began = time.perf_counter()
     with pytest.raises(RunHeld) as caught:
         take(here)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < AT_ONCE
     message = str(caught.value)
     assert f"process {owner.pid} on {machine().host}" in message
     assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s ago\)", message)
-    assert "%durable_workflow r --take-over" in message
+    assert "take it over: " in message
     assert "take_over=True" in message
     assert rows(here.location, "SELECT epoch, passes, status FROM runs") == [(1, 1, "running")]
     assert ask(owner, "still") == "written"
@@ -80,7 +81,7 @@ def test_a_killed_owner_is_replaced_at_once(here, owner):
     owner.wait()
     assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert (run.run.epoch, run.run.passes) == (2, 2)
     assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.RUNNING]
 
@@ -102,10 +103,10 @@ def test_a_stopped_owner_wakes_up_fenced_off(here, owner):
     with pytest.raises(RunHeld):
         take(here)
     run, seconds = take(here, take_over=True)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     os.kill(owner.pid, signal.SIGCONT)
     said = ask(owner, "after")
-    assert said.startswith("refused run 'r', step 'after': this kernel no longer owns the run")
+    assert said.startswith("refused run 'r', step 'after': this process no longer owns the run")
     assert f"process {os.getpid()}" in said
     assert set(run.history) == {"before"}
     assert rows(here.location, "SELECT step_id FROM steps") == [("before",)]
@@ -129,7 +130,7 @@ time.sleep(60)
         process.wait()
         os.kill(child, 0)
         _, seconds = take(here)
-        assert seconds < 1.0
+        assert seconds < AT_ONCE
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -156,7 +157,7 @@ def test_an_owner_from_before_the_last_boot_is_dead(here, start):
     process = start("opened(); say('opened'); time.sleep(60)", DURABLE_NB_BOOT_ID="the boot before")
     process.stdout.readline()
     _, seconds = take(here)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(settings, "OWNER_SILENT", 4.0)
 
 
-@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+@pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
 def test_on_another_host_the_heartbeat_tells(here, start, impatient):
     process = start(FAST + "opened(); say('opened'); time.sleep(60)", DURABLE_NB_HOST="far-away")
     process.stdout.readline()
@@ -174,21 +175,22 @@ def test_on_another_host_the_heartbeat_tells(here, start, impatient):
     process.kill()
     process.wait()
     _, seconds = take(here)
-    assert 4.0 <= seconds < 9.0
+    assert 4.0 <= seconds < 25.0
 
 
-@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
-def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, impatient):
+@pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
+def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, monkeypatch):
+    monkeypatch.setattr(settings, "HEARTBEAT", 0.2)
     body = "run = opened(); say('opened'); time.sleep(0.7); run_blocking(run.mark(RunStatus.DONE, SYNC))"
     imports = "from durable_nb.records import RunStatus\nsettings.HEARTBEAT = 60.0\n"
     process = start(f"{imports}{body}; time.sleep(60)", DURABLE_NB_HOST="far-away")
     process.stdout.readline()
     run, seconds = take(here)
     assert run.run.passes == 2
-    assert seconds < 3.0
+    assert seconds < 3 * AT_ONCE < settings.OWNER_SILENT
 
 
-@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+@pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
 def test_a_cell_that_blocks_its_loop_does_not_stop_the_heart(here, start, impatient):
     body = (
         "import asyncio\nasync def cell():\n    opened(); say('opened'); time.sleep(60)\nasyncio.run(cell())"
@@ -242,10 +244,10 @@ def test_a_look_at_a_lock_never_takes_it(tmp_path):
     lock = LockFile.shared(tmp_path / "a.lock")
     assert lock.claim(7)
     assert not lock.claim(7)
-    assert lock.is_taken(7)
-    assert not lock.is_taken(8)
+    assert lock.is_locked(7)
+    assert not lock.is_locked(8)
     lock.unclaim(7)
-    assert not lock.is_taken(7)
+    assert not lock.is_locked(7)
     lock.release()
 
 
@@ -361,7 +363,7 @@ def test_an_owner_that_waits_hears_that_it_was_cancelled(here, start, how):
         assert wf.sync.cancel("r")
     said = last_line(process)
     assert said.startswith("lost run 'r'")
-    assert f"it was cancelled (by process {os.getpid()} on " in said
+    assert f"it was cancelled by process {os.getpid()} on " in said
     assert rows(here.location, "SELECT status FROM runs") == [("cancelled",)]
 
 
@@ -371,7 +373,7 @@ def test_an_owner_that_waits_hears_who_has_taken_its_run_over(here, start):
     os.kill(process.pid, signal.SIGSTOP)
     run_blocking(open_run(here, Run("r", "shop.sleeping"), SYNC, take_over=True))
     os.kill(process.pid, signal.SIGCONT)
-    assert f"it was opened again elsewhere (by process {os.getpid()} on " in last_line(process)
+    assert f"it was opened again by process {os.getpid()} on " in last_line(process)
     assert rows(here.location, "SELECT status, epoch FROM runs") == [("running", 2)]
 
 
@@ -405,7 +407,9 @@ def test_what_another_living_process_executes_is_resolved_there(here, owner):
     with Workflow("shop", db=here) as wf:
         ask(owner, "before")
         for answer in "rerun", "fail":
-            with pytest.raises(RunHeld, match=rf"process {owner.pid} on .* owns it since .*Answer there"):
+            with pytest.raises(
+                RunHeld, match=rf"owned by process {owner.pid} on .* since .*Answer in that process"
+            ):
                 wf.sync.resolve("r", "before", answer)
         assert ask(owner, "still") == "written"
         owner.kill()
@@ -441,17 +445,18 @@ def test_waiting_for_a_sign_of_life_can_be_given_up(here, start, mode):
     assert waiter.stdout.readline() == "waits\n"
     time.sleep(1.0)
     waiter.send_signal(signal.SIGINT)
-    assert float(last_line(waiter).removeprefix("free after ")) < 2.5
+    assert float(last_line(waiter).removeprefix("free after ")) < 1.0 + AT_ONCE
     assert waiter.wait() == 0
     assert rows(here.location, "SELECT epoch FROM runs") == [(1,)]
 
 
-@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
-def test_who_has_waited_before_goes_on_waiting(here, start, impatient):
+@pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
+def test_who_has_waited_before_goes_on_waiting(here, start, impatient, monkeypatch):
     process = start("opened(); say('opened')", DURABLE_NB_HOST="far-away")
     process.wait()
+    monkeypatch.setattr(settings, "OWNER_SILENT", 8.0)
     looking = submit(here.check_owner("r"))
-    time.sleep(2.0)
+    time.sleep(6.0)
     looking.cancel()
     _, seconds = take(here)
-    assert seconds < 3.5
+    assert seconds < 7.0

@@ -81,7 +81,7 @@ def test_a_task_says_where_it_comes_from_and_what_to_do(db, format):
         assert str(caught.value) == (
             f"run 'r', step 'load': the checkpoint names {OLD}, which is not part of the stored format: it "
             "was written by a development version of durable_nb from before 0.1.0, whose checkpoints are not "
-            "readable. Start a new database, or run the step again: wf.sync.resolve('r', 'load', 'rerun')"
+            "readable. Run the step again: wf.sync.resolve('r', 'load', 'rerun'), or start a new database."
         )
         wf.sync.resolve("r", "load", "rerun")
         assert main() == ({1, (2,)}, range)
@@ -112,7 +112,7 @@ def test_a_durable_cell_is_refused_whole_and_binds_nothing(kernel, db, saved):
     told = kernel.run(CELL).stderr
     assert f"StepNotRestored: run 'r', step 'load': the checkpoint names {OLD}, which is not part" in told
     assert "a development version of durable_nb from before 0.1.0, whose checkpoints are not readable" in told
-    assert "Start a new database, or run the step again: %durable_reset load" in told
+    assert "Run the step again: %durable_reset load, or start a new database." in told
     assert "Traceback" not in told
     assert kernel.run("print(kept, 'x' in globals(), 'y' in globals())").text == "1 False False\n"
     assert (
