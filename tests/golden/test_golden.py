@@ -118,9 +118,9 @@ def test_failures_come_back_as_they_were(replayed):
     assert (type(odd), odd.args, odd.code) == (Refused, ("3: h",), 3)
     assert (system.errno, system.filename) == (2, "nowhere.txt")
     assert type(held) is errors.StepFailed
-    assert "it failed with ValueError: ('held', <generator object" in str(held)
+    assert "ValueError: ('held', <generator object" in str(held)
     assert type(gone) is errors.StepFailed
-    assert "it failed with golden_gone.Vanished: it was here" in str(gone)
+    assert "golden_gone.Vanished: it was here" in str(gone)
     assert gone.__notes__ == ["noted"]
 
 
