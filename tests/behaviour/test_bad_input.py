@@ -350,7 +350,7 @@ def test_a_folder_and_a_folder_that_is_not_there(tmp_path):
     assert isinstance(folder, StoreUnavailable)
     assert "is a folder, not a database" in one_line(folder)
     assert isinstance(missing, StoreUnavailable)
-    assert "there is no folder" in one_line(missing)
+    assert "does not exist. Create the folder" in one_line(missing)
     assert list(tmp_path.iterdir()) == []
 
 
