@@ -60,8 +60,9 @@ def show_cell(
     text = f"replayed · {format_duration(seconds)} saved" if replayed else f"ran {format_duration(seconds)}"
     if names:
         text += f" · {'restored' if replayed else 'saved'} {listed(names)}"
+    verb = "restored" if replayed else "saved"
     warnings = [
-        f"{name} is not saved: {reason}. Make it in an ordinary cell."
+        f"{name} is not {verb}: {reason}. Make it in an ordinary cell."
         for name, reason in (unsaved or {}).items()
     ]
     warnings += notices
