@@ -19,7 +19,7 @@ from durable_nb.engine import branches, scopes
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, error_context
 from durable_nb.notebook.ambient import state as ambient
 from durable_nb.notebook.display import badge, recorder
-from durable_nb.notebook.lineage.compare import Seen, reads_of
+from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
 from durable_nb.notebook.namespace import reachable, snapshot
 from durable_nb.notebook.shell import execute as body
 from durable_nb.records import Call, Payload, StepKind, StepStatus
@@ -92,14 +92,14 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
     python = body.source_as_run(session.shell, source)
     call = options.call(scopes.Scope(run).named_id(options.name), python)
     with session.named(options.name, call.code or ""), error_context(run_id=run.run_id, step=call.step_id):
-        seen = session.tracker.look(python)
-        call = session.tracker.call(run, call, seen, session.called)
+        inputs = session.tracker.inputs_of(python)
+        call = session.tracker.with_lineage(run, call, inputs, session.called)
         handle = await in_doubt.begin_or_ask(run, call, ASYNC)
         if handle.replayed:
             await _replay(session, run, handle)
         else:
-            await _execute(session, run, handle, source, options, seen)
-        session.tracker.wrote(call.step_id, reads_of(run.history[call.step_id]), seen)
+            await _execute(session, run, handle, source, options, inputs)
+        session.tracker.record_step(call.step_id, lineage_of(run.history[call.step_id]), inputs)
 
 
 async def _replay(session: Session, run: RunHandle, handle: StepHandle) -> None:
@@ -175,7 +175,7 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
         except DurableError as error:  # one damaged step keeps nobody else's names back
             unsaved[f"step {step.step_id}"] = str(error)
             continue
-        session.tracker.wrote(step.step_id, reads_of(step), Seen())
+        session.tracker.record_step(step.step_id, lineage_of(step), CellInputs())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
         unsaved = earlier | restored.unsaved
         names = names.union(restored.names) - restored.unsaved.keys()
@@ -184,13 +184,18 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
 
 
 async def _execute(
-    session: Session, run: RunHandle, handle: StepHandle, source: str, options: CellOptions, seen: Seen
+    session: Session,
+    run: RunHandle,
+    handle: StepHandle,
+    source: str,
+    options: CellOptions,
+    inputs: CellInputs,
 ) -> None:
     record = run.history.get(handle.call.step_id)
     earlier = len(run.replays)
     user_ns = session.shell.user_ns
     before = snapshot.take(
-        user_ns, session.shell.user_ns_hidden, reachable.reached(user_ns, seen.mentioned.named)
+        user_ns, session.shell.user_ns_hidden, reachable.reached(user_ns, inputs.mentioned.named)
     )
     state = ambient.take()
     with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
@@ -202,15 +207,15 @@ async def _execute(
                 await run.fail_step(handle, failure, ASYNC)
             _show_stopped(session, handle, before)
             raise
-    state_saved = state.changes(user_ns, seen.mentioned.attributes)
-    changes = before.changes(user_ns, seen.mentioned.bound)
+    state_saved = state.changes(user_ns, inputs.mentioned.attributes)
+    changes = before.changes(user_ns, inputs.mentioned.bound)
     saved = snapshot.save(user_ns, changes, result=recording.result)
-    reads = session.tracker.gave(record, handle.call, seen, changes, saved)
+    reads = session.tracker.lineage(record, handle.call, inputs, changes, saved)
     handle.step = handle.step._replace(lineage=reads.to_json())
     step = await run.complete_step(handle, _payload(saved, state_saved, recording.outputs), ASYNC)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
     session.on_record.update(set(changes.names) - unsaved.keys())
-    notices = _unnoticed(session, before, changes, seen.mentioned.named)
+    notices = _unnoticed(session, before, changes, inputs.mentioned.named)
     if handle.decision.notice:
         notices += _replayed_inside(handle, run.replays[earlier:])
     _show(session, handle, step.seconds, changes.names, unsaved, *notices)

@@ -221,7 +221,7 @@ def load(shell: Any) -> None:
     shell.input_transformers_post.append(must_come_first)
     shell.events.register("pre_run_cell", magics.session.new_cell)
     shell.events.register("post_run_cell", magics.carrier.hand_over)
-    shell.events.register("post_run_cell", magics.session.tracker.ran)
+    shell.events.register("post_run_cell", magics.session.tracker.record_ordinary_cell)
     tracebacks.hide_our_frames(shell)
     body.guard_cells(shell)
 

@@ -46,7 +46,7 @@ class Case:
 C = Case
 FRAME = "import pandas as pd; df = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})"
 MODEL = "class M:\n    def fit(self, x): self.n = len(x); return self\n    def fit_transform(self, x): return self.fit(x) and x"
-RESULT = "which gave another result"
+RESULT = "whose result changed"
 CASES = [
     C("comment in the cell", "@s x = 1", "@s x = 1  # one", {"s": ""}),
     C("formatting of the cell", "@s x = [1,2]", "@s x = [\n    1, 2,\n]", {"s": ""}),
@@ -607,7 +607,7 @@ def test_the_plan_in_the_notebook_itself(shell, tmp_path, capsys, monkeypatch):
         "   1       runs",
         "   2       runs",
         "   3  s    run      it now reads `N = 2` (was `N = 1`)",
-        "   4  t    may run  `y` comes from step `s`, which may give another result",
+        "   4  t    may run  `y` comes from step `s`, whose result may change",
         "   5  new  run      first run",
     ]
     (tmp_path / "broken.ipynb").write_text("{")

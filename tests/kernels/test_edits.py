@@ -48,7 +48,7 @@ def test_versions_of_a_notebook_one_after_the_other(kernel):
     executed, told = went_on(kernel, cells(k="K = 5"))
     assert executed == ["train", "report"]
     assert told["train"] == "run again: it now reads `K = 5` (was `K = 1`)"
-    assert told["report"] == "run again: `fitted` comes from step `train`, which gave another result"
+    assert told["report"] == "run again: `fitted` comes from step `train`, whose result changed"
 
     drop = "df.drop('b', axis=1, inplace=True)"
     executed, told = went_on(kernel, cells(k="K = 5", clean=drop))
