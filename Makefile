@@ -63,6 +63,7 @@ lint: $(TOOLS)
 	@echo "== lint"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/codespell || { echo "misspelled: $(BIN)/codespell --write-changes" >&2; exit 1; }
 
 types: $(TOOLS)
 	@echo "== types"

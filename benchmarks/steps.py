@@ -226,7 +226,7 @@ def measured(bench: Bench) -> list[bool]:
     sequence, gather = (OURS, "sequence"), (OURS, "gather")
     held = [bench.compare("a step in sequence, CPU ÷ aiosqlite's insert", sequence, AIOSQLITE, 2.5)]
     if bench.slow_fsync is None:
-        print("PENDING OUT  what needs an fsync of 1 ms: no Linux with a C compiler (cc) here")
+        print("LEFT OUT  what needs an fsync of 1 ms: no Linux with a C compiler (cc) here")
     else:
         what = "a step in sequence, fsync 1 ms ÷ raw sqlite3"
         held.append(bench.compare(what, sequence, RAW, 1.2, slow=True))

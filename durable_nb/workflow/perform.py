@@ -41,7 +41,7 @@ async def perform(
         arguments: The arguments by name, to show what differs.
         policy: How it is executed.
         mode: How the caller waits.
-        used: What a result says of what was used up for it: see ``Step.used``.
+        used: What a result says of what was used up for it: see ``Step.usage``.
     """
     _claim(run, call.step_id)
     try:

@@ -36,10 +36,14 @@ def opened(request, missing):
     server, browser = request.getfixturevalue("server"), request.getfixturevalue("browser")
     pages = []
 
-    def open_notebook(*cells, face="doc", dark=False):
-        name = f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+    def open_notebook(*cells, face="doc", dark=False, name=None, scale=1):
+        name = (
+            f"{name}.ipynb"
+            if name
+            else f"{request.node.name.replace('[', '-').rstrip(']')}-{len(pages)}.ipynb"
+        )
         lab.write_notebook(server.directory / name, *cells)
-        context = browser.new_context(viewport={"width": 1100, "height": 900})
+        context = browser.new_context(viewport={"width": 1100, "height": 900}, device_scale_factor=scale)
         context.set_default_timeout(lab.TIMEOUT)
         pages.append(context)
         return lab.Notebook(context.new_page(), server, name, face, dark)

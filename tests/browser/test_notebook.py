@@ -1,10 +1,12 @@
 """What a person sees: a notebook in JupyterLab and Notebook 7 that goes on after its kernel has died."""
 
 import json
+import os
 
 import pytest
 
 from helpers import ROOT
+from helpers.pages import section
 
 pytestmark = pytest.mark.slow
 NOTEBOOKS = ROOT / "notebooks"
@@ -48,3 +50,19 @@ def test_the_notebook_about_steps_in_doubt_asks_as_it_says(opened, shot):
     notebook.expect(3, "receipt by hand")
     notebook.expect(8, "charged a17", "charged b5", "shipped")
     shot(notebook)
+
+
+def test_the_notebook_of_the_readme_replays_as_its_picture_shows(opened):
+    cells = [block.rstrip() for block in section("README.md", "A notebook").blocks()]
+    notebook = opened(*cells, name="sales", scale=1.5)
+    notebook.tidy()
+    notebook.run_all()
+    notebook.kill_kernel()
+    notebook.run_all()
+    notebook.expect(1, "loaded 3 rows", "load", "replayed", "restored sales")
+    notebook.expect(2, "chart", "replayed", "restored figure, axes")
+    assert notebook.cell(2).locator("img").count() == 1
+    notebook.expect_printed(3, "13 sold")
+    # Made anew by DURABLE_NB_PICTURES=1 pytest tests/browser -k picture --basetemp=/tmp/jupyter
+    if os.environ.get("DURABLE_NB_PICTURES"):
+        notebook.picture(ROOT / "docs" / "images" / "replayed.png")

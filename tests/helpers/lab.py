@@ -220,6 +220,23 @@ class Notebook:
         )
         self.page.screenshot(path=path, full_page=True)
 
+    def tidy(self):
+        """Put away what stands round the notebook: side bars and the status bar."""
+        for side in "left", "right":
+            self._execute("application:toggle-side-tabbar", {"side": side})
+        self._execute("statusbar:toggle")
+
+    def picture(self, path):
+        """A picture of the whole notebook, from the page's top to the end of its last cell."""
+        self.page.set_viewport_size({"width": 800, "height": 1600})
+        self.page.mouse.move(0, 0)
+        last = self.page.locator(".jp-Cell").last
+        last.scroll_into_view_if_needed()
+        self.page.evaluate("document.activeElement?.blur()")
+        box = last.bounding_box()
+        clip = {"x": 0, "y": 0, "width": 800, "height": box["y"] + box["height"] + 8}
+        self.page.screenshot(path=path, clip=clip)
+
     def _execute(self, command, arguments=None):
         run = "([command, args]) => window.jupyterapp.commands.execute(command, args).then(() => 1)"
         self.page.evaluate(run, [command, arguments or {}])

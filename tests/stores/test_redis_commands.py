@@ -199,7 +199,7 @@ def test_trust_shows_asks_and_signs(foreign, capsys, monkeypatch):
     assert command(["trust", foreign]) == 1
     with Workflow("shop", db=foreign) as wf, pytest.raises(UntrustedCheckpoint) as refused:
         main_of(wf).run("r")
-    assert f"durable-nb trust {foreign}" in str(refused.value)
+    assert f"durable-nb trust '{foreign}'" in str(refused.value)
     monkeypatch.setattr("builtins.input", lambda question: "yes")
     capsys.readouterr()
     assert command(["trust", foreign]) == 0

@@ -322,11 +322,19 @@ async def test_an_old_version_is_migrated(tmp_path, monkeypatch):
 
 def test_the_columns_are_the_records_fields():
     payload = ("format", "data", "blob", "signature")
+    named_before = {
+        "arguments_repr": "shown",
+        "called_seq": "began",
+        "recorded_seq": "recorded",
+        "lineage": "reads",
+        "usage": "used",
+    }
 
     def columns(record, field):
         names = []
         for name in record._fields:
-            names += [f"{field}_{part}" for part in payload] if name == field else [name]
+            column = named_before.get(name, name)
+            names += [f"{field}_{part}" for part in payload] if name == field else [column]
         return ", ".join(names)
 
     assert columns(Run, "result") == schema.RUN
@@ -427,7 +435,7 @@ async def test_it_can_be_set_up_once_the_cause_is_gone(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"attempt": 2**70}, {"code": "\ud800"}, {"began": "three"}],
+    [{"attempt": 2**70}, {"code": "\ud800"}, {"called_seq": "three"}],
     ids=["too large", "lone surrogate", "wrong type"],
 )
 async def test_what_sqlite_cannot_hold_is_our_error_and_nobody_elses(journal, changes):

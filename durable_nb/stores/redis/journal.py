@@ -182,7 +182,7 @@ class RedisJournal(RedisSignals):
         whole = await asyncio.gather(*(self._whole_step(steps[number]) for number in in_pieces))
         for number, step in zip(in_pieces, whole, strict=True):
             steps[number] = step
-        steps.sort(key=attrgetter("recorded", "step_id"))
+        steps.sort(key=attrgetter("recorded_seq", "step_id"))
         return RunSnapshot(await self._whole_run(run), tuple(steps))
 
     async def list_runs(self) -> Sequence[Run]:

@@ -34,7 +34,7 @@ _STANDING = """
 _BEAT = "UPDATE sessions SET beat = beat + 1, seen = ? WHERE sid = ?"
 _OWNERS = """
     SELECT run_id, epoch, status IN ('running', 'waiting'), owner, updated_at, runs.sid, host, boot_id, beat
-    FROM runs PENDING JOIN sessions ON sessions.sid = runs.sid"""
+    FROM runs LEFT JOIN sessions ON sessions.sid = runs.sid"""
 _OWNER = f"{_OWNERS} WHERE run_id = ?"
 
 

@@ -83,7 +83,7 @@ class RunContract:
         run, other = await opened(journal), await opened(journal, "r/2")
         await journal.put_step(sample_step(other, "theirs"))
         for number, step_id in [(3, "a"), (1, "c"), (2, "b")]:
-            await journal.put_step(sample_step(run, step_id, recorded=number))
+            await journal.put_step(sample_step(run, step_id, recorded_seq=number))
         again = await journal.open_run(RUN)
         assert [step.step_id for step in again.steps] == ["c", "b", "a"]
         assert await journal.read_run("r/1") == again

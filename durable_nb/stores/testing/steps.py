@@ -62,7 +62,7 @@ class StepContract:
         """A step is written over as a whole; the same write again changes nothing."""
         run = await opened(journal)
         await journal.put_step(
-            sample_step(run, code="x", reads="y", delivered_by="z", once=True, finished_at=1.0)
+            sample_step(run, code="x", lineage="y", delivered_by="z", once=True, finished_at=1.0)
         )
         last = sample_step(run, status=StepStatus.STARTED, payload=None, attempt=2)
         await journal.put_step(last)
@@ -115,7 +115,7 @@ class StepContract:
     async def test_many_steps_at_once(self, journal: Journal) -> None:
         """A gather of 1,500 loses none; all can be reset together."""
         run = await opened(journal)
-        steps = [sample_step(run, f"s#{number}", recorded=number) for number in range(1500)]
+        steps = [sample_step(run, f"s#{number}", recorded_seq=number) for number in range(1500)]
         await asyncio.gather(*map(journal.put_step, steps))
         snapshot = await journal.read_run("r/1")
         assert snapshot is not None
@@ -149,10 +149,10 @@ class StepContract:
         """Quotes, control characters and other scripts stay apart from each other and come back."""
         run = await opened(journal, f"r{name}")
         await opened(journal, f"r{name}x")
-        await journal.put_step(sample_step(run, name, shown=name))
+        await journal.put_step(sample_step(run, name, arguments_repr=name))
         signal = Signal(run.run_id, name, JSON)
         assert await journal.put_signal(signal)
-        assert await read_steps(journal, run.run_id) == {name: sample_step(run, name, shown=name)}
+        assert await read_steps(journal, run.run_id) == {name: sample_step(run, name, arguments_repr=name)}
         assert await read_steps(journal, f"r{name}x") == {}
         assert await journal.get_signal(run.run_id, name) == signal
         assert await journal.reset_steps(run, [name]) == 1
