@@ -20,7 +20,7 @@ from durable_nb.errors import DurableError, StepNested, StepNotSaved, error_cont
 from durable_nb.notebook.ambient import state as ambient
 from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
-from durable_nb.notebook.namespace import reachable, snapshot
+from durable_nb.notebook.namespace import scan, snapshot
 from durable_nb.notebook.shell import execute as body
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 from durable_nb.signals import in_doubt
@@ -140,9 +140,9 @@ def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> RestoredCe
     header = json.loads(payload.data)
     saved = snapshot.SavedNames.from_parts(header["namespace"], payload.parts)
     state = ambient.SavedState.from_parts(header["ambient"], payload.parts)
-    failed = ambient.restore(user_ns, state, before_names=True)
-    restored = snapshot.restore(user_ns, saved, step=step.step_id)
-    failed |= restored.failed | ambient.restore(user_ns, state, before_names=False)
+    failed = ambient.restore_state(user_ns, state, before_names=True)
+    restored = snapshot.restore_names(user_ns, saved, step=step.step_id)
+    failed |= restored.failed | ambient.restore_state(user_ns, state, before_names=False)
     unsaved = {**saved.unsaved, **state.unsaved, **failed}
     return RestoredCell(restored.names, restored.result, header["outputs"], unsaved)
 
@@ -194,10 +194,10 @@ async def _execute(
     record = run.history.get(handle.call.step_id)
     earlier = len(run.replays)
     user_ns = session.shell.user_ns
-    before = snapshot.take(
-        user_ns, session.shell.user_ns_hidden, reachable.reached(user_ns, inputs.mentioned.named)
+    before = snapshot.snapshot_names(
+        user_ns, session.shell.user_ns_hidden, scan.reachable_names(user_ns, inputs.mentioned.named)
     )
-    state = ambient.take()
+    state = ambient.snapshot_state()
     with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
@@ -209,7 +209,7 @@ async def _execute(
             raise
     state_saved = state.changes(user_ns, inputs.mentioned.attributes)
     changes = before.changes(user_ns, inputs.mentioned.bound)
-    saved = snapshot.save(user_ns, changes, result=recording.result)
+    saved = snapshot.save_names(user_ns, changes, result=recording.result)
     reads = session.tracker.lineage(record, handle.call, inputs, changes, saved)
     handle.step = handle.step._replace(lineage=reads.to_json())
     step = await run.complete_step(handle, _payload(saved, state_saved, recording.outputs), ASYNC)

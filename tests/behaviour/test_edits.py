@@ -767,7 +767,7 @@ def test_a_policy_that_refuses_and_one_that_asks(shell):
     shell.run("N = 2")
     with pytest.raises(UsageError, match=r"step 's': it now reads `N = 2` \(was `N = 1`\)"):
         shell.run("%%durable_step s --on-edit error\ny = N")
-    with pytest.raises(UsageError, match="nobody can be asked"):
+    with pytest.raises(UsageError, match="no one to ask"):
         shell.run("%%durable_step s --on-edit ask\ny = N")
 
 

@@ -98,7 +98,7 @@ def test_what_cells_changed_around_them_comes_back(kernel_factory, folder):
     badges, states, held, draws = run_all(first)
     assert "sub\n" in states
     assert held == "[5] 5 True True later\n"
-    assert "os.environ['API_KEY'] is not saved: by its name it is a secret" in badges["environment"]
+    assert "os.environ['API_KEY'] is not saved: its name marks it as a secret" in badges["environment"]
     assert "odd is not saved" in badges["handlers"]
     assert "mine.part!\nroot: no\nNone None True first\nnext\n\n" in states
     first.sigkill()
