@@ -70,8 +70,8 @@ def _own_module(module: ModuleType | None) -> str | None:
 
 def _installed(file: Path) -> bool:
     places = [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    ours = Path(__file__).parents[1]
-    return any(file.is_relative_to(place) for place in (*places, ours))
+    package = Path(fingerprint.__file__).parents[1]
+    return any(file.is_relative_to(place) for place in (*places, package))
 
 
 def _is_small(value: Any) -> bool:
