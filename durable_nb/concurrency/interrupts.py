@@ -14,27 +14,27 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Guard", "Relay", "guarded", "guarded_pass", "noted", "running_task"]
+__all__ = ["Guard", "Relay", "guarded", "guarded_pass", "running_task", "was_interrupted"]
 
 
 class Guard:
-    """The SIGINT handler of a block: KeyboardInterrupt at once in whatever its task does, awaiting or not.
+    """The SIGINT handler of a block: it raises KeyboardInterrupt at once, whether its task awaits or not.
 
     Args:
-        task: The task; an interrupt elsewhere cancels it.
-        previous: The handler that this one stands before.
+        task: The task that runs the block; an interrupt of other code cancels it.
+        previous: The handler that was set before the block, and is set again after it.
 
     Attributes:
         active: Whether its block has not ended.
-        noted: Whether there was an interrupt.
-        gives_way: Whether another guard may take its place in a block inside.
+        interrupted: Whether there was an interrupt.
+        replaceable: Whether another guard may replace it in a block inside.
     """
 
-    gives_way = False
+    replaceable = False
 
     def __init__(self, task: asyncio.Task[Any], previous: Any) -> None:
         self.active = True
-        self.noted = False
+        self.interrupted = False
         self.previous = previous
         self._task = task
         self._loop = task.get_loop()
@@ -42,23 +42,34 @@ class Guard:
         self._users = 0
 
     def interrupt(self, signum: int, frame: Any) -> None:
-        """Handle SIGINT. Python does so in the context of the code that it interrupts."""
-        self.noted = True
+        """Handle SIGINT; called in the main thread, in the context of the code that is interrupted."""
+        # Before anything raises: how the run ended is decided by this flag while the exception propagates.
+        self.interrupted = True
         current = asyncio.current_task(self._loop)
         if current is self._task and self._may_raise(frame):
             signal.default_int_handler(signum, frame)
-        self._hand_on(signum, frame)
+        # Other code runs: the loop itself, or another task. The guarded task awaits, and is cancelled; held
+        # makes a KeyboardInterrupt of that.
+        self._cancel_from_handler(signum, frame)
         if _guarded.get() is self and current is not None and current is not self._task:
-            # A task of the block's, busy: a KeyboardInterrupt out of it would end the loop.
+            # A task that the block created is busy. A KeyboardInterrupt out of any task ends the loop, so
+            # that it gets the CancelledError which it would get at its next await. This comes last: a raise
+            # before would leave the guarded task uncancelled.
             raise asyncio.CancelledError
 
     def enter(self) -> None:
-        """Guard the code of this context from now on."""
+        """Guard the code of this context from now on, without being set as the handler."""
         _guarded.set(self)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Be the handler in a block; the last of several that share it puts the previous one back."""
+    def installed(self) -> Iterator[None]:
+        """Be the handler in a block; of several blocks that share it the last sets the previous one again.
+
+        Raises:
+            KeyboardInterrupt: The user interrupted, in place of the CancelledError it caused.
+        """
+        # The context variable is set before the handler, and reset after it: while the handler is set, code
+        # of the block is known as such.
         token = _guarded.set(self)
         if not self._users:
             signal.signal(signal.SIGINT, self.interrupt)
@@ -67,25 +78,32 @@ class Guard:
             yield
         except asyncio.CancelledError as cancelled:
             if not self._cancelled:
-                raise
+                raise  # another cancellation, not the interrupt's
+            # Or the task would count as being cancelled for the rest of its life, to asyncio.timeout and
+            # TaskGroup: it goes on if the user's code catches the KeyboardInterrupt.
             self._task.uncancel()
             raise KeyboardInterrupt().with_traceback(cancelled.__traceback__) from None
         finally:
             self._users -= 1
-            with suppress(ValueError):  # thrown away in another thread, with its event loop
+            # A coroutine that is thrown away with its event loop may end in another thread, where neither the
+            # handler can be set nor the variable be reset.
+            with suppress(ValueError):
                 self._end()
                 _guarded.reset(token)
 
     def _end(self) -> None:
         if not self._users:
+            # First: a cancellation that is scheduled already must not hit what the task does after the block.
             self.active = False
+            # Only if it is still this one: the user's code may have set a handler of its own meanwhile.
             if signal.getsignal(signal.SIGINT) == self.interrupt:
                 signal.signal(signal.SIGINT, signal.SIG_DFL if self.previous is None else self.previous)
 
     def _may_raise(self, _frame: Any) -> bool:
         return True
 
-    def _hand_on(self, _signum: int, _frame: Any) -> None:
+    def _cancel_from_handler(self, _signum: int, _frame: Any) -> None:
+        # Not task.cancel() here: a handler may run in the middle of the loop's own code.
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
@@ -94,33 +112,35 @@ class Guard:
 
 
 class _RunnerGuard(Guard):
-    """Stands before the handler of ``asyncio.run``, which cancels the main task and makes the best of it.
+    """Set over the handler of ``asyncio.run``, which it calls to have the main task cancelled.
 
-    All passes of a runner share one: they may begin and end in any order.
+    All passes of a runner share one guard: they may begin and end in any order.
     """
 
     def __init__(self, previous: Any, task: asyncio.Task[Any]) -> None:
         super().__init__(previous.keywords.get("main_task", task), previous)
 
     def _may_raise(self, _frame: Any) -> bool:
-        return _guarded.get() is self  # the main task's code outside every pass is not ours
+        return _guarded.get() is self  # code of the main task outside every pass is left to asyncio
 
-    def _hand_on(self, signum: int, frame: Any) -> None:
+    def _cancel_from_handler(self, signum: int, frame: Any) -> None:
         self.previous(signum, frame)
 
 
 class Relay:
-    """Stands for a guard in another thread, where no signal arrives: who waits for its work hands them on.
+    """A guard's stand-in for code in another thread, where no signal arrives.
+
+    The thread that waits for that code gets the signals, and notes them here.
 
     Attributes:
-        noted: Whether there was an interrupt.
+        interrupted: Whether there was an interrupt.
     """
 
-    active = gives_way = True
-    noted = False
+    active = replaceable = True
+    interrupted = False
 
     def enter(self) -> None:
-        """Be asked by the code of this context from now on."""
+        """Have ``was_interrupted`` ask this one in the code of this context from now on."""
         _guarded.set(self)
 
 
@@ -129,39 +149,42 @@ _guarded: ContextVar[Guard | Relay | None] = ContextVar("durable_nb_guarded", de
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt at once in whatever the block does, awaiting or not.
+    """Let SIGINT raise KeyboardInterrupt at once in the block, whether its code awaits or not.
 
     Enter it in the task that runs a notebook's cell: a KeyboardInterrupt that leaves any other task stops
-    the loop, and with it the kernel. Outside the main thread, or without a loop, it does nothing, and so
-    does an inner one.
+    the loop, and with it the kernel. It has no effect outside the main thread, without a loop, and inside
+    another such block.
 
     Raises:
         KeyboardInterrupt: The user interrupted, in place of the CancelledError it caused.
     """
-    task, outer = running_task(), _outer()
-    if task is None or (outer is not None and not outer.gives_way):
+    task, outer = running_task(), _enclosing()
+    if task is None or (outer is not None and not outer.replaceable):
         yield
         return
-    with Guard(task, signal.getsignal(signal.SIGINT)).held():
+    with Guard(task, signal.getsignal(signal.SIGINT)).installed():
         yield
 
 
 @contextmanager
 def guarded_pass() -> Iterator[None]:
-    """The same for a pass through a run's code, where nobody but Python has set a handler for SIGINT."""
-    guard = None if _outer() is not None else _fitting()
-    with nullcontext() if guard is None else guard.held():
+    """Let SIGINT raise KeyboardInterrupt at once in a pass through a run's code.
+
+    It has no effect in a guarded block, and where the user's code has set a handler for SIGINT.
+    """
+    guard = None if _enclosing() is not None else _guard_for_pass()
+    with nullcontext() if guard is None else guard.installed():
         yield
 
 
-def noted() -> bool:
-    """Whether the block that this code is part of was interrupted."""
-    outer = _outer()
-    return outer is not None and outer.noted
+def was_interrupted() -> bool:
+    """Return whether the guarded block that this code is part of was interrupted."""
+    outer = _enclosing()
+    return outer is not None and outer.interrupted
 
 
 def running_task() -> asyncio.Task[Any] | None:
-    """The task that this code is part of; None outside the main thread, where no signal arrives."""
+    """Return the task that this code is part of; None outside the main thread, where no signal arrives."""
     if threading.current_thread() is not threading.main_thread():
         return None
     try:
@@ -170,18 +193,21 @@ def running_task() -> asyncio.Task[Any] | None:
         return None
 
 
-def _outer() -> Guard | Relay | None:
+def _enclosing() -> Guard | Relay | None:
     guard = _guarded.get()
     return guard if guard is not None and guard.active else None
 
 
-def _fitting() -> Guard | None:
+def _guard_for_pass() -> Guard | None:
+    """Return a guard that fits the handler which Python has set; None if the user's code has set another."""
     task = running_task()
     handler = None if task is None else signal.getsignal(signal.SIGINT)
     if task is None or handler is None:
         return None
     if handler is signal.default_int_handler:
         return Guard(task, handler)
+    # Another pass may have set its guard over the runner's handler: it is shared, since guards on top of each
+    # other could be removed in an order in which the last one sets a handler that has ended.
     owner = getattr(handler, "__self__", None)
     if isinstance(owner, _RunnerGuard):
         return owner

@@ -7,48 +7,60 @@ import contextvars
 import functools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from durable_nb.errors import ForkedProcess
 
-__all__ = ["Mailbox", "check_process", "submit"]
+__all__ = ["Mailbox", "check_process", "end_of", "submit"]
 
 T = TypeVar("T")
 
 Order: TypeAlias = tuple[Coroutine[Any, Any, T], Future[T], contextvars.Context]
+"""Work for the loop thread, the future of its outcome, and the context to run it in."""
 
 
 class Mailbox(Generic[T]):
-    """Hands things over to an event loop from other threads; wakes it once for all that are there by then.
+    """Passes items from other threads to an event loop, which it wakes once for a batch of them.
+
+    Waking a loop costs a system call: a thousand concurrent steps would pay for it a thousand times.
 
     Args:
-        receive: What the loop does with each of them.
+        receive: Called on the loop with each item.
     """
 
     def __init__(self, receive: Callable[[T], object]) -> None:
         self._receive = receive
-        self._things: deque[T] = deque()
+        self._items: deque[T] = deque()
         self._woken = False
 
-    def put(self, thing: T, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand one over, from any thread; to the same loop each time."""
-        self._things.append(thing)
+    def put(self, item: T, loop: asyncio.AbstractEventLoop) -> None:
+        """Pass an item, from any thread; to the same loop each time."""
+        # There is no lock: append, popleft and the flag are atomic. The item has to be in the deque before
+        # the flag is read. If the flag is set then, _empty has not cleared it yet, so it has not yet looked
+        # for the last time, and finds the item. Two threads that both find it unset wake the loop twice,
+        # which does no harm.
+        self._items.append(item)
         if self._woken:
             return
         try:
             self._woken = True
             loop.call_soon_threadsafe(self._empty)
-        except BaseException:  # a closed loop; or an interrupt, after which the next one has to wake it
+        except BaseException:
+            # The loop is closed, or a KeyboardInterrupt came in the middle: the next item has to wake it.
             self._woken = False
             raise
 
     def _empty(self) -> None:
-        self._woken = False  # before it looks: what comes after the last look wakes the loop again
-        while self._things:
-            self._receive(self._things.popleft())
+        # The flag is cleared before the deque is read: an item that arrives after the last read wakes the
+        # loop again. In the other order it would lie here until the next one came.
+        self._woken = False
+        while self._items:
+            self._receive(self._items.popleft())
 
 
 class _LoopThread:
@@ -57,10 +69,12 @@ class _LoopThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.orders: Mailbox[Order[Any]] = Mailbox(_carry_out)
+        self.orders: Mailbox[Order[Any]] = Mailbox(_start_task)
         self.forked = False
 
     def loop(self) -> asyncio.AbstractEventLoop:
+        # Read without the lock, which every submit would pay for; read again under it, since another thread
+        # may have started the loop between the first read and the lock.
         if self._loop is None:
             with self._lock:
                 if self._loop is None:
@@ -69,25 +83,29 @@ class _LoopThread:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
+        # submit need not wait until the thread runs: what is scheduled earlier is done once it does.
         threading.Thread(target=loop.run_forever, name="durable_nb", daemon=True).start()
         return loop
 
     def mark_forked(self) -> None:
-        # Only a child of a process that already had the thread lost something.
+        # A child of a process that had no loop thread yet has lost nothing, and may start its own.
         self.forked = self._loop is not None
 
 
-def _carry_out(order: Order[T]) -> None:
+def _start_task(order: Order[T]) -> None:
     work, future, context = order
     task = asyncio.get_running_loop().create_task(work, context=context)
-    task.add_done_callback(functools.partial(_report, future))
-    future.add_done_callback(functools.partial(_call_off, task))
+    task.add_done_callback(functools.partial(_report_end, future))
+    # The caller may have cancelled the future before this loop came to the order: the callback is then called
+    # at once, and the task ends before its first step.
+    future.add_done_callback(functools.partial(_cancel_task, task))
 
 
-def _report(future: Future[T], task: asyncio.Task[T]) -> None:
-    """Tell whoever submitted it how some work has ended."""
+def _report_end(future: Future[T], task: asyncio.Task[T]) -> None:
+    """Copy the outcome of a task to the future that its caller waits for."""
     if task.cancelled():
         future.cancel()
+    # From here on the caller can cancel no more: set_result on a cancelled future would raise.
     if not future.set_running_or_notify_cancel():
         return
     error = task.exception()
@@ -97,8 +115,8 @@ def _report(future: Future[T], task: asyncio.Task[T]) -> None:
         future.set_exception(error)
 
 
-def _call_off(task: asyncio.Task[T], future: Future[T]) -> None:
-    """End some work that whoever submitted it has cancelled."""
+def _cancel_task(task: asyncio.Task[T], future: Future[T]) -> None:
+    """End a task whose caller has cancelled its future. Called in any thread."""
     if future.cancelled() and not task.done():
         task.get_loop().call_soon_threadsafe(task.cancel)
 
@@ -118,10 +136,47 @@ def check_process() -> None:
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Start a coroutine on the loop thread; cancelling what it gives cancels the work."""
+    """Start a coroutine on the loop thread, in the caller's context.
+
+    Returns:
+        The future of its outcome; cancelling the future cancels the work.
+
+    Raises:
+        ForkedProcess: The process is a forked child, which has no loop thread.
+    """
     if _thread.forked:
-        work.close()
+        work.close()  # or Python warns that it was never awaited
         check_process()
     future: Future[T] = Future()
     _thread.orders.put((work, future, contextvars.copy_context()), _thread.loop())
     return future
+
+
+def end_of(future: Future[Any]) -> asyncio.Future[None]:
+    """Return an asyncio future of the running loop that is done when ``future`` is, with no result.
+
+    Unlike ``asyncio.wrap_future`` it is one way: neither cancelling it nor closing its loop cancels the work.
+    """
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+    mailbox = _mailboxes.setdefault(loop, Mailbox(_set_done))
+
+    def wake(_: object) -> None:
+        # The loop may be closed between the check and the call. The check is there all the same: put
+        # appends before it finds the loop closed, and an item that is never received keeps the loop alive.
+        with suppress(RuntimeError):
+            if not loop.is_closed():
+                mailbox.put(end, loop)
+
+    future.add_done_callback(wake)
+    return end
+
+
+def _set_done(end: asyncio.Future[None]) -> None:
+    if not end.done():  # its waiter may have been cancelled meanwhile
+        end.set_result(None)
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox[asyncio.Future[None]]] = (
+    weakref.WeakKeyDictionary()
+)

@@ -1,4 +1,4 @@
-"""A time limit for synchronous code, which ends the body: a second one never begins while the first lives."""
+"""A time limit for synchronous code: it ends the body, so that no second attempt begins while one runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["deadline", "timed_out"]
 
 
 def timed_out(seconds: float) -> StepTimeout:
-    """The error of an attempt that took too long."""
+    """Return the error of an attempt that took longer than ``seconds``."""
     return StepTimeout(
         f"an attempt took longer than its timeout of {seconds:g} s",
-        remedy="Give it more time, timeout=…, or make the body do less.",
+        remedy="Set a longer timeout=…, or make the body do less.",
     )
 
 
@@ -27,18 +27,18 @@ def timed_out(seconds: float) -> StepTimeout:
 def deadline(seconds: float, applies: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Raise ``StepTimeout`` in the body after that many seconds.
 
-    In the main thread an alarm interrupts whatever waits; in another thread Python code is interrupted, and a
-    wait in C is left when it ends.
+    In the main thread an alarm interrupts every wait, also one in C code. In another thread only Python code
+    can be interrupted: a wait in C code, such as ``time.sleep``, ends first.
 
     Args:
-        seconds: How long the body may take.
-        applies: Whether the code that the alarm interrupts is the body's, asked when the time is up.
+        seconds: How long the body may take, in seconds.
+        applies: Called when the time is up: whether the code that the alarm interrupts is the body's.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if in_main and hasattr(signal, "setitimer"):
         limit = _alarm(seconds, applies)
     else:
-        limit = _raised_from_outside(seconds)
+        limit = _raise_from_timer(seconds)
     with limit:
         yield
 
@@ -57,12 +57,12 @@ def _alarm(seconds: float, applies: Callable[[], bool]) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-        if left:  # somebody else's alarm, put off while the body ran
+        if left:  # an alarm of the user's, put off while the body ran
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-6), interval)
 
 
 @contextmanager
-def _raised_from_outside(seconds: float) -> Iterator[None]:
+def _raise_from_timer(seconds: float) -> Iterator[None]:
     thread, guard = threading.get_ident(), threading.Lock()
     running, expired = True, False
 
@@ -81,15 +81,16 @@ def _raised_from_outside(seconds: float) -> Iterator[None]:
     except _Expired:
         raise timed_out(seconds) from None
     finally:
+        # Under the lock: either the timer sees that the body has ended, or it has raised by now.
         with guard:
             running = False
         timer.cancel()
         if expired:
-            _raise_in(thread, None)  # in case it has not arrived yet
+            _raise_in(thread, None)  # take it back in case it has not arrived yet
 
 
 class _Expired(BaseException):
-    """Arrives in the thread of a body whose time is up; a body's own ``except Exception`` lets it pass."""
+    """Raised in the thread of a body whose time is up; no Exception, so that the body does not catch it."""
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
-from durable_nb.concurrency.bridge import wait_for_pending
+from durable_nb.concurrency.pending import wait_for_pending
 from durable_nb.engine.failpoints import hit
 from durable_nb.engine.run import RunHandle
 from durable_nb.errors import DurableNotice, RunChanged, StartOver, error_context
@@ -98,7 +98,7 @@ def _left(opened: Future[RunHandle], reason: BaseException) -> Coroutine[Any, An
 def status_after(reason: BaseException) -> RunStatus:
     """How a run stands whose pass was ended by an exception."""
     if isinstance(reason, asyncio.CancelledError):
-        return RunStatus.INTERRUPTED if interrupts.noted() else RunStatus.CANCELLED
+        return RunStatus.INTERRUPTED if interrupts.was_interrupted() else RunStatus.CANCELLED
     return RunStatus.FAILED if isinstance(reason, Exception) else RunStatus.INTERRUPTED
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint
-from durable_nb.concurrency import bridge
+from durable_nb.concurrency import pending
+from durable_nb.concurrency.bridge import check_process
 from durable_nb.engine.decision import decide
 from durable_nb.engine.explain import refusal
 from durable_nb.engine.failpoints import hit
@@ -133,9 +134,9 @@ class RunHandle:
             StepChanged: The arguments or the code changed, and the policy is to refuse.
             StepInDoubt: A once step was started and never finished.
         """
-        bridge.check_process()
-        if bridge.PENDING:
-            await bridge.wait_for_pending(mode)  # this very step may be about to be recorded
+        check_process()
+        if pending.PENDING:
+            await pending.wait_for_pending(mode)  # this very step may be about to be recorded
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._look_up(call.step_id, mode)
         decision = self.decide(call)
@@ -208,7 +209,7 @@ class RunHandle:
 
     async def reset(self, step_ids: list[str], mode: CallMode) -> None:
         """Have steps run again at their next call; their old results stay until then."""
-        await bridge.wait_for_pending(mode)
+        await pending.wait_for_pending(mode)
         await mode.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)

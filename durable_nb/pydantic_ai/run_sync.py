@@ -51,7 +51,7 @@ def run_here(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return outcome.result()
     except KeyboardInterrupt:
-        relay.noted = True
+        relay.interrupted = True
         if not outcome.done():
             loop.call_soon_threadsafe(lambda: tasks[0].cancel())
         wait([outcome], settings.INTERRUPT_GRACE)

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import settings
-from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking, wait_for_what_is_left
+from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
+from durable_nb.concurrency.pending import drain_pending
 from durable_nb.engine import resolve, scopes
 from durable_nb.engine.decision import check_policy
 from durable_nb.engine.naming import check_run_id
@@ -275,7 +276,7 @@ class Workflow(Waits):
         """
         journal, self._journal = self._journal, None
         if journal is not None and let_go(journal, self):
-            wait_for_what_is_left()
+            drain_pending()
             run_blocking(SYNC.store(journal.close()))
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ import pytest
 
 import durable_nb
 from durable_nb import InMemoryStore, RunContext, SQLiteStore, Store, Workflow, constant, exponential, linear
-from durable_nb.concurrency.bridge import wait_for_what_is_left
+from durable_nb.concurrency.pending import drain_pending
 from durable_nb.errors import NoOpenRun, RunChanged, RunHeld, StepChanged, StepNotSaved
 from durable_nb.stores.base import Journal
 
@@ -27,7 +27,7 @@ def fresh_process(code, cwd):
 
 def runs(db):
     """Each run's status, after what a cancelled caller has left to be committed."""
-    wait_for_what_is_left()
+    drain_pending()
     with sqlite3.connect(db) as connection:
         return dict(connection.execute("SELECT run_id, status FROM runs"))
 

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from durable_nb import RunContext, settings
-from durable_nb.concurrency.bridge import PENDING, wait_for_what_is_left
+from durable_nb.concurrency.pending import PENDING, drain_pending
 from durable_nb.errors import RunChanged, RunHeld, RunNotFound
 from durable_nb.workflow import active_runs
 
@@ -25,7 +25,7 @@ PROGRAM_SECONDS = 60
 
 
 def rows(db, columns="run_id, status"):
-    wait_for_what_is_left()
+    drain_pending()
     with sqlite3.connect(db) as connection:
         return connection.execute(f"SELECT {columns} FROM runs ORDER BY run_id").fetchall()
 

@@ -17,8 +17,9 @@ from contextvars import copy_context
 import pytest
 
 from durable_nb import SQLiteStore, Workflow
-from durable_nb.concurrency.bridge import ASYNC, wait_for_what_is_left
+from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.concurrency.loop_thread import Mailbox
+from durable_nb.concurrency.pending import drain_pending
 from durable_nb.errors import DurableNotice, StepError
 
 
@@ -69,7 +70,7 @@ def test_what_ends_after_its_event_loop_keeps_that_alive_no_longer():
 
     loop = asyncio.run(leave())
     ended.set()
-    wait_for_what_is_left()
+    drain_pending()
     until = time.monotonic() + 10
     while loop() is not None and time.monotonic() < until:  # who waited is woken before others are told
         gc.collect()

@@ -113,7 +113,7 @@ SYNC = {
 
 
 def runs(kernel):
-    kernel.run("__import__('durable_nb.concurrency.bridge').concurrency.bridge.wait_for_what_is_left()")
+    kernel.run("__import__('durable_nb.concurrency.pending').concurrency.pending.drain_pending()")
     with sqlite3.connect(kernel.cwd / "runs.db") as connection:
         return dict(connection.execute("SELECT run_id, status FROM runs"))
 

@@ -172,7 +172,7 @@ def _unguard_cell(*_: object) -> None:
 class _CellGuard(interrupts.Guard):
     """The interrupt guard of an ordinary cell; a durable cell has its own."""
 
-    gives_way = True
+    replaceable = True
 
     def _may_raise(self, frame: Any) -> bool:
         return _in_users_code(frame)
