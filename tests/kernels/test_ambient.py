@@ -258,7 +258,7 @@ def test_errors_show_the_users_frames_alone(kernel):
     )
     assert native.status == durable.status == "error"
     assert native.stderr.splitlines()[-6:] == durable.stderr.splitlines()[-6:]
-    assert "durable_nb/" not in durable.stderr
+    assert "durable_nb/workflow/" not in durable.stderr
 
 
 def test_cells_that_use_what_stopped_others(kernel_factory):
