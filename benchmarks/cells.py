@@ -1,7 +1,7 @@
-"""What durable cells and large values cost, each beside the bar it is held to.
+"""The cost of durable cells and of large values, each with its limit.
 
-Run it with ``make bench``; ``--scale 0.01`` makes everything a hundredth as large, to see that it works. Each
-line is a ratio or a time of this run: the disk's own speed is measured beside it.
+Run it with ``make bench``; ``--scale 0.01`` makes everything a hundredth as large, to check that it works.
+Each line is a time, or a ratio to the speed of the disk, which is measured in the same run.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ MB = 1_000_000
 REPEATS = 3
 
 
-def took(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
 
 
-def line(what: str, measured: float, bar: float, unit: str, note: str = "") -> bool:
-    held = measured <= bar
-    print(f"{'ok  ' if held else 'OVER'} {what:<46} {measured:9.2f} {unit:<3} bar {bar:g} {note}")
+def line(title: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
+    """Print a measurement with its limit; return whether it is within the limit."""
+    held = measured <= limit
+    print(f"{'ok  ' if held else 'OVER'} {title:<46} {measured:9.2f} {unit:<3} limit {limit:g} {note}")
     return held
 
 
@@ -49,7 +50,7 @@ def raw_write(folder: Path, data: memoryview) -> float:
             file.flush()
             os.fsync(file.fileno())
 
-    seconds = took(write)
+    seconds = seconds_of(write)
     (folder / "raw").unlink()
     return seconds
 
@@ -69,7 +70,7 @@ def saving(folder: Path, scale: float) -> Iterator[bool]:
         for n in range(REPEATS):
             home, value = SqliteJournal(folder / f"{name}{n}.db"), make()
             raw = raw_write(folder, memoryview(np.random.default_rng().bytes(size)))
-            ours = took(lambda: asyncio.run(keep(home, encode(value), "r", "s")))  # noqa: B023 - called at once
+            ours = seconds_of(lambda: asyncio.run(keep(home, encode(value), "r", "s")))  # noqa: B023 - called at once
             ratios.append(ours / raw)
         yield line(f"{name} of {size // MB} MB ÷ file write + fsync", statistics.median(ratios), 2.0, "x")
 
@@ -77,13 +78,13 @@ def saving(folder: Path, scale: float) -> Iterator[bool]:
 def restoring(folder: Path, scale: float) -> Iterator[bool]:
     home, size = SqliteJournal(folder / "array.db"), int(500 * MB * scale)
     payload = asyncio.run(keep(home, encode(np.random.default_rng().random(size // 8)), "r", "s"))
-    home = SqliteJournal(folder / "array.db")  # as in another process: it has vouched for nothing
-    seconds = took(lambda: decode(asyncio.run(fetch(home, payload, "r", "s"))))
+    home = SqliteJournal(folder / "array.db")  # as in another process: its blobs are not verified yet
+    seconds = seconds_of(lambda: decode(asyncio.run(fetch(home, payload, "r", "s"))))
     yield line(f"array of {size // MB} MB restored", seconds * 1000, 10, "ms")
 
 
 class Notebook:
-    """A shell with a run open, and cells timed in it."""
+    """An IPython shell with an open run, in which cells are timed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,14 +115,14 @@ def cells(folder: Path, scale: float) -> Iterator[bool]:
     plain = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
     notebook.run("\n".join(f"n{n} = [{n}, 'name {n}']" for n in range(1000)))
     many = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
-    yield line("cell beside 1,000 small names, over one beside none", (many - plain) * 1000, 10, "ms")
+    yield line("1,000 small variables, extra time of a cell", (many - plain) * 1000, 10, "ms")
     notebook.run("for _n in range(1000): del globals()[f'n{_n}']")
 
     size = int(500 * MB * scale)
     notebook.step(f"import numpy as np, pandas as pd\nbig = np.random.default_rng().random({size // 8})")
     before = notebook.written()
     beside = statistics.median(notebook.step(f"x = [{n}]") for n in range(5))
-    yield line(f"cell beside an unchanged array of {size // MB} MB", beside, 0.1, "s")
+    yield line(f"cell with an unchanged array of {size // MB} MB", beside, 0.1, "s")
     yield line("bytes that it wrote to blobs", notebook.written() - before, 0, "B")
     notebook.run("del big")
 
@@ -130,16 +131,16 @@ def cells(folder: Path, scale: float) -> Iterator[bool]:
     before = notebook.written()
     notebook.step("frame['c7'] = frame['c7'] + 1")
     ratio = (notebook.written() - before) / (8 * rows)
-    yield line("one changed column of a frame ÷ that column, bytes", ratio, 1.2, "x")
+    yield line("one changed column of a frame ÷ the column, bytes", ratio, 1.2, "x")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="how large, 1 being the sizes of the bars")
+    parser.add_argument("--scale", type=float, default=1.0, help="the size of the values; 1 for the limits")
     scale = parser.parse_args().scale
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        place = Path(folder)
-        held = [*saving(place, scale), *restoring(place, scale), *cells(place, scale)]
+        directory = Path(folder)
+        held = [*saving(directory, scale), *restoring(directory, scale), *cells(directory, scale)]
     return 0 if all(held) else 1
 
 

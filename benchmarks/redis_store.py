@@ -1,15 +1,15 @@
-"""Redis: steps in sequence, a gather, replay, and a signal from another process; microseconds a step.
+"""Redis: microseconds per step in sequence, in a gather and replayed; latency of signals.
 
     python benchmarks/redis_store.py [PYTHON]
 
-PYTHON is one that has python-durable, which needs Python 3.12: the same workflow is then measured on its
-RedisStore, in a process of its own and on the same server, three times in turn with ours; the ratios are
-those of the medians::
+PYTHON is an interpreter with python-durable, which needs Python 3.12. The same workflow is then measured on
+its RedisStore as well, in its own process and on the same server, three times alternating with durable_nb;
+the ratios are those of the medians::
 
     python3.12 -m venv /tmp/theirs && /tmp/theirs/bin/pip install python-durable==0.2.0 redis hiredis
     python benchmarks/redis_store.py /tmp/theirs/bin/python
 
-The server is started for it, with its log of writes on (appendonly yes, synced every second).
+The benchmark starts the server, with its append-only file synced every second.
 """
 
 import json
@@ -22,11 +22,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import signals
-from redis_servers import Server
+
+from helpers.redis_servers import Server
 
 STEPS, TIMES = 10_000, 3
 SIGNAL_MS = 5.0
-BARS = {"sequence": 2.0, "replay": 30.0}
+LIMITS = {"sequence": 2.0, "replay": 30.0}
 
 PROGRAM = """
 import asyncio, json, sys, time
@@ -76,7 +77,7 @@ def medians(rounds):
 
 
 def main():
-    """Measure, print, and say by the exit code whether the bars are met."""
+    """Measure, print the results, and return exit code 0 if they are within the limits."""
     folder = tempfile.TemporaryDirectory()
     server = Server(Path(folder.name))
     ours, theirs = [], []
@@ -92,10 +93,10 @@ def main():
     ours, theirs = medians(ours), medians(theirs) if theirs else {}
     for name, value in ours.items():
         other = theirs.get(name)
-        ratio = f"  python-durable {other:8.1f}, {other / value:5.1f} times ours" if other else ""
-        if other and name in BARS:
-            ratio += f" (bar {BARS[name]:g})"
-            met = met and other / value >= BARS[name]
+        ratio = f"  python-durable {other:8.1f}, {other / value:5.1f} times as long" if other else ""
+        if other and name in LIMITS:
+            ratio += f" (limit {LIMITS[name]:g})"
+            met = met and other / value >= LIMITS[name]
         print(f"{name:16} {value:8.1f} µs a step{ratio}")
     return int(not met)
 

@@ -1,4 +1,4 @@
-"""How soon a signal from another process wakes who waits for it, and what waiting costs."""
+"""Latency of signals delivered by another process, and the CPU time that waiting takes."""
 
 import asyncio
 import statistics
@@ -27,8 +27,8 @@ for line in sys.stdin:
 """
 
 
-async def wakings(wf: Workflow, other: subprocess.Popen[str]) -> list[float]:
-    """Milliseconds from each delivery in another process until its waiter has the value, committed."""
+async def latencies(wf: Workflow, other: subprocess.Popen[str]) -> list[float]:
+    """Return the milliseconds from each delivery in another process to the commit of its value."""
 
     @wf.workflow
     async def main() -> float:
@@ -45,7 +45,7 @@ async def wakings(wf: Workflow, other: subprocess.Popen[str]) -> list[float]:
 
 
 async def idle(wf: Workflow, waiters: int) -> float:
-    """Percent of a core that so many waiters cost once they have waited for a while."""
+    """Return the percentage of a core used by a number of calls that have waited for a while."""
 
     @wf.workflow
     async def main() -> None:
@@ -61,8 +61,8 @@ async def idle(wf: Workflow, waiters: int) -> float:
     return share
 
 
-def report(db: Path | str, bar: float) -> bool:
-    """Measure on a store, print, and give whether the bars are met."""
+def report(db: Path | str, limit: float) -> bool:
+    """Measure on a store, print the results, and return whether they are within the limits."""
     command = [sys.executable, "-c", DELIVER, str(db)]
     pipe = subprocess.PIPE
     with (
@@ -71,7 +71,7 @@ def report(db: Path | str, bar: float) -> bool:
     ):
         assert other.stdout is not None
         other.stdout.readline()
-        found = asyncio.run(wakings(wf, other))
+        found = asyncio.run(latencies(wf, other))
         assert other.stdin is not None
         other.stdin.close()
         shares = {waiters: asyncio.run(idle(wf, waiters)) for waiters in (1, 100)}
@@ -79,11 +79,11 @@ def report(db: Path | str, bar: float) -> bool:
     print(f"signal from another process: median {median:.1f} ms of {TIMES}, slowest {max(found):.1f} ms")
     for waiters, share in shares.items():
         print(f"{waiters} waiting for long: {share:.2f} % of a core")
-    return median <= bar and max(shares.values()) <= IDLE_PERCENT
+    return median <= limit and max(shares.values()) <= IDLE_PERCENT
 
 
 def main() -> int:
-    """Measure, and say by the exit code whether the bars are met."""
+    """Return exit code 0 if the results are within the limits."""
     with tempfile.TemporaryDirectory() as folder:
         return int(not report(Path(folder) / "runs.db", MEDIAN_MS))
 

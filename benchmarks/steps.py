@@ -1,10 +1,10 @@
-"""What steps on a SQLite file cost, each beside the bar it is held to.
+"""The cost of steps on an SQLite file, each with its limit.
 
-Run it with ``make bench``; ``--scale 0.1`` makes a tenth as many steps. Everything is measured several times
-in turn with what it is compared with, each time in a process of its own, and the lowest of each is taken:
-a machine that does something else as well makes nothing faster. The file is in memory, and times are those
-of the processor; for the rows marked so a small library makes every fsync take a millisecond (on Linux
-with a C compiler; elsewhere they are left out, and it is said).
+Run it with ``make bench``; ``--scale 0.1`` makes a tenth as many steps. Each program is measured several
+times, alternating with the one that it is compared with, each time in a new process. The lowest time of each
+counts, since other work of the machine can only make a program slower. The file is in memory, and times are
+CPU times. In the rows marked "fsync 1 ms" a preloaded library makes each fsync take a millisecond, and times
+are elapsed times; they need Linux and a C compiler, and are skipped elsewhere.
 """
 
 from __future__ import annotations
@@ -152,11 +152,11 @@ NOTHING, IMPORT = "pass", "import durable_nb"
 
 
 class Bench:
-    """Runs the programs, each in a process of its own.
+    """Runs the programs, each in a new process.
 
     Args:
-        folder: Where their databases are.
-        scale: How many steps, 1 being the numbers of the bars.
+        folder: The directory for their databases.
+        scale: The factor for the numbers of steps; 1 for the limits.
     """
 
     def __init__(self, folder: Path, scale: float) -> None:
@@ -165,9 +165,14 @@ class Bench:
         self.slow_fsync = compiled(folder)
 
     def run(self, program: str, count: int, *words: str, slow: bool = False, db: str = "") -> float:
-        """The seconds that a program prints: the processor's, or with slow fsyncs those that passed.
+        """Run a program, and return the seconds that it prints: CPU time, or elapsed time with slow fsyncs.
 
-        It has a database of its own, if none is named.
+        Args:
+            program: The source.
+            count: The number of steps, the program's global ``count``.
+            *words: Further arguments of the program.
+            slow: Whether each fsync takes a millisecond.
+            db: The name of the database; by default a new one.
         """
         path = self.folder / (db or f"{time.monotonic_ns()}.db")
         environment = dict(os.environ)
@@ -180,9 +185,9 @@ class Bench:
         return float(done.stdout or "nan")
 
     def compare(
-        self, what: str, ours: tuple[str, str], other: str, bar: float, *, slow: bool = False
+        self, title: str, ours: tuple[str, str], other: str, limit: float, *, slow: bool = False
     ) -> bool:
-        """Show how many times as long ours takes as the other, and what ours takes."""
+        """Print the ratio of the times of durable_nb and another program, and the time of durable_nb."""
         program, kind = ours
         count = GATHERED if kind == "gather" else max(20, int(2000 * self.scale))
         pairs = [
@@ -190,10 +195,10 @@ class Bench:
             for _ in range(self.rounds)
         ]
         mine, theirs = map(min, zip(*pairs, strict=True))
-        return line(what, mine / theirs, bar, "x", f"({mine * 1e6:.0f} µs a step)")
+        return line(title, mine / theirs, limit, "x", f"({mine * 1e6:.0f} µs a step)")
 
-    def took(self, program: str) -> float:
-        """The least seconds of the processor that a process takes from its start to its end."""
+    def cpu_seconds(self, program: str) -> float:
+        """Return the lowest CPU time, in seconds, of a process that executes a program."""
         found = []
         for _ in range(2 * self.rounds):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -204,7 +209,7 @@ class Bench:
 
 
 def compiled(folder: Path) -> Path | None:
-    """The library that makes an fsync take a millisecond; None where nothing can compile or load it."""
+    """Compile the library that makes an fsync take a millisecond; return None if there is no compiler."""
     compiler = shutil.which("cc") if sys.platform == "linux" else None
     if compiler is None:
         return None
@@ -214,24 +219,27 @@ def compiled(folder: Path) -> Path | None:
     return library
 
 
-def line(what: str, measured: float, bar: float, unit: str, note: str = "") -> bool:
-    """Print a measure beside its bar; gives whether it holds."""
-    held = measured <= bar
-    print(f"{'ok  ' if held else 'OVER'} {what:<52} {measured:8.2f} {unit:<3} bar {bar:g} {note}", flush=True)
+def line(title: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
+    """Print a measurement with its limit; return whether it is within the limit."""
+    held = measured <= limit
+    print(
+        f"{'ok  ' if held else 'OVER'} {title:<52} {measured:8.2f} {unit:<3} limit {limit:g} {note}",
+        flush=True,
+    )
     return held
 
 
 def measured(bench: Bench) -> list[bool]:
-    """Measure and print everything; gives which bars hold."""
+    """Measure and print everything; return for each measurement whether it is within its limit."""
     sequence, gather = (OURS, "sequence"), (OURS, "gather")
     held = [bench.compare("a step in sequence, CPU ÷ aiosqlite's insert", sequence, AIOSQLITE, 2.5)]
     if bench.slow_fsync is None:
-        print("LEFT OUT  what needs an fsync of 1 ms: no Linux with a C compiler (cc) here")
+        print("SKIPPED the rows with an fsync of 1 ms: they need Linux with a C compiler (cc)")
     else:
-        what = "a step in sequence, fsync 1 ms ÷ raw sqlite3"
-        held.append(bench.compare(what, sequence, RAW, 1.2, slow=True))
-        what = "gather of 1,000, fsync 1 ms ÷ raw group commit"
-        held.append(bench.compare(what, gather, GROUPED, 3, slow=True))
+        title = "a step in sequence, fsync 1 ms ÷ raw sqlite3"
+        held.append(bench.compare(title, sequence, RAW, 1.2, slow=True))
+        title = "gather of 1,000, fsync 1 ms ÷ raw group commit"
+        held.append(bench.compare(title, gather, GROUPED, 3, slow=True))
 
     count = int(10_000 * bench.scale)
     bench.run(OURS, count, "sequence", db="replay.db")
@@ -244,15 +252,17 @@ def measured(bench: Bench) -> list[bool]:
             shutil.copy(bench.folder / f"replay.db{end}", bench.folder / f"{copy}{end}")
         starting.append(bench.run(NEW_STEP, count, db=copy))
     held.append(line("first new step after them, from the start of Python", min(starting) * 1000, 300, "ms"))
-    importing = bench.took(IMPORT) - bench.took(NOTHING)
-    held.append(line("import durable_nb, over bare Python", importing * 1000, 100, "ms"))
+    importing = bench.cpu_seconds(IMPORT) - bench.cpu_seconds(NOTHING)
+    held.append(line("import durable_nb, minus bare Python", importing * 1000, 100, "ms"))
     return held
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code whether the bars are met."""
+    """Measure, print the results, and return exit code 0 if they are within the limits."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="how many steps, 1 being those of the bars")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="the factor for the numbers of steps; 1 for the limits"
+    )
     scale = parser.parse_args().scale
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         held = measured(Bench(Path(folder), scale))

@@ -35,7 +35,7 @@ Each says what happened, to which run and step, and what to type next.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self, TypeAlias
 
@@ -52,6 +52,7 @@ __all__ = [
     "OpenRun",
     "Remedy",
     "RemedyAction",
+    "RenameCell",
     "RenameStep",
     "ResetStep",
     "ResolveFail",
@@ -64,6 +65,7 @@ __all__ = [
     "SignalInvalid",
     "SignalPending",
     "SignalTimeout",
+    "Spelling",
     "StartOver",
     "StepChanged",
     "StepError",
@@ -106,7 +108,8 @@ class RemedyAction:
     db: str | None = None
 
     def __str__(self) -> str:
-        return _spelling[type(self)].format(
+        template = _spelling_for(self).get(type(self)) or SCRIPT[type(self)]
+        return template.format(
             run=_Word(self.run_id or "RUN_ID"),
             step=_Word(self.step or "STEP"),
             db=_Word(self.db or "PATH"),
@@ -130,7 +133,11 @@ class ResolveFail(RemedyAction):
 
 
 class RenameStep(RemedyAction):
-    """Give a call or a durable cell another name, so that it is another step."""
+    """Give a call a name of its own, so that it is another step."""
+
+
+class RenameCell(RemedyAction):
+    """Give a durable cell another name, so that it is another step."""
 
 
 class OpenRun(RemedyAction):
@@ -159,6 +166,7 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
     ResolveValue: "wf.sync.resolve({run!r}, {step!r}, 'value', VALUE)",
     ResolveFail: "wf.sync.resolve({run!r}, {step!r}, 'fail')",
     RenameStep: "step_id='…'",
+    RenameCell: "another name on its first line",
     OpenRun: ".run({run!r}, …)",
     StartOver: ".run({run!r}, …, fresh=True)",
     TakeOver: ".run({run!r}, …, take_over=True)",
@@ -167,7 +175,15 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
 }
 """How a script spells each action: ``{run}`` is quoted for a command line, ``{run!r}`` for Python."""
 
-_spelling: dict[type[RemedyAction], str] = dict(SCRIPT)
+Spelling: TypeAlias = "Mapping[type[RemedyAction], str]"
+"""A template for each action that a face spells otherwise than ``SCRIPT``."""
+
+
+def _as_in_a_script(_action: RemedyAction) -> Spelling:
+    return SCRIPT
+
+
+_spelling_for: Callable[[RemedyAction], Spelling] = _as_in_a_script
 
 Remedy: TypeAlias = "str | RemedyAction | tuple[str | RemedyAction, ...]"
 """What to do about an error: text, an action, or text with actions in it, in order."""
@@ -180,13 +196,15 @@ class _Word(str):
         return shlex.quote(self)
 
 
-def spell_actions(spelling: Mapping[type[RemedyAction], str]) -> None:
-    """Have this process spell actions for its face: notebook and command line call this when they start.
+def spell_actions(spelling_for: Callable[[RemedyAction], Spelling]) -> None:
+    """Have this process spell actions as its face does: notebook and command line call this when they start.
 
     Args:
-        spelling: A template for each action that the face spells otherwise than ``SCRIPT``.
+        spelling_for: Returns the templates for an action. A notebook has runs that magics open and runs of
+            workflow functions, which are spelled as in a script.
     """
-    _spelling.update({**SCRIPT, **spelling})
+    global _spelling_for  # a process has one face
+    _spelling_for = spelling_for
 
 
 def spelled(remedy: Remedy, *, run_id: str | None = None, step: str | None = None) -> str:

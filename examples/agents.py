@@ -2,7 +2,7 @@
 
     OPENAI_API_KEY=… python agents.py
 
-Kill it wherever you like, and start it again: no model request and no tool call that ended is made again.
+Kill it at any point and start it again: no model request and no tool call that finished is repeated.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from durable_nb import DurableAgent, TaskConfig, Workflow, constant, durable_pipeline, durable_tool
 
 wf = Workflow("agents", db="agents.db")
-# Retries are ours: the provider's own would be made inside each of them.
+# durable_nb retries: the provider's client would retry inside each attempt.
 model = OpenAIChatModel("gpt-5-mini", provider=OpenAIProvider(openai_client=AsyncOpenAI(max_retries=0)))
 
 # 1. An agent in one line.
 helper = DurableAgent(Agent(model, name="helper"), wf)
 
-# 2. Its own retries.
+# 2. Retries and timeouts of its own.
 patient = DurableAgent(
     Agent(model, name="patient"),
     wf,
@@ -48,7 +48,7 @@ async def research(topic: str) -> str:
     return (await writer.run("Sum up: " + "; ".join(texts))).output
 
 
-# 4. A draft that a person approves.
+# 4. A draft that a user approves.
 @durable_pipeline(wf, id="review-{document}")
 async def review(document: str) -> str:
     draft = await writer.run(f"Draft {document}")

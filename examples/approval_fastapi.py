@@ -1,12 +1,12 @@
-"""Orders that wait for a person, behind a web API. Needs: pip install fastapi uvicorn
+"""Orders that wait for an approval, behind a web API. Needs: pip install fastapi uvicorn
 
     uvicorn approval_fastapi:app
-    curl -X POST localhost:8000/orders/a17             starts it, or goes on with it after a restart
+    curl -X POST localhost:8000/orders/a17             starts it, or resumes it after a restart
     curl -X POST 'localhost:8000/orders/a17/approval?approved=true'
     curl localhost:8000/orders/a17
 
-Kill the server while an order waits, and start it again: the card is not charged twice. A decision may also
-come before its order.
+Kill the server while an order waits, and start it again: the card is not charged twice. A decision may
+be sent before its order.
 """
 
 import asyncio
@@ -43,16 +43,16 @@ async def start(order: str) -> dict[str, str]:
 
 @app.post("/orders/{order}/approval")
 async def approve(order: str, approved: bool) -> dict[str, bool]:
-    """The first decision counts; a later one is told so."""
+    """Deliver a decision; the first one counts, later ones are refused."""
     if not await wf.complete(f"order-{order}", "approval", approved):
-        raise HTTPException(409, "it was decided before")
+        raise HTTPException(409, f"order {order!r} was decided before")
     return {"approved": approved}
 
 
 @app.get("/orders/{order}")
 async def show(order: str) -> dict[str, str]:
     if order not in running:
-        raise HTTPException(404, "no such order")
+        raise HTTPException(404, f"order {order!r} does not exist")
     if not running[order].done():
         return {"state": "waiting for approval"}
     return running[order].result()

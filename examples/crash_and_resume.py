@@ -1,4 +1,4 @@
-"""A process that is killed half-way, and the one that goes on where it stopped."""
+"""A process that is killed in the middle of a run, and another one that resumes the run."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def ship(order: str) -> str:
     print("  shipping", order, flush=True)
     if not CRASHED.exists():
         CRASHED.touch()
-        os.kill(os.getpid(), signal.SIGKILL)  # no exception, no clean-up: as if the power had gone
+        os.kill(os.getpid(), signal.SIGKILL)  # no exception, no clean-up, as in a power failure
     return f"{order} is on its way"
 
 

@@ -1,4 +1,4 @@
-"""Runs in memory: for tests and for trying things out. Nothing is left when the process ends."""
+"""Runs in memory, for tests and experiments: nothing is kept when the process ends."""
 
 import asyncio
 

@@ -1,6 +1,6 @@
-"""Runs on a Redis server, which any number of machines can share.
+"""Runs on a Redis server, which several machines can share.
 
-Needs `pip install 'durable_nb[redis]'` and a server. `REDIS_URL` says where, if not on this machine:
+Needs `pip install 'durable_nb[redis]'` and a server, by default on this machine; otherwise set `REDIS_URL`:
 
     python examples/redis_order.py             # charges, then waits for approval; stop it, start it elsewhere
     python examples/redis_order.py approve     # from any other machine

@@ -1,6 +1,6 @@
-"""A tour: checkpoints, retries, branches, a signal, and what a second run replays.
+"""A tour: checkpoints, retries, branches, a signal, and the replay of a run.
 
-Run it twice: `python tour.py`, and the second time no task is executed again.
+Run `python tour.py` twice: the second time no task is executed.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ async def fetch(city: str) -> dict[str, int]:
 
 @wf.task(retries=5, backoff=constant(0))
 async def flaky(city: str) -> str:
-    """Fails twice, then succeeds: only its body is tried again."""
+    """Fails twice, then succeeds: only the body is retried."""
     global attempts
     attempts += 1
     print("executing flaky, attempt", attempts)
@@ -31,7 +31,7 @@ async def flaky(city: str) -> str:
 
 @wf.task(name="mail")
 def send(text: str, to: tuple[str, ...]) -> tuple[str, ...]:
-    """A synchronous function is a task just as well; a tuple comes back as a tuple."""
+    """A task may be a synchronous function. A tuple is restored as a tuple."""
     print(f"executing mail to {', '.join(to)}: {text}")
     return to
 
@@ -49,7 +49,7 @@ async def report(day: str, cities: tuple[str, ...] = ("Oslo", "Rome", "Lima")) -
 
 
 async def main() -> None:
-    first = await wf.complete("report-monday", "approval", True)  # before the run exists: it is kept
+    first = await wf.complete("report-monday", "approval", True)  # stored until the run exists
     print("approval:", "delivered" if first else "was there already")
     print("result:", await report("monday"))
 

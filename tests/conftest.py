@@ -8,13 +8,19 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, settings
 
-from durable_nb import Workflow
+from durable_nb import Workflow, errors
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what it starts with &
 os.environ.setdefault("DURABLE_NB_SECRET", "of the tests")  # no test writes a key into anybody's home
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")  # how fast the machine is today is not tested
 pytest_plugins = ["helpers.force_replay", "helpers.redis_servers"]
+
+
+@pytest.fixture(autouse=True)
+def spelled_as_in_a_script():
+    """A test that opens a shell, or runs a command, gives the whole process its face."""
+    errors.spell_actions(lambda _: errors.SCRIPT)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""``durable-nb``: what one does with durable notebooks from a terminal.
+"""The command ``durable-nb``.
 
-Each sub-command is a module of this package: ``add_arguments(parser)``, and ``run(options)``, which gives the
-exit code.
+Each sub-command is a pair of functions in a module of this package: ``<command>_arguments(parser)`` adds its
+arguments, ``run_<command>(options)`` runs it and returns the exit code. The module is imported on use.
 """
 
 from __future__ import annotations
@@ -12,46 +12,66 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_nb.cli.spelling import COMMAND_LINE
 from durable_nb.errors import DurableError, RunNotFound, StoreError, spell_actions
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "demo": "run a notebook, kill its kernel, run it again, and show what came back",
-    "plan": "say cell by cell what would replay and what would run, running nothing",
-    "runs": "list the runs of a database: where each stands, who has it, what it waits for",
-    "signal": "deliver a value to a run that waits for it, or will",
-    "signals": "list what runs wait for",
-    "status": "show where one run stands, step by step",
-    "trust": "sign checkpoints that somebody else has made, so that they may be loaded here",
+
+class Command(NamedTuple):
+    """A sub-command.
+
+    Attributes:
+        module: The module of this package that defines it.
+        help: Its help.
+    """
+
+    module: str
+    help: str
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "demo": Command("demo", "run a notebook, kill its kernel, run it again, and show what was replayed"),
+    "plan": Command("commands", "show which cells of a notebook would be replayed or executed, and why"),
+    "runs": Command("commands", "list the runs of a database: status, steps, owner, awaited signals"),
+    "signal": Command("commands", "deliver a signal to a run, which may not wait for it yet"),
+    "signals": Command("commands", "list the signals that runs wait for"),
+    "status": Command("commands", "show the status of a run and of each of its steps"),
+    "trust": Command("trust", "sign checkpoints that another user made, so that they can be loaded"),
 }
-"""The sub-commands, each with its help; the module has the command's name."""
+"""The sub-commands by name."""
 
-NOT_THERE = 1
-"""The exit code where the run or the database is not there, or cannot be read: a script may ask."""
+NOT_FOUND: Final = 1
+"""The exit code if the run or the database does not exist, or cannot be read."""
 
-REFUSED = 2
-INTERRUPTED = 130
+REFUSED: Final = 2
+"""The exit code of other errors, such as an invalid argument."""
+
+INTERRUPTED: Final = 130
+"""The exit code after a KeyboardInterrupt."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``durable-nb`` and give its exit code.
+    """Run ``durable-nb`` and return its exit code.
 
     Args:
-        argv: The arguments, by default those of the process.
+        argv: The arguments; by default those of the process.
+
+    Example:
+        >>> main(["runs", "--db", "orders.db"])  # doctest: +SKIP
+        0
     """
     argv = sys.argv[1:] if argv is None else argv
-    _spell_what_the_terminal_cannot()
-    spell_actions(COMMAND_LINE)
+    _replace_unencodable()
+    spell_actions(lambda _: COMMAND_LINE)
     options = _parser(argv).parse_args(argv)
     try:
         code: int = options.run(options)
     except DurableError as error:
-        print(f"durable-nb: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
-        return NOT_THERE if isinstance(error, RunNotFound | StoreError) else REFUSED
+        print(f"durable-nb: {error}", file=sys.stderr)  # noqa: T201 - a command's output
+        return NOT_FOUND if isinstance(error, RunNotFound | StoreError) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
@@ -63,17 +83,17 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"durable_nb {version('durable_nb')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if name in argv:  # `--version` and `--help` need not wait for what the others import
-            module = import_module(f"{__name__}.{name}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.help, description=command.help)
+        if name in argv:  # imported late: `--version` and `--help` need none of the modules
+            module = import_module(f"{__name__}.{command.module}")
+            getattr(module, f"{name}_arguments")(subparser)
+            subparser.set_defaults(run=getattr(module, f"run_{name}"))
     return parser
 
 
-def _spell_what_the_terminal_cannot() -> None:
-    # A question mark in an old terminal is better than a UnicodeEncodeError in the middle.
+def _replace_unencodable() -> None:
+    """Print a question mark for a character that the terminal's encoding lacks: raise no error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

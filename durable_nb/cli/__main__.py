@@ -1,4 +1,4 @@
-"""``python -m durable_nb.cli``, where the script is not on the PATH."""
+"""``python -m durable_nb.cli``: for environments in which the script is not on the PATH."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A notebook's progress in a terminal: one row a cell; plain lines where there is no terminal."""
+"""The progress of a notebook in a terminal, as a table with a row for each cell, or as plain lines."""
 
 from __future__ import annotations
 
@@ -35,20 +35,24 @@ STYLES = {
     CellState.FAILED: "bold red",
     CellState.KILLED: "bold red",
 }
-FRAMES_A_SECOND = 12
+FRAMES_PER_SECOND = 12
 TITLE_WIDTH = 28
 
 
 class Board:
-    """Shows how a notebook gets on; a context manager, in which `show` takes the reports as they come.
+    """The progress of a notebook: a context manager, to whose ``show`` the reports of cells are passed.
 
     Args:
-        console: Where to show it.
-        heading: What stands above.
-        cells: The cells, as `supervisor.plan` gives them.
+        console: The console to print to. If it is not a terminal, each finished cell is printed as a line.
+        heading: The title of the table.
+        cells: The cells, as ``runner.plan`` returns them.
 
     Attributes:
-        kernel: The kernel's process id, as soon as it is known.
+        kernel: The kernel's process id; None until it is known.
+
+    Example:
+        >>> with Board(console, "First run", plan(path)) as board:  # doctest: +SKIP
+        ...     asyncio.run(run_notebook(path, cwd=".", on_cell=board.show))
     """
 
     def __init__(self, console: Console, heading: str, cells: Iterable[CellReport]) -> None:
@@ -59,7 +63,7 @@ class Board:
         self._started: dict[int, float] = {}
         self._spinner = Spinner("dots", style=STYLES[CellState.RUNNING])
         self._live = Live(
-            console=console, get_renderable=self._table, refresh_per_second=FRAMES_A_SECOND, transient=False
+            console=console, get_renderable=self._table, refresh_per_second=FRAMES_PER_SECOND, transient=False
         )
 
     def __enter__(self) -> Self:
@@ -76,7 +80,7 @@ class Board:
             self._live.stop()
 
     def show(self, cell: CellReport) -> None:
-        """Take in how one cell stands now."""
+        """Update the report of one cell."""
         self._cells[cell.index] = cell
         if cell.state is CellState.RUNNING:
             self._started[cell.index] = time.monotonic()
@@ -84,7 +88,7 @@ class Board:
             self._console.print(self._line(cell))
 
     def _line(self, cell: CellReport) -> Text:
-        facts = f"{cell.title:<{TITLE_WIDTH}}{_word(cell):<10}{self._took(cell):>7}"
+        facts = f"{cell.title:<{TITLE_WIDTH}}{_state(cell):<10}{self._duration(cell):>7}"
         return Text(f"  {MARKS[cell.state]} {facts}  {_remark(cell)}".rstrip(), STYLES[cell.state])
 
     def _table(self) -> RenderableType:
@@ -97,18 +101,18 @@ class Board:
         for cell in self._cells.values():
             style = STYLES[cell.state]
             mark = self._spinner if cell.state is CellState.RUNNING else MARKS[cell.state]
-            table.add_row(mark, cell.title, _word(cell), self._took(cell), _remark(cell), style=style)
-        kernel = "a kernel starts" if self.kernel is None else f"kernel {self.kernel}"
+            table.add_row(mark, cell.title, _state(cell), self._duration(cell), _remark(cell), style=style)
+        kernel = "starting a kernel" if self.kernel is None else f"kernel {self.kernel}"
         return Group(Text.assemble((self._heading, "bold"), (f" · {kernel}", "dim")), table)
 
-    def _took(self, cell: CellReport) -> str:
+    def _duration(self, cell: CellReport) -> str:
         if cell.state is CellState.WAITING:
             return ""
         running = cell.state is CellState.RUNNING
         return f"{time.monotonic() - self._started[cell.index] if running else cell.took:.1f} s"
 
 
-def _word(cell: CellReport) -> str:
+def _state(cell: CellReport) -> str:
     return "" if cell.state is CellState.WAITING else str(cell.state)
 
 

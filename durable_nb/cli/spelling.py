@@ -1,15 +1,14 @@
-"""How a command spells what the user can do about an error: for the notebook, and for a script."""
+"""The text of remedies in the output of commands: for a notebook, and for a script."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from durable_nb import errors
 
 __all__ = ["COMMAND_LINE"]
 
-COMMAND_LINE: Final[Mapping[type[errors.RemedyAction], str]] = {
+COMMAND_LINE: Final[errors.Spelling] = {
     errors.ResetStep: (
         "%durable_reset {step} in the notebook, wf.sync.resolve({run!r}, {step!r}, 'rerun') in a script"
     ),
@@ -21,4 +20,4 @@ COMMAND_LINE: Final[Mapping[type[errors.RemedyAction], str]] = {
         "%durable_workflow {run} --take-over in a notebook, .run({run!r}, …, take_over=True) in a script"
     ),
 }
-"""Commands cannot execute a user's code, so that they name the magic and the call that can."""
+"""Commands cannot execute the user's code: they name the magic and the call that can."""

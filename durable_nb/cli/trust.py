@@ -1,4 +1,4 @@
-"""``durable-nb trust DB``: sign what somebody else has made, so that it may be loaded here."""
+"""``durable-nb trust DB``: sign checkpoints that another user made, so that they can be loaded."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from durable_nb.cli.database import asked, existing
+from durable_nb.cli.commands import open_existing, run_on_loop
 from durable_nb.stores.sqlite.trust import Untrusted, find_untrusted, trust
 from durable_nb.stores.urls import is_redis
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["run_trust", "trust_arguments"]
 
 Find = Callable[[], list[Untrusted]]
 Sign = Callable[[Sequence[Untrusted]], int]
 
 NOT_TRUSTED = 1
-SHOWN = 20
+"""The exit code if checkpoints remain unsigned."""
+
+MAX_LINES = 20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
+def trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb trust``."""
     parser.add_argument("db", metavar="DB", help="the database: a path or a URL")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--yes", action="store_true", help="sign without asking")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Show what no key of the user's has signed, ask, and sign it.
+def run_trust(options: argparse.Namespace) -> int:
+    """Show the checkpoints that none of the user's keys has signed, ask, and sign them.
 
     Raises:
-        StoreError: It is no database of ours, or cannot be written.
+        StoreError: The file is not a database of durable_nb, or cannot be written.
     """
     find, sign = _on_server(options.db) if is_redis(options.db) else _in_file(Path(options.db))
     untrusted = find()
     if not untrusted:
-        print(f"{options.db}: every checkpoint that runs code is signed by a key of yours")  # noqa: T201
+        print(f"{options.db}: every checkpoint that runs code is signed with one of your keys")  # noqa: T201
         return 0
     _show(options.db, untrusted)
-    if not options.yes and not _agreed():
+    if not options.yes and not _confirmed():
         print("nothing was signed")  # noqa: T201
         return NOT_TRUSTED
     signed = sign(untrusted)
@@ -52,29 +54,29 @@ def _in_file(path: Path) -> tuple[Find, Sign]:
 
 
 def _on_server(url: str) -> tuple[Find, Sign]:
-    from durable_nb.stores.redis import RedisJournal  # only now: redis is an extra
+    from durable_nb.stores.redis import RedisJournal  # imported late: redis is an extra
 
-    journal = existing(url)
+    journal = open_existing(url)
     assert isinstance(journal, RedisJournal)
-    return lambda: asked(journal.notary.find()), lambda found: asked(journal.notary.sign(found))
+    return lambda: run_on_loop(journal.notary.find()), lambda found: run_on_loop(journal.notary.sign(found))
 
 
 def _show(db: str, untrusted: list[Untrusted]) -> None:
-    lines = [f"  run {one.run_id!r}, {_what(one)} ({one.payload.format})" for one in untrusted[:SHOWN]]
-    if len(untrusted) > SHOWN:
+    lines = [f"  run {one.run_id!r}, {_owner(one)} ({one.payload.format})" for one in untrusted[:MAX_LINES]]
+    if len(untrusted) > MAX_LINES:
         runs = Counter(one.run_id for one in untrusted)
         lines.append(f"  … {len(untrusted)} in all, in {len(runs)} runs")
-    message = "These checkpoints run code when they are loaded, and none of your keys has signed them:"
+    message = "loading these checkpoints runs code, and none of your keys has signed them:"
     print("\n".join((f"{db}: {message}", *lines)))  # noqa: T201
 
 
-def _what(one: Untrusted) -> str:
-    return f"step {one.step!r}" if one.name else "what it returned"
+def _owner(one: Untrusted) -> str:
+    return f"step {one.step!r}" if one.name else "the run's result"
 
 
-def _agreed() -> bool:
+def _confirmed() -> bool:
     try:
-        answer = input("Whoever made them can do on this machine what you can. Sign them? [y/N] ")
+        answer = input("Once signed, they can run any code with your permissions. Sign them? [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in ("y", "yes")

@@ -1,9 +1,9 @@
-"""Values to bytes and back, exactly: what comes back equals what went in, in type too.
+"""Values to bytes and back, exactly: a decoded value equals the encoded one, in type too.
 
-The formats: ``json``, readable and harmless; ``objects``, the same, but it names classes; ``bytes``, long
-bytes as they are; ``pickle``, the rest; ``buffers``, a pickle with large buffers as parts of its own;
-``cell``, what a durable cell did; ``failure``, an exception. ``RUNS_CODE`` says which to load only when they
-are signed.
+The formats are ``json``, readable and harmless; ``objects``, JSON that names classes; ``bytes``, long bytes
+unchanged; ``pickle``, all other values; ``buffers``, a pickle with its large buffers as separate parts;
+``cell``, the effects of a durable cell; ``failure``, an exception. ``RUNS_CODE`` lists the formats that are
+loaded only if they are signed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from durable_nb.codec import exact_json
-from durable_nb.errors import DurableError, StepNotRestored
+from durable_nb.errors import DurableError, ResetStep, StepNotRestored
 from durable_nb.records import Payload
 
 __all__ = [
@@ -27,23 +27,23 @@ __all__ = [
 ]
 
 RUNS_CODE: Final = frozenset({"objects", "pickle", "failure", "buffers", "cell"})
-"""Formats that import modules or run code when they are read."""
+"""Formats that import modules or run code when they are decoded."""
 
 PARTED: Final = frozenset({"buffers", "cell"})
 """Formats whose bytes are in several parts."""
 
 _RAW_BYTES: Final = 4096
-"""Bytes from which a result of type bytes is kept as it is, without base64 and without a copy."""
+"""Size in bytes from which a result of type bytes is stored unchanged, without base64 and without a copy."""
 
 
 def encode(value: Any) -> Payload:
-    """Turn a value into bytes.
+    """Encode a value.
 
     Args:
-        value: Any value. Large buffers in it become parts that are views of it, until they are stored.
+        value: Any value. Its large buffers become parts, which are views of its memory until they are stored.
 
     Raises:
-        StepNotSaved: It cannot be saved; the error names the type and place.
+        StepNotSaved: The value cannot be saved; the message names the object at fault and where it is.
 
     Example:
         >>> encode({"n": 3}).data
@@ -62,13 +62,13 @@ def encode(value: Any) -> Payload:
 
 
 def decode(payload: Payload) -> Any:
-    """Turn bytes back into the value.
+    """Decode a value.
 
     Args:
-        payload: What :func:`encode` gave, or what was fetched of it.
+        payload: The output of :func:`encode`, or the payload fetched from a store.
 
     Raises:
-        StepNotRestored: A class or module is gone, the format is unknown, or the bytes are damaged.
+        StepNotRestored: A class or module no longer exists, the format is unknown, or the bytes are damaged.
 
     Example:
         >>> decode(encode((1, {2: b"3"})))
@@ -82,13 +82,14 @@ def decode(payload: Payload) -> Any:
         raise
     except Exception as error:
         raise StepNotRestored(
-            f"the saved result cannot be read back ({type(error).__name__}: {_said(error)})",
-            remedy="Its bytes are damaged or its classes have changed: reset the step to run it again.",
+            f"cannot decode the saved result ({type(error).__name__}: {_message(error)}): its bytes are "
+            "damaged, or its classes have changed",
+            remedy=("To execute the step again: ", ResetStep()),
         ) from error
 
 
 def encode_failure(exc: BaseException) -> Payload:
-    """Turn an exception into bytes, with its notes, causes and the text of its traceback; never fails.
+    """Encode an exception with its notes, its causes and the text of its traceback. This never fails.
 
     Args:
         exc: Any exception.
@@ -103,13 +104,17 @@ def encode_failure(exc: BaseException) -> Payload:
 
 
 def decode_failure(payload: Payload) -> BaseException:
-    """Give back the exception: same class, args, notes and causes, or StepFailed with its name and message.
+    """Decode an exception.
 
     Args:
-        payload: What :func:`encode_failure` gave.
+        payload: The output of :func:`encode_failure`.
+
+    Returns:
+        An exception with the same class, args, notes and causes; if its class cannot be rebuilt, a StepFailed
+        with the class's name and the message.
 
     Raises:
-        StepNotRestored: The bytes are not those of a failure.
+        StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
         >>> decode_failure(encode_failure(KeyError("x")))
@@ -121,13 +126,13 @@ def decode_failure(payload: Payload) -> BaseException:
 
 
 def failure_line(payload: Payload) -> str:
-    """Give class and message of a recorded failure in one line, without loading any class.
+    """Return class and message of a recorded failure in one line, without loading any class.
 
     Args:
-        payload: What :func:`encode_failure` gave.
+        payload: The output of :func:`encode_failure`.
 
     Raises:
-        StepNotRestored: The bytes are not those of a failure.
+        StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
         >>> failure_line(encode_failure(ValueError("no")))
@@ -139,13 +144,13 @@ def failure_line(payload: Payload) -> str:
 
 
 def failure_text(payload: Payload) -> str:
-    """Give the traceback of a recorded failure as text, without loading any class.
+    """Return the traceback of a recorded failure as text, without loading any class.
 
     Args:
-        payload: What :func:`encode_failure` gave.
+        payload: The output of :func:`encode_failure`.
 
     Raises:
-        StepNotRestored: The bytes are not those of a failure.
+        StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
         >>> failure_text(encode_failure(ValueError("no")))
@@ -164,12 +169,12 @@ def _reader(format: str) -> Callable[[Payload], Any]:
 
         return lambda payload: pickling.loads(payload.data, payload.parts)
     raise StepNotRestored(
-        f"the saved result is in the format {format!r}, which this durable_nb does not read",
+        f"cannot decode the saved result: this version of durable_nb does not know its format, {format!r}",
         remedy="Upgrade with: pip install -U durable_nb",
     )
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     try:
         return str(error)[:200]
     except Exception:

@@ -1,6 +1,6 @@
-"""NumPy arrays, pandas frames and torch tensors in pickles: their memory beside the stream, a column a part.
+"""Pickling of NumPy arrays, pandas frames and torch tensors, with their memory out of band.
 
-Nothing here imports NumPy, pandas or torch before a value of theirs is there.
+This module imports neither NumPy nor pandas nor torch: their values exist only if they are imported.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from durable_nb import _stored, settings
 __all__ = ["is_array", "reduce", "reduce_array"]
 
 _PLAIN: Final = frozenset("biufcmMSUV")
-"""The kinds of dtypes whose arrays are what their bytes are."""
+"""Kinds of dtypes whose arrays are defined by their bytes alone."""
 
-_BLOCKS: Final = 100
-"""Blocks beyond which a frame stays in few: pandas warns its users of frames in more pieces than that."""
+_MAX_BLOCKS: Final = 100
+"""Blocks beyond which a frame is not split: pandas warns of frames with more."""
 
 
 def is_array(kind: type) -> bool:
-    """Whether instances of a class are NumPy arrays; False where NumPy was never imported."""
+    """Return whether instances of a class are NumPy arrays; False if NumPy is not imported."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and issubclass(kind, numpy.ndarray)
 
 
 def reduce(value: Any, kind: type) -> Any:
-    """Say how to pickle an array, a frame's blocks or a tensor; NotImplemented where pickle knows best.
+    """Return the reduction of an array, a frame's blocks or a tensor; NotImplemented for other values.
 
     Args:
-        value: Any object that is no class and no function.
+        value: Any object except a class or a function.
         kind: Its type.
     """
     if is_array(kind):
@@ -42,38 +42,39 @@ def reduce(value: Any, kind: type) -> Any:
 
 
 def reduce_array(array: Any) -> Any:
-    """Say how to pickle an array with its memory out-of-band, also where NumPy itself would copy it.
+    """Return the reduction of an array with its memory out of band, also where NumPy itself would copy it.
 
     Args:
-        array: An array of NumPy's.
+        array: A NumPy array. For small arrays, subclasses and arrays of objects NotImplemented is returned.
     """
     numpy, dtype = sys.modules["numpy"], array.dtype
     small = array.nbytes < settings.OUT_OF_BAND
     if type(array) is not numpy.ndarray or small or dtype.hasobject or dtype.kind not in _PLAIN:
         return NotImplemented
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    whole = array if array.flags.forc else numpy.ascontiguousarray(array)  # a file has no gaps
+    # Strided memory is copied without its gaps.
+    whole = array if array.flags.forc else numpy.ascontiguousarray(array)
     flat = whole.reshape(-1, order=order).view(numpy.uint8)
     return _stored.array, (pickle.PickleBuffer(flat), dtype, array.shape, order)
 
 
 def _reduce_blocks(manager: Any) -> Any:
-    """A frame's blocks cut into columns, so that one changed column is one changed part.
+    """Return the reduction of a frame's blocks, split into columns: one changed column is one changed part.
 
-    pandas joins and parts its blocks as it likes; which they are is no part of a frame's value.
+    How pandas groups columns into blocks is not part of a frame's value.
     """
     blocks = getattr(manager, "blocks", ())
     if not all(hasattr(block, "_split") for block in blocks):
         return NotImplemented
-    cut = [list(block._split()) if _is_worth_cutting(block) else [block] for block in blocks]  # noqa: SLF001
-    count = sum(map(len, cut))
-    if len(blocks) == count or count > _BLOCKS:
+    split = [list(block._split()) if _is_worth_splitting(block) else [block] for block in blocks]  # noqa: SLF001
+    count = sum(map(len, split))
+    if len(blocks) == count or count > _MAX_BLOCKS:
         return NotImplemented
     make, (_, axes), *rest = manager.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-    return make, (tuple(block for part in cut for block in part), axes), *rest
+    return make, (tuple(block for part in split for block in part), axes), *rest
 
 
-def _is_worth_cutting(block: Any) -> bool:
+def _is_worth_splitting(block: Any) -> bool:
     values = getattr(block.values, "_ndarray", block.values)
     if not is_array(type(values)) or values.ndim != 2 or values.dtype.hasobject:
         return False

@@ -1,7 +1,7 @@
-"""The table of built-in types that JSON cannot say by itself: type, tag, to JSON, from JSON.
+"""The table of built-in types that JSON lacks: type, tag, conversion to JSON and from JSON.
 
-A tagged value is an object with one key, such as ``{"$tuple": [1, 2]}``. A type is matched exactly,
-never a subclass of it.
+A tagged value is an object with one key, such as ``{"$tuple": [1, 2]}``. Types are matched exactly, without
+their subclasses.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from uuid import UUID, SafeUUID
 __all__ = ["READERS", "TAGS", "NotExact", "Tag", "Write", "plain_float", "plain_int", "plain_str"]
 
 Write = Callable[[Any], Any]
-"""Turns a value inside a value into what json.dumps takes."""
+"""Converts a nested value to input for json.dumps."""
 
 _LONG_INT: Final = 2100
-"""Bits from which an int is written in hex: below, it has fewer than the 640 digits any Python parses."""
+"""Bits above which an int is written in hex: any Python parses the 640 digits of shorter ones."""
 
 _LONG_BYTES: Final = 64 * 1024
-"""Bytes from which base64 inside JSON costs more than its readability is worth: pickle takes them."""
+"""Size in bytes above which bytes are pickled, because base64 in JSON takes too long."""
 
 
 class NotExact(Exception):
-    """The value cannot be said in JSON without losing something."""
+    """JSON cannot represent the value exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """How one type is written and read.
+    """Conversion of one type to JSON and back.
 
     Attributes:
         kind: The exact type.
-        name: Its tag, without the dollar sign.
-        write: Takes the value and the writer for what is inside it; gives the tag's content.
-        read: Takes the content, its insides already read; gives the value.
-        mutable: Whether the same object in two places must come back as one.
+        name: The tag, without the dollar sign.
+        write: Takes the value and the writer for nested values, and returns the tag's content.
+        read: Takes the content, its nested values already converted, and returns the value.
+        mutable: Whether an object that occurs twice must be restored as one object.
     """
 
     kind: type
@@ -55,12 +55,12 @@ class Tag:
 
 
 def plain_int(value: int) -> Any:
-    """Write an int as itself, a very long one in hex, which no digit limit applies to."""
+    """Return an int itself; a very long one tagged, in hex, to which no limit of digits applies."""
     return value if value.bit_length() <= _LONG_INT else {"$int": hex(value)}
 
 
 def plain_float(value: float) -> Any:
-    """Write a finite float as itself, the others by name, or by their bits where the name is not enough."""
+    """Return a finite float itself; others tagged, by name, or by their bits if the name is ambiguous."""
     if math.isfinite(value):
         return value
     bits = struct.pack(">d", value)
@@ -69,7 +69,7 @@ def plain_float(value: float) -> Any:
 
 
 def plain_str(value: str) -> Any:
-    """Write a string as itself, or escaped where it holds what UTF-8 cannot say."""
+    """Return a string itself; one that UTF-8 cannot encode tagged, with escapes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -111,7 +111,7 @@ def _write_zone(zone: tzinfo | None) -> Any:
 def _write_zoneinfo(zone: Any) -> str:
     from zoneinfo import ZoneInfo
 
-    # Equality of zones is identity: only the cached one of that key is what ZoneInfo(key) gives back.
+    # Equality of zones is identity: only the object that ZoneInfo(key) returns can be restored.
     if type(zone) is not ZoneInfo or zone.key is None or ZoneInfo(zone.key) is not zone:
         raise NotExact
     return zone.key
@@ -204,4 +204,4 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "$str": lambda text: text.encode("ascii").decode("unicode_escape"),
     "$dict": dict,
 }
-"""From a tag, dollar sign included, to what reads its content. None of them runs code of the user's."""
+"""The reader of each tag's content, by tag with its dollar sign. None of them runs the user's code."""

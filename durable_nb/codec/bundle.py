@@ -1,8 +1,8 @@
-"""A head and its parts in one byte string: what a row holds of a value that is kept in several pieces.
+"""A head and its parts in one byte string: the contents of a row whose value is stored in several parts.
 
 The layout, all numbers big-endian: magic (4 bytes), version (1), length of the table (8), length of the head
-(8), the table as JSON, the head, the small parts end to end. The table has, for each part, its length, or the
-blob that it was put into: digest, length and stamp.
+(8), the table as JSON, the head, the small parts one after another. The table holds for each part its length,
+or the blob that contains it: digest, length and stamp.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from durable_nb.errors import StepNotRestored
+from durable_nb.errors import ResetStep, StepNotRestored
 
 __all__ = ["Reference", "pack", "unpack"]
 
 _MAGIC: Final = b"\x93dnb"
 _VERSION: Final = 2
 _PREFIX: Final = struct.Struct(">4sBQQ")
-_REMEDY: Final = "Reset the step so that it runs again."
 
 
 class Reference(NamedTuple):
-    """A part that is a blob of its own.
+    """A part that is stored as a blob.
 
     Attributes:
         digest: The blob's SHA-256.
-        size: Its bytes.
-        stamp: How its file looked when its bytes were known to be right; empty for a part that is code, and
-            so is compared with its digest at each reading.
+        size: Its length in bytes.
+        stamp: The state of its file when its bytes were last verified; empty for a part that is code, which
+            is compared with its digest each time it is read.
     """
 
     digest: str
@@ -38,11 +37,11 @@ class Reference(NamedTuple):
 
 
 def pack(head: bytes, parts: Sequence[bytes | memoryview | Reference]) -> list[bytes | memoryview]:
-    """Give the pieces that make up the byte string, end to end; none of them is copied.
+    """Return the pieces whose concatenation is the byte string; none of them is copied.
 
     Args:
-        head: What says what the parts are.
-        parts: Byte strings to hold, and references to blobs, kept in order.
+        head: The bytes that describe the parts.
+        parts: Bytes to include, and references to blobs, in order.
 
     Example:
         >>> bytes(unpack(b"".join(pack(b"names", [b"1"])))[0])
@@ -55,13 +54,13 @@ def pack(head: bytes, parts: Sequence[bytes | memoryview | Reference]) -> list[b
 
 
 def unpack(data: bytes | memoryview) -> tuple[memoryview, list[memoryview | Reference]]:
-    """Take apart what :func:`pack` gave; head and parts are views into ``data``, nothing is copied.
+    """Split the output of :func:`pack` into head and parts: views into ``data``, nothing is copied.
 
     Args:
         data: The bytes.
 
     Raises:
-        StepNotRestored: The bytes are cut short, are not a bundle, or come from another durable_nb.
+        StepNotRestored: The bytes are truncated, are not a bundle, or have another version's format.
 
     Example:
         >>> bytes(unpack(b"".join(pack(b"", [b"ab", b"c"])))[1][1])
@@ -69,17 +68,17 @@ def unpack(data: bytes | memoryview) -> tuple[memoryview, list[memoryview | Refe
     """
     view = memoryview(data).cast("B")
     table_length, head_length = _prefix(view)
-    place = _PREFIX.size + table_length
-    entries = _table(view[_PREFIX.size : place])
-    head, place = view[place : place + head_length], place + head_length
+    offset = _PREFIX.size + table_length
+    entries = _table(view[_PREFIX.size : offset])
+    head, offset = view[offset : offset + head_length], offset + head_length
     parts: list[memoryview | Reference] = []
     for entry in entries:
         if isinstance(entry, Reference):
             parts.append(entry)
         else:
-            parts.append(view[place : place + entry])
-            place += entry
-    if place != len(view):
+            parts.append(view[offset : offset + entry])
+            offset += entry
+    if offset != len(view):
         raise _damaged()
     return head, parts
 
@@ -90,7 +89,7 @@ def _prefix(view: memoryview) -> tuple[int, int]:
     _, version, table_length, head_length = _PREFIX.unpack_from(view)
     if version != _VERSION:
         raise StepNotRestored(
-            f"the checkpoint is in version {version} of its format, this durable_nb reads version {_VERSION}",
+            f"the checkpoint has format version {version}, but this durable_nb reads version {_VERSION}",
             remedy="Upgrade with: pip install -U durable_nb",
         )
     return table_length, head_length
@@ -114,5 +113,5 @@ def _length(entry: object) -> int:
 
 def _damaged() -> StepNotRestored:
     return StepNotRestored(
-        "the checkpoint's bytes are damaged, cut short or not a checkpoint", remedy=_REMEDY
+        "the checkpoint's bytes are damaged or truncated", remedy=("To execute the step again: ", ResetStep())
     )

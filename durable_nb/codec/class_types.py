@@ -1,7 +1,7 @@
 """Values that name a class: enum members, dataclasses, namedtuples and pydantic models.
 
-The class is kept as ``module:qualname`` and looked up when the value is read: in a notebook that is the
-class of the running kernel, so ``isinstance`` holds. No ``__init__`` runs, and no validation.
+The class is stored as ``module:qualname`` and looked up when the value is decoded: in a notebook that is the
+class of the running kernel, so that ``isinstance`` holds. Neither ``__init__`` nor validation runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from durable_nb import _stored
 from durable_nb.codec.builtin_types import NotExact, Write
-from durable_nb.errors import StepNotRestored
+from durable_nb.errors import ResetStep, StepNotRestored
 
 _MODEL_STATE: Final = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
@@ -25,11 +25,11 @@ __all__ = ["READERS", "find", "is_mutable", "reference", "resolve", "write"]
 
 
 def find(module: str, qualname: str) -> Any:
-    """Give what a loaded module holds under a dotted name, None where there is nothing.
+    """Return the object that a loaded module has under a dotted name, None if there is none.
 
     Args:
         module: The module's name; it is not imported.
-        qualname: The dotted name inside it.
+        qualname: The dotted name inside the module.
 
     Example:
         >>> find("builtins", "dict.fromkeys")
@@ -42,13 +42,13 @@ def find(module: str, qualname: str) -> Any:
 
 
 def reference(kind: type) -> str:
-    """Name a class so that :func:`resolve` gives it back.
+    """Return a name of a class from which :func:`resolve` finds it.
 
     Args:
         kind: Any class.
 
     Raises:
-        NotExact: The class is not found in its module under its name.
+        NotExact: The class's module does not have it under its name.
 
     Example:
         >>> reference(dict)
@@ -61,13 +61,13 @@ def reference(kind: type) -> str:
 
 
 def resolve(name: str) -> type:
-    """Give the class of a name, importing its module if need be.
+    """Return the class of a name; its module is imported if necessary.
 
     Args:
-        name: What :func:`reference` gave.
+        name: The output of :func:`reference`.
 
     Raises:
-        StepNotRestored: The module or the class is not there.
+        StepNotRestored: The module cannot be imported, or has no such class.
 
     Example:
         >>> resolve("builtins:dict")
@@ -79,38 +79,38 @@ def resolve(name: str) -> type:
         importlib.import_module(module)
     except Exception as error:
         raise StepNotRestored(
-            f"the class {qualname!r} of the saved result is in the module {module!r}, which cannot be "
-            f"imported ({type(error).__name__}: {error})",
-            remedy=f"Make {module!r} importable here, or reset the step.",
+            f"cannot restore the saved result: importing module {module!r}, which defines its class "
+            f"{qualname!r}, failed ({type(error).__name__}: {error})",
+            remedy=(f"Make {module!r} importable, or execute the step again: ", ResetStep()),
         ) from error
     kind = find(module, qualname)
     if isinstance(kind, type):
         return kind
-    here = "Run the cell that defines it first" if module == "__main__" else f"Bring it back to {module}"
+    define = "Run the cell that defines it" if module == "__main__" else f"Define it in {module}"
     raise StepNotRestored(
-        f"the class {qualname!r} of the saved result is not in the module {module!r}",
-        remedy=f"{here}, or reset the step.",
+        f"cannot restore the saved result: module {module!r} has no class {qualname!r}",
+        remedy=(f"{define}, or execute the step again: ", ResetStep()),
     )
 
 
 def is_mutable(kind: type) -> bool:
-    """Tell whether values of a class must keep their identity: all but enum members and namedtuples."""
+    """Return whether values of a class must keep their identity: all but enum members and namedtuples."""
     return not issubclass(kind, enum.Enum | tuple)
 
 
 def write(value: Any, write: Write) -> dict[str, Any]:
-    """Write a value whose class is named.
+    """Convert a value to input for json, with a reference to its class.
 
     Args:
-        value: Any value that has no tag of its own.
-        write: The writer for what is inside it.
+        value: Any value without a tag of its own.
+        write: The writer for nested values.
 
     Raises:
-        NotExact: Its class is none of the four kinds, or does its own pickling.
+        NotExact: Its class is none of the four kinds, or customizes pickling.
 
     Example:
-        >>> write(Colour.RED, lambda inner: inner)
-        {'$enum': ['__main__:Colour', 'RED']}
+        >>> write(Level.HIGH, lambda inner: inner)
+        {'$enum': ['__main__:Level', 'HIGH']}
     """
     kind = type(value)
     for matches, writer in _WRITERS:
@@ -124,7 +124,7 @@ def _is_enum(kind: type) -> bool:
 
 
 def _write_enum(kind: Any, value: Any, write: Write) -> dict[str, Any]:
-    name = value._name_  # .name may be the user's
+    name = value._name_  # the user may have overridden .name
     if kind._member_map_.get(name) is value:
         return {"$enum": [reference(kind), write(name)]}
     if issubclass(kind, enum.Flag) and kind._value2member_map_.get(value._value_) is value:
@@ -137,8 +137,8 @@ def _read_enum(content: Any) -> Any:
     members = getattr(kind, "__members__", {})
     if content[1] not in members:
         raise StepNotRestored(
-            f"the enum {content[0]!r} has no member {content[1]!r} any more",
-            remedy="Bring the member back, or reset the step.",
+            f"cannot restore the saved result: enum {content[0]!r} has no member {content[1]!r}",
+            remedy=("Add the member again, or execute the step again: ", ResetStep()),
         )
     return members[content[1]]
 
@@ -172,8 +172,8 @@ def _is_model(kind: type) -> bool:
 
 def _write_model(kind: Any, value: Any, write: Write) -> dict[str, Any]:
     hooks = (kind.__getstate__, kind.__setstate__)
-    ours = all(isinstance(hook, FunctionType) and hook.__module__.startswith("pydantic.") for hook in hooks)
-    if not ours or not _reduces_by_default(kind) or _slots(kind, beyond="pydantic"):
+    usual = all(isinstance(hook, FunctionType) and hook.__module__.startswith("pydantic.") for hook in hooks)
+    if not usual or not _reduces_by_default(kind) or _slots(kind, beyond="pydantic"):
         raise NotExact
     fields, chosen, extra, private = (getattr(value, name, None) for name in _MODEL_STATE)
     if private is not None:
@@ -226,13 +226,13 @@ def _read_dataclass(content: Any) -> Any:
 
 def _changed(name: str) -> StepNotRestored:
     return StepNotRestored(
-        f"the class {name!r} has changed too much to take the saved result",
-        remedy="Bring its fields back, or reset the step.",
+        f"cannot restore the saved result: class {name!r} no longer has the fields that were saved",
+        remedy=("Restore its fields, or execute the step again: ", ResetStep()),
     )
 
 
 def _slots(kind: type, beyond: str = "") -> dict[str, Any]:
-    """Give the slots of a class and its bases, but for bases from a given package."""
+    """Return the slots of a class and its bases, without bases from the package ``beyond``."""
     slots: dict[str, Any] = {}
     for base in kind.__mro__:
         if beyond and base.__module__.partition(".")[0] == beyond:
@@ -262,7 +262,7 @@ def _reduces_by_default(kind: Any) -> bool:
 _OWN_STATE: Final = (
     object.__getstate__,
     None,
-    getattr(dataclasses, "_dataclass_getstate", None),  # what frozen dataclasses with slots get
+    getattr(dataclasses, "_dataclass_getstate", None),  # of frozen dataclasses with slots
     getattr(dataclasses, "_dataclass_setstate", None),
 )
 
@@ -286,4 +286,4 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "$model": _read_model,
     "$object": _read_dataclass,
 }
-"""From a tag that names a class, dollar sign included, to what reads its content."""
+"""The reader of each such tag's content, by tag with its dollar sign."""

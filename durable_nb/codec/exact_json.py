@@ -1,7 +1,7 @@
-"""JSON that gives back exactly what went in, or refuses: the formats ``json`` and ``objects``.
+"""Exact JSON, the formats ``json`` and ``objects``: a value is restored exactly, or refused.
 
-What JSON says exactly stays plain JSON. The rest is tagged, and only then does reading take more than
-the C scanner: every tag begins with a dollar sign, so a text without ``"$`` has none.
+Values that JSON represents exactly are plain JSON; others are tagged. Each tag begins with a dollar sign, so
+a text without ``"$`` has no tags and is read by the C scanner alone.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _ATOMS: Final = frozenset({type(None), bool, int, float, str})
 _STR: Final = frozenset({str})
 _BOXES: Final = frozenset({list, dict})
 _DEPTH: Final = 100
-"""Levels of nesting beyond which pickle takes over: it reads any depth, json only what the stack allows."""
+"""Levels of nesting beyond which pickle is used: it reads any depth, json only what the stack allows."""
 
 _PLAIN: Final = json.JSONDecoder()
 
 
 def dumps(value: Any) -> Payload:
-    """Write a value as exact JSON.
+    """Encode a value as exact JSON.
 
     Args:
         value: Any value.
 
     Raises:
-        NotExact: JSON would lose something of it.
+        NotExact: JSON cannot represent the value exactly.
 
     Example:
         >>> dumps({"a": (1, 2)}).data
@@ -53,14 +53,15 @@ def dumps(value: Any) -> Payload:
 
 
 def loads(format: str, data: bytes) -> Any:
-    """Read what :func:`dumps` wrote; the format ``json`` never looks up a class.
+    """Decode the output of :func:`dumps`; the format ``json`` never looks up a class.
 
     Args:
         format: ``json`` or ``objects``.
         data: The bytes.
 
     Raises:
-        StepNotRestored: The bytes are damaged, or a class they name is gone.
+        StepNotRestored: A tag is unknown, or a class that the bytes name no longer exists.
+        ValueError: The bytes are damaged.
 
     Example:
         >>> loads("json", b'{"$tuple":[1,2]}')
@@ -71,7 +72,7 @@ def loads(format: str, data: bytes) -> Any:
         try:
             value, end = _PLAIN.raw_decode(text)
         except ValueError:
-            pass  # damaged, or an int longer than this process may parse: the other reader tells
+            pass  # damaged, or an int with more digits than this process may parse: the other reader decides
         else:
             if end == len(text):
                 return value
@@ -82,7 +83,7 @@ def _encoder() -> Callable[[Any], str]:
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-    # JSONEncoder.encode builds this anew for each call, which is half of its time.
+    # JSONEncoder.encode builds this again for each call, which takes half of its time.
     quote = json.encoder.encode_basestring
     pieces = make(None, _refuse, quote, None, ":", ",", False, False, False)
     return lambda value: "".join(pieces(value, 0))
@@ -96,7 +97,7 @@ _text: Final = _encoder()
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell whether JSON says a value exactly as it is, but for a few strings and numbers."""
+    """Return whether JSON represents a value exactly, apart from a few strings and numbers."""
     kind = type(value)
     if kind is list:
         return _ATOMS.issuperset(map(type, value)) or _is_plain_tree(value)
@@ -106,7 +107,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_plain_tree(value: Any) -> bool:
-    """Tell whether a value is lists and string-keyed dicts of atoms, no two of them the same object."""
+    """Return whether a value consists of lists and string-keyed dicts of atoms, none of them used twice."""
     level, seen, count = [value], {id(value)}, 1
     for _ in range(_DEPTH):
         if not _BOXES.issuperset(map(type, level)):
@@ -129,14 +130,14 @@ def _is_plain_tree(value: Any) -> bool:
 
 
 class _Writer:
-    """Turns one value into what json takes, remembering which mutable objects it has met."""
+    """Converts one value to input for json, and records which mutable objects it has visited."""
 
     __slots__ = ("depth", "names_classes", "seen")
 
     def __init__(self) -> None:
         self.depth = 0
         self.names_classes = False
-        self.seen: dict[int, Any] = {}  # holds them, so that no id is used again
+        self.seen: dict[int, Any] = {}  # references to the objects, so that no id is reused
 
     def write(self, value: Any) -> Any:
         kind = type(value)
@@ -202,7 +203,7 @@ def _hook(readers: dict[str, Callable[[Any], Any]]) -> Callable[[dict[str, Any]]
         reader = readers.get(key)
         if reader is None:
             raise StepNotRestored(
-                f"the checkpoint holds a {key!r}, which this durable_nb does not read here",
+                f"cannot decode the checkpoint: this version of durable_nb does not know the tag {key!r}",
                 remedy="Upgrade with: pip install -U durable_nb",
             )
         return reader(content)
@@ -213,7 +214,7 @@ def _hook(readers: dict[str, Callable[[Any], Any]]) -> Callable[[dict[str, Any]]
 def _int(text: str) -> int:
     try:
         return int(text)
-    except ValueError:  # sys.set_int_max_str_digits is lower here than where it was written
+    except ValueError:  # sys.set_int_max_str_digits is lower in this process than in the one that wrote it
         return int(Decimal(text))
 
 

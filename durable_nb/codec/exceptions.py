@@ -1,4 +1,4 @@
-"""A step's failure as data: readable without loading anything, and the same exception again when loaded."""
+"""A step's failure as data: readable without loading a class, and decoded to the same exception."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import traceback
 from typing import Any, Final
 
 from durable_nb.codec import pickling
-from durable_nb.errors import StepFailed, StepNotRestored, StepNotSaved
+from durable_nb.errors import ResetStep, StepFailed, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
 
 __all__ = ["dumps", "failure_line", "failure_text", "loads"]
 
 _TRACEBACK: Final = 64 * 1024
-"""Characters kept of a traceback, from its end: enough for a thousand lines, small enough for a row."""
+"""Characters stored of a traceback, counted from its end: about a thousand lines, small enough for a row."""
 
 _PLAIN: Final = ("builtins", "__main__", "durable_nb.errors")
 
 _CAUSES: Final = 50
-"""Links kept of a chain of causes."""
+"""Exceptions stored of a chain of causes."""
 
 
 def dumps(exc: BaseException) -> Payload:
-    """Write an exception with its notes, its causes and its traceback's text; this never fails.
+    """Encode an exception with its notes, its causes and the text of its traceback. This never fails.
 
     Args:
         exc: Any exception, raised or not.
@@ -38,13 +38,13 @@ def dumps(exc: BaseException) -> Payload:
 
 
 def loads(data: bytes) -> BaseException:
-    """Give an exception of the same class, args, notes and causes, or a StepFailed that says what it was.
+    """Decode an exception: same class, args, notes and causes, or a StepFailed that describes it.
 
     Args:
-        data: What :func:`dumps` put into the payload.
+        data: The data of the payload that :func:`dumps` returned.
 
     Raises:
-        StepNotRestored: The bytes are not those of a failure.
+        StepNotRestored: The data is not that of a failure, or is damaged.
 
     Example:
         >>> loads(dumps(KeyError("x")).data)
@@ -54,13 +54,13 @@ def loads(data: bytes) -> BaseException:
 
 
 def failure_text(payload: Payload) -> str:
-    """Give the traceback of a recorded failure as text, without loading any class.
+    """Return the traceback of a recorded failure as text, without loading any class.
 
     Args:
-        payload: What ``encode_failure`` gave.
+        payload: The output of :func:`dumps`.
 
     Raises:
-        StepNotRestored: The bytes are not those of a failure.
+        StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
         >>> failure_text(dumps(ValueError("no")))
@@ -70,13 +70,13 @@ def failure_text(payload: Payload) -> str:
 
 
 def failure_line(payload: Payload) -> str:
-    """Give class and message of a recorded failure in one line, without loading any class.
+    """Return class and message of a recorded failure in one line, without loading any class.
 
     Args:
-        payload: What ``encode_failure`` gave.
+        payload: The output of :func:`dumps`.
 
     Raises:
-        StepNotRestored: The bytes are not those of a failure.
+        StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
         >>> failure_line(dumps(ValueError("no")))
@@ -108,7 +108,7 @@ def _message(exc: BaseException) -> str:
     try:
         return str(exc)
     except Exception as error:
-        return f"<its message cannot be shown: {type(error).__name__}>"
+        return f"<str() of the exception failed: {type(error).__name__}>"
 
 
 def _pickle(exc: BaseException) -> str | None:
@@ -138,7 +138,9 @@ def _read(data: bytes) -> dict[str, Any]:
 
 
 def _damaged() -> StepNotRestored:
-    return StepNotRestored("the recorded failure is damaged", remedy="Reset the step so that it runs again.")
+    return StepNotRestored(
+        "the recorded failure is damaged", remedy=("To execute the step again: ", ResetStep())
+    )
 
 
 def _exception(record: dict[str, Any]) -> BaseException:
@@ -162,8 +164,8 @@ def _unpickled(text: str | None) -> BaseException | None:
 
 def _stand_in(record: dict[str, Any]) -> StepFailed:
     exc = StepFailed(
-        f"it failed with {_class_name(record)}: {record.get('message', '')}",
-        remedy="Its class cannot be rebuilt here; the recorded traceback says more.",
+        f"failed with {_class_name(record)}: {record.get('message', '')}",
+        remedy="The exception's class cannot be rebuilt in this process; its traceback is on record.",
     )
     for note in record.get("notes", ()):
         exc.add_note(note)

@@ -1,4 +1,4 @@
-"""Where in a value the thing is that cannot be saved, said as a person would index it."""
+"""The path to an object inside a value, for messages about objects that cannot be saved."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Final
 
 __all__ = ["locate", "type_name"]
 
-_LOOKED_AT: Final = 100_000
-"""Objects looked at before giving up: a few tens of milliseconds, in an error that stops the step anyway."""
+_MAX_OBJECTS: Final = 100_000
+"""Objects visited before the search gives up; it takes a few tens of milliseconds."""
 
 
 def type_name(kind: type) -> str:
-    """Name a class for people: with its module, unless that is plain to see.
+    """Return a class's name for messages, with its module unless that is ``builtins`` or ``__main__``.
 
     Args:
         kind: Any class.
@@ -28,18 +28,18 @@ def type_name(kind: type) -> str:
 
 
 def locate(value: Any, blamed: Any) -> str | None:
-    """Give the path to an object inside a value, the shortest there is; None where it isn't found.
+    """Return the shortest path to an object inside a value, None if it is not found.
 
     Args:
-        value: What to look through: lists, tuples, sets, dicts, and the attributes of anything else.
-        blamed: The very object to look for.
+        value: The value to search: lists, tuples, sets, dicts, and the attributes of other objects.
+        blamed: The object to find, by identity.
 
     Example:
         >>> locate({"con": connection}, connection)
         "['con']"
     """
     queue, seen = deque([("", value)]), {id(value)}
-    while queue and len(seen) < _LOOKED_AT:
+    while queue and len(seen) < _MAX_OBJECTS:
         path, found = queue.popleft()
         if found is blamed:
             return path
@@ -64,7 +64,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _items(value: Any) -> Iterator[Any]:
-    # The built-in iterators, whatever a subclass makes of __iter__.
+    # The built-in iterators: a subclass may override __iter__.
     bases: tuple[Any, ...] = (list, tuple, set, frozenset)
     base = next(base for base in bases if issubclass(type(value), base))
     return iter(base.__iter__(value))

@@ -1,7 +1,7 @@
-"""Pickle for what JSON cannot say, with classes and functions of the notebook found again live.
+"""Pickling of values that exact JSON cannot represent.
 
-A class or function of ``__main__`` is saved by value, as cloudpickle does, and by name: where the
-reading kernel has one of that name, that one is used, so ``isinstance`` and ``except`` hold.
+A class or function of ``__main__`` is saved by value, as cloudpickle does, and by name: if the process that
+loads it defines the name, its definition is used, so that ``isinstance`` and ``except`` hold.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import cloudpickle
 from durable_nb import _stored, settings
 from durable_nb.codec import arrays
 from durable_nb.codec.locate import locate, type_name
-from durable_nb.errors import DurableError, StepNotRestored, StepNotSaved
+from durable_nb.errors import DurableError, ResetStep, StepNotRestored, StepNotSaved
 
 __all__ = ["Unpickler", "dump_parts", "dumps", "loads", "reduce_exception", "take", "writable"]
 
 _PROTOCOL: Final = 5
 _REMEDY: Final = (
-    "Return plain data, or what it can be made from again (a path, a URL), and open it where it is used."
+    "Return plain data, or what to create it from (a path, a URL), and create it where it is used."
 )
 
 
@@ -37,11 +37,12 @@ def dumps(
 
     Args:
         value: Any value.
-        unlinked: An exception whose cause is to be left out, because the caller keeps it elsewhere.
-        beside: Takes a large buffer, or gives True for it to stay in the stream.
+        unlinked: An exception to pickle without its cause, because the caller saves the cause separately.
+        beside: Pickle's ``buffer_callback``: returns False for a buffer that it has taken out of the stream,
+            True for one that stays in it.
 
     Raises:
-        StepNotSaved: The value, or something in it, cannot be pickled; it names what and where.
+        StepNotSaved: The value, or an object in it, cannot be pickled; the message names it and where it is.
 
     Example:
         >>> loads(dumps({1, 2}))
@@ -57,13 +58,20 @@ def dumps(
 
 
 def dump_parts(value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
-    """Pickle a value with its large buffers beside the stream: views of the value's own memory.
+    """Pickle a value with its large buffers out of band.
 
     Args:
         value: Any value.
 
+    Returns:
+        The pickle stream, and the buffers in order: views of the value's own memory, not copies.
+
     Raises:
-        StepNotSaved: The value, or something in it, cannot be pickled; it names what and where.
+        StepNotSaved: The value, or an object in it, cannot be pickled; the message names it and where it is.
+
+    Example:
+        >>> dump_parts([1, 2])[1]
+        ()
     """
     buffers: list[memoryview] = []
     data = dumps(value, beside=lambda buffer: take(buffers, buffer))
@@ -71,11 +79,14 @@ def dump_parts(value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
 
 
 def take(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
-    """Put a buffer beside the stream, if it is worth it; gives whether it stays in the stream.
+    """Append a buffer of at least ``settings.OUT_OF_BAND`` bytes to a list.
 
     Args:
-        buffers: Where to put it.
-        buffer: What the pickler came across.
+        buffers: The list to append to.
+        buffer: The buffer that the pickler found.
+
+    Returns:
+        True if the buffer is too small and stays in the stream, False if it was appended.
     """
     view = buffer.raw()
     small = view.nbytes < settings.OUT_OF_BAND
@@ -85,10 +96,14 @@ def take(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
 
 
 def writable(buffers: Iterable[bytes | memoryview | DurableError]) -> Iterator[bytearray | memoryview]:
-    """The buffers of a pickle as memory that may be written to; an error among them is raised.
+    """Yield the out-of-band buffers of a pickle as writable memory.
 
     Args:
-        buffers: Views, used in place if they may be written to, and errors of parts that could not be read.
+        buffers: Bytes and views; a writable view is used in place, everything else is copied. An error stands
+            for a part that could not be read.
+
+    Raises:
+        DurableError: An error found among the buffers.
     """
     for buffer in buffers:
         if isinstance(buffer, DurableError):
@@ -98,14 +113,14 @@ def writable(buffers: Iterable[bytes | memoryview | DurableError]) -> Iterator[b
 
 
 def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) -> Any:
-    """Unpickle what :func:`dumps` gave. This runs code that the bytes name.
+    """Unpickle the output of :func:`dumps`. This runs code that the bytes name.
 
     Args:
-        data: The bytes.
-        parts: The buffers beside them.
+        data: The pickle stream.
+        parts: Its out-of-band buffers.
 
     Raises:
-        StepNotRestored: A module or a class is gone; other exceptions come as pickle raises them.
+        StepNotRestored: A module or a class no longer exists. Other exceptions of pickle are not converted.
 
     Example:
         >>> loads(dumps(slice(1, 2)))
@@ -115,22 +130,22 @@ def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) 
         return Unpickler(data, parts).load()
     except ModuleNotFoundError as error:
         raise StepNotRestored(
-            f"the saved result needs the module {error.name!r}, which is not installed here",
-            remedy=f"Install or bring back {error.name!r}, or reset the step.",
+            f"cannot restore the saved result: module {error.name!r} is not installed",
+            remedy=(f"Install {error.name!r}, or execute the step again: ", ResetStep()),
         ) from error
     except AttributeError as error:
         raise StepNotRestored(
-            f"the saved result needs what is no longer there ({error})",
-            remedy="Bring it back, or reset the step.",
+            f"cannot restore the saved result: a class or function in it no longer exists ({error})",
+            remedy=("Define it again, or execute the step again: ", ResetStep()),
         ) from error
 
 
 class Unpickler(pickle.Unpickler):
-    """Pickle's own, but of this package it takes the stored format alone.
+    """An unpickler that refuses names of durable_nb which are not part of the stored format.
 
     Args:
-        data: The bytes.
-        buffers: The buffers beside them; read-only ones are copied, so that arrays come back writable.
+        data: The pickle stream.
+        buffers: Its out-of-band buffers; read-only ones are copied, so that restored arrays are writable.
     """
 
     def __init__(
@@ -139,28 +154,30 @@ class Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data), buffers=writable(buffers))
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a checkpoint names; pickle calls this for each class and function."""
+        """Return the object that a checkpoint names; pickle calls this for each class and function."""
         _stored.check_name(module, name)
         return super().find_class(module, name)
 
 
 def _not_saved(value: Any, last: Any, error: Exception) -> StepNotSaved:
+    message = f"cannot save the result ({type_name(type(value))})"
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
-        what = f"the result ({type_name(type(value))}) is nested too deeply to be saved"
-        return StepNotSaved(what, remedy="Return it flattened, such as a list with indices.")
-    path = locate(value, last) if last is not None else None
-    kind = type_name(type(last))
-    if path is None:
-        root = type_name(type(value))
         return StepNotSaved(
-            f"the result ({root}) cannot be saved, for something in it ({kind})", remedy=_REMEDY
+            f"{message}: it is nested too deeply", remedy="Flatten it, for example to a list with indices."
         )
-    where = f"the result's {path.removeprefix(' ')}" if path else "the result"
-    return StepNotSaved(f"{where} ({kind}) cannot be saved", remedy=_REMEDY)
+    kind = type_name(type(last))
+    path = locate(value, last) if last is not None else None
+    if path is None:
+        reason = f"it contains an object of type {kind}, which cannot be pickled"
+    elif path:
+        reason = f"result{path} ({kind}) cannot be pickled"
+    else:
+        reason = "it cannot be pickled"
+    return StepNotSaved(f"{message}: {reason}", remedy=_REMEDY)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
-    """cloudpickle's, but exact: it refuses what would come back as something else."""
+    """cloudpickle's pickler, made exact: it refuses objects that would be restored as something else."""
 
     def __init__(
         self,
@@ -170,10 +187,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     ) -> None:
         super().__init__(file, protocol=_PROTOCOL, buffer_callback=beside)
         self.unlinked = unlinked
-        self.last: Any = None  # what was being pickled when it failed
+        self.last: Any = None  # the object that was being pickled when an error was raised
 
     def reducer_override(self, obj: Any) -> Any:
-        """Give the reduction of one object; pickle calls this for all but a few built-in types."""
+        """Return the reduction of one object; pickle calls this for all but a few built-in types."""
         self.last = obj
         kind = type(obj)
         if kind is memoryview:
@@ -196,14 +213,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 
 def _reduce_view(view: memoryview) -> tuple[Any, ...]:
     if view.format != "B" or view.ndim != 1:
-        raise pickle.PicklingError("only memoryviews of plain bytes come back as they were")
+        raise pickle.PicklingError("only one-dimensional memoryviews of bytes can be restored exactly")
     return memoryview, (bytes(view) if view.readonly else bytearray(view),)
 
 
 def _refuse_file(file: Any) -> None:
-    # cloudpickle would read a text file's content and give back a StringIO.
+    # cloudpickle would read a text file's content and restore it as a StringIO.
     if type(file) not in (io.StringIO, io.BytesIO):
-        raise pickle.PicklingError("an open file is not a value")
+        raise pickle.PicklingError("an open file cannot be pickled")
 
 
 def _live_reduction(obj: Any, reduction: Any) -> Any:
@@ -227,14 +244,14 @@ def _has_own_reduction(kind: type) -> bool:
 
 
 def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
-    """Say how to pickle an exception; NotImplemented where its class says it.
+    """Return the reduction of an exception, NotImplemented if its class defines its own.
 
-    By default one is rebuilt by its ``__init__``, which often takes other arguments than it passes on:
-    loading then fails or, worse, gives other args.
+    By default pickle rebuilds an exception by calling its class with ``args``. Many classes take other
+    parameters than they pass on to ``Exception``: loading then fails, or sets other ``args``.
 
     Args:
         exc: Any exception.
-        linked: Whether its cause comes along.
+        linked: Whether to pickle its cause too.
     """
     if _has_own_reduction(type(exc)):
         return NotImplemented

@@ -1,4 +1,7 @@
-"""Whose checkpoints may run code here: the keys, and the signatures made with them."""
+"""Signatures of checkpoints that run code when they are loaded, and the keys that make them.
+
+A checkpoint in one of the formats ``codec.RUNS_CODE`` is loaded only if one of the user's keys signed it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from durable_nb.records import Payload, original_id
 __all__ = ["VARIABLE", "check", "is_trusted", "key_file", "sign", "signed"]
 
 VARIABLE: Final = "DURABLE_NB_SECRET"
-"""The environment variable with a secret that a team shares."""
+"""The environment variable that holds a secret shared by a team."""
 
 _KEY_LENGTH: Final = 32
 _keys: dict[Path, bytes] = {}
@@ -28,14 +31,15 @@ _guard = threading.Lock()
 
 
 def signed(payload: Payload, run_id: str, step: str) -> Payload:
-    """A payload as it is stored, signed if it would run code when it is loaded.
+    """Return a payload with a signature if it would run code when it is loaded.
 
-    Where there can be no key it stays unsigned, with a notice: a checkpoint not made would be worse.
+    If there is no key and none can be created, return it unsigned and issue a ``DurableNotice``, rather than
+    lose the checkpoint.
 
     Args:
         payload: The payload, its large parts in blobs.
-        run_id: The run it belongs to.
-        step: The step it is the result of; empty for the run's own.
+        run_id: The run that it belongs to.
+        step: The step whose result it is; empty for the run's own result.
     """
     if payload.format not in codec.RUNS_CODE:
         return payload
@@ -43,36 +47,41 @@ def signed(payload: Payload, run_id: str, step: str) -> Payload:
         return sign(payload, run_id, step)
     except StoreUnavailable as error:
         message = (
-            f"run {run_id!r}, step {step!r}: saved without a signature, and so not to be loaded: {error}"
+            f"run {run_id!r}, step {step!r}: saved without a signature, so that it cannot be loaded: {error}"
         )
         warnings.warn(message, DurableNotice, stacklevel=2)
         return payload
 
 
 def sign(payload: Payload, run_id: str, step: str) -> Payload:
-    """The same, whatever its format.
+    """Return a payload with a signature, whatever its format.
+
+    Args:
+        payload: The payload, its large parts in blobs.
+        run_id: The run that it belongs to.
+        step: The step whose result it is; empty for the run's own result.
 
     Raises:
-        StoreUnavailable: There is no key, and none can be made.
+        StoreUnavailable: There is no key, and none can be created.
     """
-    return payload._replace(signature=_signature(_known_keys()[0], payload, run_id, step))
+    return payload._replace(signature=_signature(_trusted_keys()[0], payload, run_id, step))
 
 
 def check(payload: Payload, run_id: str, step: str, location: str) -> None:
-    """Refuse a payload that would run code when it is loaded, and that no known key has signed.
+    """Refuse a payload that would run code when it is loaded and that no trusted key has signed.
 
     Args:
         payload: The payload as it is stored.
-        run_id: The run it belongs to.
-        step: The step it is the result of.
-        location: Where it is kept, for the message.
+        run_id: The run that it belongs to.
+        step: The step whose result it is.
+        location: The database, for the message.
 
     Raises:
-        UntrustedCheckpoint: It was made by somebody else, or changed since.
+        UntrustedCheckpoint: Another user made the payload, or it was changed after it was signed.
     """
     if payload.format in codec.RUNS_CODE and not is_trusted(payload, run_id, step):
         raise UntrustedCheckpoint(
-            f"its checkpoint in {location!r} would run code, and none of your keys has signed it",
+            f"loading its checkpoint from {location!r} would run code, and none of your keys has signed it",
             run_id=run_id,
             step=step or None,
             remedy=("If you trust the user who made it: ", TrustDatabase(db=location)),
@@ -80,34 +89,39 @@ def check(payload: Payload, run_id: str, step: str, location: str) -> None:
 
 
 def is_trusted(payload: Payload, run_id: str, step: str) -> bool:
-    """Whether one of the known keys has signed a payload, for that very step.
+    """Return whether a trusted key has signed a payload, for this run and step.
+
+    Args:
+        payload: The payload as it is stored.
+        run_id: The run that it belongs to.
+        step: The step whose result it is.
 
     Raises:
-        StoreUnavailable: There is a key file, and it cannot be read.
+        StoreUnavailable: The key file exists, but cannot be read.
     """
     found = payload.signature
     if found is None:
         return False
-    return any(hmac.compare_digest(found, _signature(key, payload, run_id, step)) for key in _known_keys())
+    return any(hmac.compare_digest(found, _signature(key, payload, run_id, step)) for key in _trusted_keys())
 
 
 def key_file() -> Path:
-    """The file that holds the user's own key."""
-    from jupyter_core.paths import jupyter_data_dir  # only now: it is slow to import
+    """Return the path of the user's own key."""
+    from jupyter_core.paths import jupyter_data_dir  # imported late: it is slow
 
     return Path(jupyter_data_dir()) / "durable_nb" / "secret"
 
 
-def _known_keys() -> list[bytes]:
-    """The known keys, the one to sign with first: the team's, then the user's."""
+def _trusted_keys() -> list[bytes]:
+    """Return the trusted keys, the one to sign with first: the team's, then the user's."""
     secret = os.environ.get(VARIABLE)
     if secret:
         team = hashlib.sha256(f"durable_nb {secret}".encode()).digest()
-        return [team, *_key_of_user(create=False)]
-    return _key_of_user(create=True)
+        return [team, *_user_key(create=False)]
+    return _user_key(create=True)
 
 
-def _key_of_user(*, create: bool) -> list[bytes]:
+def _user_key(*, create: bool) -> list[bytes]:
     with _guard:
         path = key_file()
         if path not in _keys:
@@ -120,7 +134,7 @@ def _key_of_user(*, create: bool) -> list[bytes]:
             except OSError as error:
                 raise _no_key(path, error.strerror or str(error)) from error
             if len(key) != _KEY_LENGTH:
-                raise _no_key(path, f"it has {len(key)} bytes, not {_KEY_LENGTH}")
+                raise _no_key(path, f"it has {len(key)} bytes, expected {_KEY_LENGTH}")
             _keys[path] = key
         return [_keys[path]]
 
@@ -133,7 +147,7 @@ def _create(path: Path) -> None:
             file.write(secrets.token_bytes(_KEY_LENGTH))
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)  # whole at once, and only if nobody else was faster
+        os.link(temporary, path)  # atomic; fails if another process has created it meanwhile
     except FileExistsError:
         pass
     finally:
@@ -141,14 +155,14 @@ def _create(path: Path) -> None:
 
 
 def _signature(key: bytes, payload: Payload, run_id: str, step: str) -> bytes:
-    # The digest of the bytes speaks for the parts too: the bytes name them by theirs.
+    # The digest of the bytes covers the parts too: the bytes hold the digests of the parts.
     content = payload.blob or hashlib.sha256(payload.data).hexdigest()
-    said = json.dumps([original_id(run_id), step, payload.format, content])
-    return hmac.digest(key, said.encode(), "sha256")
+    message = json.dumps([original_id(run_id), step, payload.format, content])
+    return hmac.digest(key, message.encode(), "sha256")
 
 
-def _no_key(path: Path, why: str) -> StoreUnavailable:
+def _no_key(path: Path, reason: str) -> StoreUnavailable:
     return StoreUnavailable(
-        f"there is no key to sign with: {str(path)!r} cannot be used ({why})",
-        remedy=f"Make that folder writable, or set {VARIABLE}.",
+        f"no key to sign with: cannot use {str(path)!r} ({reason})",
+        remedy=f"Make its folder writable, or set {VARIABLE}.",
     )

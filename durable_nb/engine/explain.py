@@ -9,6 +9,7 @@ from durable_nb import fingerprint
 from durable_nb.errors import (
     DurableError,
     RemedyAction,
+    RenameCell,
     RenameStep,
     ResetStep,
     ResolveFail,
@@ -18,7 +19,7 @@ from durable_nb.errors import (
     StepChanged,
     StepInDoubt,
 )
-from durable_nb.records import Action
+from durable_nb.records import Action, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,8 @@ def refusal(
     if decision.action is Action.ASK:
         what += ", and this session has no one to ask whether to run it again"
         again = ResolveRerun()
-    remedy = ("To run it again: ", again, "; to make it another step: ", RenameStep(), "; ", *_OVER)
+    rename = RenameCell() if call.kind is StepKind.CELL else RenameStep()
+    remedy = ("To run it again: ", again, "; to make it another step: ", rename, "; ", *_OVER)
     return kind(what, run_id=run_id, step=call.step_id, remedy=remedy)
 
 

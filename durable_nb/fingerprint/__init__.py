@@ -1,7 +1,7 @@
-"""What a call's arguments and a function's code are, as short strings that are equal in every process.
+"""Fingerprints of arguments, values and code: short strings that are equal in every process.
 
-Nothing here depends on the hash seed, on addresses, or on the order of sets and dicts. What cannot be
-fingerprinted honestly is None. ``shown`` and ``difference`` are the same for people to read.
+A fingerprint depends neither on the hash seed, nor on addresses, nor on the order of sets and dicts. It is
+None for a value that has no stable fingerprint. ``shown`` and ``difference`` are for messages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A call's arguments as one line each for machines and for people, and whether two such lines differ."""
+"""A call's arguments as one line to compare and as one to show, and the differences of two such lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def arguments(values: Mapping[str, Any]) -> str:
-    """One ``name=fingerprint`` for each argument, ``name=?`` for one that has none.
+    """Return the line to compare: ``name=fingerprint`` for each argument, ``name=?`` for one without.
+
+    Args:
+        values: The arguments by name.
 
     Example:
         >>> arguments({"client": object()})
@@ -26,12 +29,24 @@ def arguments(values: Mapping[str, Any]) -> str:
 
 
 def unknown(recorded: str) -> list[str]:
-    """The names of the arguments that have no fingerprint."""
+    """Return the names of the arguments without a fingerprint.
+
+    Args:
+        recorded: The output of :func:`arguments`.
+
+    Example:
+        >>> unknown("n=1 client=?")
+        ['client']
+    """
     return [name for name, each in _parsed(recorded).items() if each == _UNKNOWN]
 
 
 def differ(recorded: str | None, called: str | None) -> bool:
-    """Whether two lines are known to differ: what has no fingerprint is not compared.
+    """Return whether two lines are known to differ; arguments without a fingerprint are not compared.
+
+    Args:
+        recorded: The output of :func:`arguments` for one call, None if it is not known.
+        called: The output of :func:`arguments` for another call.
 
     Example:
         >>> differ("n=1 client=?", "n=2 client=?"), differ("n=1 client=?", "n=1 client=ab")
@@ -46,12 +61,29 @@ def differ(recorded: str | None, called: str | None) -> bool:
 
 
 def show(values: Mapping[str, Any] | None) -> str | None:
-    """Bounded reprs of arguments, by name, as JSON; None without arguments."""
+    """Return the line to show: bounded reprs of the arguments by name, as JSON; None without arguments.
+
+    Args:
+        values: The arguments by name.
+
+    Example:
+        >>> show({"n": 3})
+        '{"n": "3"}'
+    """
     return _json(shown(values)) if values else None
 
 
 def explain(recorded: str | None, called: str | None) -> str:
-    """What differs between two results of ``show``, for people."""
+    """Return the differences between two outputs of :func:`show`, for a message.
+
+    Args:
+        recorded: The output of :func:`show` for one call.
+        called: The output of :func:`show` for another call.
+
+    Example:
+        >>> explain('{"n": "3"}', '{"n": "4"}')
+        'n: 3 → 4'
+    """
     return difference(json.loads(recorded or "{}"), json.loads(called or "{}"))
 
 

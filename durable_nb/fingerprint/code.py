@@ -1,4 +1,4 @@
-"""Fingerprints of code: of its syntax tree, without what does not run, alike on every Python version."""
+"""Fingerprints of code, made of the parts of its syntax tree that run; equal on every Python version."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["function", "plain_function", "source", "syntax"]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _NOT_BEHAVIOUR: Final = frozenset({"ctx", "kind", "type_comment", "type_params", "returns", "annotation"})
-"""Fields of a syntax tree that are said elsewhere in it, are hints, or that only some versions have."""
+"""Fields of a syntax tree that are redundant, are type hints, or exist only in some Python versions."""
 
 
 def function(fn: Callable[..., Any]) -> str | None:
-    """Fingerprint a function's code, with its name and the source of its defaults.
+    """Return the fingerprint of a function's code, including its name and the source of its defaults.
 
-    Comments, formatting, docstrings, decorators and type hints do not count.
+    Comments, formatting, docstrings, decorators and type hints are ignored.
 
     Args:
         fn: A function, method or lambda, decorated or not, of a module or a notebook cell.
 
     Returns:
-        32 hex digits; None where there is no source.
+        32 hex digits; None if the source is not available.
 
     Example:
         >>> function(textwrap.dedent) == function(textwrap.dedent)
@@ -46,13 +46,13 @@ def function(fn: Callable[..., Any]) -> str | None:
 
 
 def source(text: str) -> str:
-    """Fingerprint a cell's source, already transformed to plain Python; of the text where it does not parse.
+    """Return the fingerprint of a cell's source.
 
     Args:
-        text: The source.
+        text: The source, already transformed from IPython's syntax to Python.
 
     Returns:
-        32 hex digits.
+        32 hex digits: of the syntax tree, or of the text if it does not parse.
 
     Example:
         >>> source("x = 1  # one") == source("x=1")
@@ -65,10 +65,10 @@ def source(text: str) -> str:
 
 
 def syntax(node: ast.AST) -> str:
-    """Fingerprint one node of a syntax tree; comments, formatting, docstrings and type hints do not count.
+    """Return the fingerprint of a node of a syntax tree, without docstrings and type hints.
 
     Args:
-        node: A statement, say.
+        node: A node, such as a statement.
 
     Returns:
         32 hex digits.
@@ -81,13 +81,13 @@ def syntax(node: ast.AST) -> str:
 
 
 def plain_function(fn: Any) -> FunctionType | None:
-    """Give the Python function inside a method or behind decorators that use functools.wraps.
+    """Return the Python function of a method, or behind decorators that use functools.wraps.
 
     Args:
         fn: Any callable.
 
     Returns:
-        The function, or None where there is none, as for ``len`` or a class.
+        The function; None if there is none, as for ``len`` or a class.
 
     Example:
         >>> plain_function(textwrap.dedent) is textwrap.dedent
@@ -101,14 +101,14 @@ def plain_function(fn: Any) -> FunctionType | None:
     return found if isinstance(found, FunctionType) else None
 
 
-def _digest(sort: str, text: str) -> str:
-    return xxh3_128_hexdigest(f"{sort}:{text}".encode("utf-8", "surrogatepass"))
+def _digest(kind: str, text: str) -> str:
+    return xxh3_128_hexdigest(f"{kind}:{text}".encode("utf-8", "surrogatepass"))
 
 
 def _node(fn: FunctionType) -> _Function | None:
     lines = linecache.getlines(fn.__code__.co_filename, fn.__globals__)
     found = _best(_functions("".join(lines)), fn) if lines else None
-    # A file that does not parse as a whole, such as a cell with a magic in it: its block may.
+    # A file may not parse as a whole, such as a cell with a magic in it, while the function's block does.
     return found or _best(_functions(_block(fn)), fn, anywhere=True)
 
 
@@ -131,10 +131,10 @@ def _functions(text: str) -> tuple[_Function, ...]:
 def _best(nodes: tuple[_Function, ...], fn: FunctionType, *, anywhere: bool = False) -> _Function | None:
     code = fn.__code__
     named = [node for node in nodes if getattr(node, "name", "<lambda>") == code.co_name]
-    if anywhere:  # line numbers are those of the block: only a name that is there once will do
+    if anywhere:  # line numbers are relative to the block: only a unique name identifies the function
         return named[0] if len(named) == 1 else None
-    fitting = [node for node in named if _first_line(node) == code.co_firstlineno and _holds(node, code)]
-    return min(fitting, key=_extent, default=None)
+    matching = [node for node in named if _first_line(node) == code.co_firstlineno and _holds(node, code)]
+    return min(matching, key=_extent, default=None)
 
 
 def _first_line(node: _Function) -> int:
@@ -152,7 +152,7 @@ def _extent(node: _Function) -> tuple[int, int]:
 
 
 def _holds(node: _Function, code: CodeType) -> bool:
-    """Tell whether code was compiled from a node: it tells apart the lambdas of one line."""
+    """Return whether code was compiled from a node; this distinguishes the lambdas of one line."""
     if not isinstance(node, ast.Lambda):
         return True
     start, end = _span(node)
@@ -173,7 +173,7 @@ def _without_decorators(node: _Function) -> ast.AST:
 
 
 def _dump(node: Any, in_class: bool = False) -> str:
-    """Write a tree as text: ast.dump, without empty fields and what is not behaviour."""
+    """Return a tree as text: like ast.dump, without empty fields and fields that do not affect behaviour."""
     if isinstance(node, list):
         return f"[{','.join(filter(None, (_dump(item, in_class) for item in node)))}]"
     if not isinstance(node, ast.AST):
@@ -190,7 +190,7 @@ def _dump(node: Any, in_class: bool = False) -> str:
 
 
 def _fields(node: ast.AST, in_class: bool) -> Iterator[tuple[str, Any]]:
-    # In a class body an annotation is behaviour: a dataclass or a model is made of it.
+    # In a class body an annotation affects behaviour: it defines a field of a dataclass or a model.
     keep = in_class and isinstance(node, ast.AnnAssign)
     for name, field in ast.iter_fields(node):
         if name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -213,5 +213,5 @@ def _dump_annotated(node: ast.AnnAssign) -> str:
 
 
 def _constant(value: Any) -> str:
-    # Not repr: which characters it escapes depends on the Python version. Hex has no limit of digits.
+    # Not repr: the characters it escapes depend on the Python version. Hex has no limit of digits.
     return hex(value) if type(value) is int else ascii(value)

@@ -1,4 +1,4 @@
-"""Arguments as people see them in an error message: short, the same in every process, without secrets."""
+"""Arguments as text for messages: bounded, equal in every process, without secrets."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _URL_PASSWORD: Final = re.compile(r"(://[^/:@\s]*:)[^/@\s]+(?=@)")
 
 
 def shown(arguments: Mapping[str, Any]) -> dict[str, str]:
-    r"""Write arguments for people: bounded reprs, no addresses, secrets hidden by their names.
+    r"""Return bounded reprs of arguments, without addresses; secrets, recognized by name, are hidden.
 
     Args:
-        arguments: The values by name. Huge ones are not written out first, a failing repr is no error.
+        arguments: The values by name. Large values are not written in full first; a failing repr is no error.
 
     Returns:
         Texts of at most ``settings.SHOWN_ARGUMENT`` characters by name.
@@ -43,14 +43,14 @@ def shown(arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """Say how two results of :func:`shown` differ, bounded for each argument.
+    """Return the differences between two outputs of :func:`shown`, bounded for each argument.
 
     Args:
         old: The texts on record.
         new: The texts of this call.
 
     Returns:
-        The differences, joined by semicolons; empty where there is none to be seen.
+        The differences, joined by semicolons; empty if no difference is visible.
 
     Example:
         >>> difference({"n": "3", "path": "'a'"}, {"n": "4", "limit": "5"})
@@ -74,7 +74,7 @@ def _clip(text: str, start: int = 0) -> str:
 
 
 def _clipped_pair(old: str, new: str) -> tuple[str, str]:
-    # What they have in common may fill all the room there is: begin where they part.
+    # The common beginning may fill the available width: start where they differ.
     start = next(
         (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new))
     )
@@ -85,16 +85,16 @@ def _shown(name: Any, value: Any) -> str:
     if is_secret(name, value):
         return _HIDDEN
     text = _ADDRESS.sub("", _URL_PASSWORD.sub(r"\1" + _HIDDEN, _SHORT.repr(value)))
-    room = settings.SHOWN_ARGUMENT
-    return text if len(text) <= room else text[: room - 1] + "…"
+    width = settings.SHOWN_ARGUMENT
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def is_secret(name: object, value: object = None) -> bool:
-    """Whether what has that name is likely to be a secret, which is not shown or stored.
+    """Return whether a name is likely to be that of a secret, which is neither shown nor stored.
 
     Args:
         name: The name.
-        value: What it is bound to: a number of tokens is none.
+        value: Its value: a name such as ``max_tokens`` with a number is not a secret.
 
     Example:
         >>> is_secret("api_key"), is_secret("max_tokens", 500)
@@ -103,18 +103,18 @@ def is_secret(name: object, value: object = None) -> bool:
     if type(name) is not str:
         return False
     secret, tokens = _sounds_like(name)
-    return secret and not (tokens and type(value) in (int, float))  # max_tokens=500 is no secret
+    return secret and not (tokens and type(value) in (int, float))
 
 
 @functools.lru_cache
 def _sounds_like(name: str) -> tuple[bool, bool]:
-    """Whether a name sounds like a secret, and whether it sounds like a number of tokens."""
+    """Return whether a name is like that of a secret, and whether it is like that of a number of tokens."""
     plain = _WORD_START.sub("_", name).replace("-", "_").replace(" ", "_").lower()
     return _SECRET.search(plain) is not None, _NUMBER_OF_TOKENS.search(plain) is not None
 
 
 class _Short(reprlib.Repr):
-    """reprlib's, but it hides secrets, looks into records by their fields, and survives a bad __repr__."""
+    """A ``reprlib.Repr`` that hides secrets, shows records by their fields, and survives a bad __repr__."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _Short(reprlib.Repr):
         return text if len(text) <= self.maxother else text[: self.maxother - 1] + "…"
 
     def _unordered(self, items: Any, level: int, left: str, right: str) -> str:
-        # By their texts: the order of a set is another one in each process.
+        # Sorted by their texts: the order of a set differs between processes.
         texts = sorted(self.repr1(item, level - 1) for _, item in zip(range(1000), items, strict=False))
         more = ", ..." if len(items) > _ITEMS else ""
         return f"{left}{', '.join(texts[:_ITEMS])}{more}{right}"
@@ -171,7 +171,7 @@ _SHORT: Final = _Short()
 
 
 def _fields(x: Any) -> dict[str, Any] | None:
-    """Give the fields that a record's own repr would show; its repr would show secrets."""
+    """Return the fields that a record's own repr, which does not hide secrets, would show."""
     kind = type(x)
     if dataclasses.is_dataclass(kind):
         return {f.name: getattr(x, f.name, ...) for f in dataclasses.fields(x) if f.repr}

@@ -1,4 +1,4 @@
-"""Fingerprints of values: a canonical text, hashed. Types count, identity does not."""
+"""Fingerprints of values: hashes of a canonical text, in which types count and identity does not."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = ["value"]
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _LONG: Final = 400
-"""Characters above which a part of the text is replaced by its hash, so that the text stays short."""
+"""Characters from which a part of the text is replaced by its hash, to bound the length of the text."""
 
 _LONG_INT: Final = 2100
-"""Bits from which an int is written in hex, which no limit of digits applies to."""
+"""Bits from which an int is written in hex, to which no limit of digits applies."""
 
 _MANY_DIGITS: Final = re.compile(r"\d{600}")
 
 
-_SAME_AS: Final = {"memmap": "ndarray"}
-"""A mapped array is the array: one comes back where the other was saved."""
+_ALIASES: Final = {"memmap": "ndarray"}
+"""Types that count as another one: a saved array may be restored as a mapped one."""
 
 
 class _Unknown(Exception):
@@ -48,14 +48,14 @@ class _Unknown(Exception):
 
 
 def value(obj: Any) -> str | None:
-    """Fingerprint a value, equal for equal values in every process.
+    """Return the fingerprint of a value: equal for equal values, in every process.
 
     Args:
         obj: Plain data, dataclasses, enums, namedtuples, pydantic models, arrays, frames, functions, classes,
             bound methods and partials of them, in any nesting.
 
     Returns:
-        32 hex digits; None where the value, or something in it, cannot be fingerprinted.
+        32 hex digits; None if the value, or an object in it, has no stable fingerprint.
 
     Example:
         >>> value({"a": 1, "b": 2}) == value({"b": 2, "a": 1})
@@ -64,7 +64,7 @@ def value(obj: Any) -> str | None:
     kind = type(obj)
     if kind in _SCALARS or (kind is tuple and _SCALARS.issuperset(map(type, obj))):
         try:
-            # Not repr: which characters it escapes depends on the Python version.
+            # Not repr: the characters it escapes depend on the Python version.
             text = ascii(obj)
         except ValueError:  # an int of thousands of digits
             text = ""
@@ -81,19 +81,19 @@ class _Canon:
 
     def __init__(self) -> None:
         self.open: set[int] = set()
-        self.done: dict[int, tuple[Any, str]] = {}  # holds the objects, so that no id is used again
+        self.done: dict[int, tuple[Any, str]] = {}  # references to the objects, so that no id is reused
 
     def write(self, obj: Any) -> str:
         kind = type(obj)
         if kind in _SCALARS:
             return _scalar(obj)
-        known = self.done.get(id(obj))
-        if known is not None:
-            return known[1]
+        done = self.done.get(id(obj))
+        if done is not None:
+            return done[1]
         if id(obj) in self.open:
             raise _Unknown  # a cycle
         self.open.add(id(obj))
-        name = _SAME_AS.get(kind.__name__, kind.__name__)
+        name = _ALIASES.get(kind.__name__, kind.__name__)
         text = _short(f"{name}({self._inside(kind, obj)})")
         self.open.discard(id(obj))
         self.done[id(obj)] = (obj, text)
@@ -146,12 +146,12 @@ def _many(items: Any) -> str | None:
         text = ascii(list(items))
     except ValueError:
         return None
-    # The limit of digits is the process's: what comes near it is written one by one, everywhere.
+    # The limit of digits differs between processes: items near it are written one by one in all of them.
     return None if _MANY_DIGITS.search(text) else text
 
 
 def _name(kind: Any) -> str:
-    """Name a class or function by where it is, if it is really there."""
+    """Return ``module:qualname`` of a class or function that is found under that name."""
     found: Any = sys.modules.get(kind.__module__)
     for part in kind.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -160,7 +160,7 @@ def _name(kind: Any) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _place(kind: type) -> str:
+def _class_name(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
@@ -173,18 +173,18 @@ def _moment(canon: _Canon, obj: Any) -> str:
 
 def _enum(canon: _Canon, obj: Any) -> str:
     name = obj._name_
-    return f"{_place(type(obj))},{canon.write(name if name is not None else int(obj._value_))}"
+    return f"{_class_name(type(obj))},{canon.write(name if name is not None else int(obj._value_))}"
 
 
 def _namedtuple(canon: _Canon, obj: Any) -> str:
     if getattr(obj, "__dict__", None):
         raise _Unknown
-    return f"{_place(type(obj))},{canon.items(tuple(tuple.__iter__(obj)))}"
+    return f"{_class_name(type(obj))},{canon.items(tuple(tuple.__iter__(obj)))}"
 
 
 def _model(canon: _Canon, obj: Any) -> str:
     extra, private = (getattr(obj, f"__pydantic_{name}__", None) for name in ("extra", "private"))
-    return f"{_place(type(obj))},{canon.parts(dict(vars(obj)), extra or None, private or None)}"
+    return f"{_class_name(type(obj))},{canon.parts(dict(vars(obj)), extra or None, private or None)}"
 
 
 def _is_dataclass(kind: type) -> bool:
@@ -198,7 +198,7 @@ def _dataclass(canon: _Canon, obj: Any) -> str:
         for name, slot in vars(base).items():
             if isinstance(slot, MemberDescriptorType) and hasattr(obj, name):
                 state[name] = slot.__get__(obj)
-    return f"{_place(type(obj))},{canon.mapping(state)}"
+    return f"{_class_name(type(obj))},{canon.mapping(state)}"
 
 
 def _is_model(kind: type) -> bool:
@@ -211,7 +211,7 @@ def _function(canon: _Canon, obj: FunctionType) -> str:
     written = code.function(obj)
     if plain is None or written is None:
         return _name(obj)
-    # The same source is another function where it was made with other values around it.
+    # Functions of the same source differ if they were created with other closures or defaults.
     cells = [cell.cell_contents for cell in plain.__closure__ or ()]
     return f"{written},{canon.parts(cells, plain.__defaults__, plain.__kwdefaults__)}"
 
@@ -233,7 +233,7 @@ def _partial(canon: _Canon, obj: functools.partial[Any]) -> str:
 
 def _from_loaded(module: str, *names: str) -> Callable[[type], bool]:
     def matches(kind: type) -> bool:
-        # Never an import: a value of a library's type exists only where the library is loaded.
+        # No import: a value of a library's type exists only if the library is loaded.
         loaded = sys.modules.get(module)
         return any(kind is getattr(loaded, name, None) for name in names)
 
@@ -248,7 +248,7 @@ def _is_scalar_of_numpy(kind: type) -> bool:
 def _array(canon: _Canon, obj: Any) -> str:
     numpy: Any = sys.modules["numpy"]
     head = f"{obj.dtype.str},{obj.shape}"
-    if obj.dtype.names is not None:  # between fields there may be bytes that nobody set
+    if obj.dtype.names is not None:  # the padding between fields has arbitrary contents
         return ",".join([head, *(f"{name!a}={canon.write(obj[name])}" for name in obj.dtype.names)])
     if obj.dtype.hasobject or obj.dtype.char in "gG":
         return f"{head},{canon.items(obj.ravel().tolist())}"
@@ -263,7 +263,7 @@ def _numpy_scalar(_canon: _Canon, obj: Any) -> str:
 
 
 def _column(canon: _Canon, obj: Any) -> str:
-    """Write a series or an index: the type of its items, its name, its items."""
+    """Write a series or an index: the dtype, the name, the items."""
     numpy: Any = sys.modules["numpy"]
     head = f"{canon.write(str(obj.dtype))},{canon.write(obj.name)}"
     if isinstance(obj.dtype, numpy.dtype):
@@ -282,7 +282,7 @@ def _series(canon: _Canon, obj: Any) -> str:
 
 
 def _frame(canon: _Canon, obj: Any) -> str:
-    columns = (_column(canon, obj.iloc[:, place]) for place in range(obj.shape[1]))
+    columns = (_column(canon, obj.iloc[:, at]) for at in range(obj.shape[1]))
     return ",".join([_index(canon, obj.index), _index(canon, obj.columns), *columns])
 
 

@@ -24,7 +24,6 @@ from durable_nb.notebook.prompts import shell_prompter
 from durable_nb.notebook.session import Session
 from durable_nb.notebook.shell import execute as body
 from durable_nb.notebook.shell import frontend, tracebacks
-from durable_nb.notebook.spelling import NOTEBOOK
 from durable_nb.records import RunStatus, scope_of
 from durable_nb.signals import prompter, typed
 
@@ -223,7 +222,7 @@ def load(shell: Any) -> None:
     magics = DurableMagics(shell)
     shell.durable_nb = magics
     recorder.Recorder.of(shell)
-    spell_actions(NOTEBOOK)
+    spell_actions(magics.session.spelling)
     prompter.attach(shell_prompter.ShellPrompter(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,

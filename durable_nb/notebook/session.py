@@ -15,10 +15,11 @@ from durable_nb.engine.fork import fork
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import all_runs, one_run
-from durable_nb.errors import NoOpenRun, RunHeld, StepChanged
+from durable_nb.errors import SCRIPT, NoOpenRun, RemedyAction, RunHeld, Spelling, StepChanged
 from durable_nb.notebook.lineage.compare import downstream
 from durable_nb.notebook.lineage.tracker import Tracker
 from durable_nb.notebook.shell import frontend
+from durable_nb.notebook.spelling import NOTEBOOK as NOTEBOOK_SPELLING
 from durable_nb.records import Run, RunStatus, StepStatus
 from durable_nb.signals import delivery
 from durable_nb.stores import open_journal
@@ -55,6 +56,11 @@ class Session:
         self.reported_unseen: set[str] = set()
         self.tracker = Tracker(shell)
         self._cells: dict[str, tuple[str | None, str]] = {}
+        self._requested_id: str | None = None
+
+    def spelling(self, action: RemedyAction) -> Spelling:
+        """Return how to spell an action: by magics for the notebook's own run, as in a script for others."""
+        return NOTEBOOK_SPELLING if action.run_id in (None, self._requested_id) else SCRIPT
 
     def open(
         self,
@@ -78,6 +84,7 @@ class Session:
             RunHeld: Another running kernel owns the run.
             RunChanged: The id belongs to a run of another workflow.
         """
+        self._requested_id = run_id
         journal = self._journal(db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
         try:

@@ -1,20 +1,19 @@
-"""How a notebook spells what the user can do about an error."""
+"""The magics that a notebook shows for remedies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from durable_nb import errors
 
 __all__ = ["NOTEBOOK"]
 
-NOTEBOOK: Final[Mapping[type[errors.RemedyAction], str]] = {
+NOTEBOOK: Final[errors.Spelling] = {
     errors.ResetStep: "%durable_reset {step}",
     errors.ResolveRerun: "%durable_resolve {step} rerun",
     errors.ResolveValue: "%durable_resolve {step} value EXPR",
     errors.ResolveFail: "%durable_resolve {step} fail",
-    errors.RenameStep: "%%durable_step OTHER_NAME, for a task step_id='…'",
+    errors.RenameCell: "%%durable_step OTHER_NAME",
     errors.OpenRun: "%durable_workflow {run}",
     errors.StartOver: "%durable_workflow {run} --fresh",
     errors.TakeOver: "%durable_workflow {run} --take-over",

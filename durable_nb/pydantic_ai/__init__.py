@@ -1,7 +1,7 @@
-"""Durable agents: every model request and every tool call of a pydantic-ai agent is a step of a run.
+"""Durable agents: each model request and each tool call of a pydantic-ai agent is a step of a run.
 
-``DurableAgent(agent, wf)`` is the short way; ``Agent(…, capabilities=[NotebookDurability()])`` makes an agent
-durable wherever it is used inside a run.
+``DurableAgent(agent, wf)`` wraps an agent, so that its runs are runs of the workflow ``wf``, or part of the
+run that calls it. ``Agent(…, capabilities=[NotebookDurability()])`` makes an agent durable inside any run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DurableAgent: an agent whose runs are runs of ours, or part of the one they are called in."""
+"""DurableAgent: an agent whose runs are runs of a workflow, or part of the run that it is called in."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from durable_nb.pydantic_ai.agent_run import AgentSteps
 from durable_nb.pydantic_ai.capability import NotebookDurability
 from durable_nb.pydantic_ai.config import TaskConfig
 from durable_nb.pydantic_ai.messages import plain
-from durable_nb.pydantic_ai.operations import notices_of_replays
-from durable_nb.pydantic_ai.run_sync import run_here
-from durable_nb.pydantic_ai.streaming import finishing
+from durable_nb.pydantic_ai.operations import without_replay_telemetry
+from durable_nb.pydantic_ai.run_sync import run_coroutine
+from durable_nb.pydantic_ai.streaming import awaited_at_end
 from durable_nb.records import Run, RunStatus
 from durable_nb.workflow import active_runs
 from durable_nb.workflow.entrypoint import finish, one_pass
@@ -39,41 +39,42 @@ if TYPE_CHECKING:
 __all__ = ["DurableAgent"]
 
 
-class _Opening(NamedTuple):
-    """How a run is to be opened."""
+class _OpenOptions(NamedTuple):
+    """Options for opening a run."""
 
     fresh: bool = False
     take_over: bool = False
 
 
-class _UnderWay(RunHeld):
-    """The run is under way in this process: a call of ``run`` joins it, an iteration cannot."""
+class _AlreadyActive(RunHeld):
+    """The run is already in progress in this process: ``run`` joins it, an iteration cannot."""
 
-    def __init__(self, known: active_runs.Pass) -> None:
+    def __init__(self, active: active_runs.Pass) -> None:
         super().__init__(
-            "it is under way in this process",
-            run_id=known.opening.run_id,
-            remedy="Join it: await agent.run(…) with the same prompt and run_id.",
+            "the run is already in progress in this process",
+            run_id=active.opening.run_id,
+            remedy="To join it: await agent.run(…) with the same prompt and run_id.",
         )
-        self.known = known
-        self.nested = False  # whether another agent's run has met it on the way: that one joins nothing
+        self.active = active
+        self.nested = False  # whether it was raised inside another agent's run, which must not join it
 
 
 class DurableAgent(WrapperAgent[AgentDepsT, Any]):
-    """An agent of which each model request and each tool call is checkpointed; results are pydantic-ai's own.
+    """An agent whose model requests and tool calls are checkpointed; its results are pydantic-ai's own.
 
-    Called in a run, a durable cell or an ordinary cell under an open run, it is part of that run. Elsewhere,
-    or with ``run_id=``, it is a run of its own: the same id after a crash goes on where it stopped.
+    An agent that is called in a run, in a durable cell, or in an ordinary cell while a run is open, is part
+    of that run. Otherwise, or with ``run_id=``, the call is a run of its own; called with the same id after a
+    crash it resumes.
 
     Args:
-        agent: The agent. Its dependencies stay live objects and are never saved.
+        agent: The agent. Its dependencies are live objects, which are never saved.
         wf: The workflow that its runs belong to.
-        name: What its steps are called; the agent's own name if not given.
-        model_task_config: How model requests are executed.
-        tool_task_config: How tools are called.
+        name: The name of its steps; by default the agent's name.
+        model_task_config: Retries and timeout of model requests; by default the workflow's.
+        tool_task_config: Retries and timeout of tool calls; by default the workflow's.
 
     Raises:
-        InvalidOption: The agent has the capability already.
+        InvalidOption: The agent already has the capability NotebookDurability.
 
     Example:
         >>> from pydantic_ai import Agent
@@ -92,7 +93,10 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
     ) -> None:
         super().__init__(agent)
         if NotebookDurability.from_agent(agent) is not None:
-            raise InvalidOption("the agent has NotebookDurability already", remedy="Call the agent as it is.")
+            raise InvalidOption(
+                "the agent already has the capability NotebookDurability",
+                remedy="Use the agent itself, without DurableAgent.",
+            )
         self.workflow = wf
         self._durability: NotebookDurability[AgentDepsT] = NotebookDurability(
             name=name or agent.name or "agent",
@@ -100,21 +104,21 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             tool_task_config=tool_task_config,
             policy=wf.policy,
         )
-        self._places: WeakValueDictionary[str, AgentSteps] = WeakValueDictionary()
-        self._opening = _Opening()
+        self._steps: WeakValueDictionary[str, AgentSteps] = WeakValueDictionary()
+        self._open_options = _OpenOptions()
 
     @property
     def tool(self) -> Any:
-        """The agent's own decorator for tools."""
+        """The wrapped agent's decorator for tools."""
         return self.wrapped.tool  # type: ignore[attr-defined]  # agents of pydantic-ai have it
 
     @property
     def tool_plain(self) -> Any:
-        """The agent's own decorator for tools without a context."""
+        """The wrapped agent's decorator for tools without a context."""
         return self.wrapped.tool_plain  # type: ignore[attr-defined]
 
     async def signal(self, name: str) -> Any:
-        """Wait in a run for a value from outside: see ``Workflow.signal``."""
+        """Wait in a run for a signal: see ``Workflow.signal``."""
         return await self.workflow.signal(name)
 
     async def run(
@@ -125,29 +129,36 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         take_over: bool = False,
         **options: Any,
     ) -> AgentRunResult[Any]:
-        """Run the agent: see ``Agent.run``. A second call of a run that is under way here joins it.
+        """Run the agent: see ``Agent.run``. A call for a run that is in progress in this process joins it.
 
         Args:
             user_prompt: The prompt.
-            fresh: Set an old history of ``run_id`` aside, and start over.
-            take_over: Take the run from another living process.
-            **options: Those of ``Agent.run``, ``run_id=`` among them.
+            fresh: Keep an earlier history of ``run_id`` under another id, and start over.
+            take_over: Take the run over from another live process.
+            **options: Options of ``Agent.run``; ``run_id=`` is the id of the run.
 
         Raises:
-            RunChanged: The run id is on record with another prompt, model, tool or setting.
-            RunHeld: Another living process owns the run.
+            RunChanged: The run was recorded with another prompt, model, tool or setting.
+            RunHeld: Another live process owns the run.
+
+        Example:
+            >>> # result = await agent.run("What happened?", run_id="monday")
         """
         try:
-            return await super(DurableAgent, self._to_open(fresh, take_over)).run(user_prompt, **options)
-        except _UnderWay as joined:
+            return await super(DurableAgent, self._with_options(fresh, take_over)).run(user_prompt, **options)
+        except _AlreadyActive as joined:
             if joined.nested:
                 raise
-            result: AgentRunResult[Any] = await active_runs.join(joined.known, ASYNC)
+            result: AgentRunResult[Any] = await active_runs.join(joined.active, ASYNC)
             return result
 
     def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
-        """Run the agent from synchronous code, in a notebook's cell too: see ``run``."""
-        result: AgentRunResult[Any] = run_here(self.run(user_prompt, **options))
+        """Run the agent from synchronous code, also in a notebook's cell: see ``run``.
+
+        Raises:
+            InvalidOption: The caller is itself running inside ``run_sync``.
+        """
+        result: AgentRunResult[Any] = run_coroutine(self.run(user_prompt, **options))
         return result
 
     @asynccontextmanager
@@ -155,15 +166,18 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
     ) -> AsyncIterator[Any]:
         """Run the agent and stream its output: see ``Agent.run_stream`` and ``run``."""
-        agent = self._to_open(fresh, take_over)
-        async with _pointed_on(), super(DurableAgent, agent).run_stream(user_prompt, **options) as result:
-            place = self._places.get(result.run_id)
-            completed = result._on_complete  # noqa: SLF001 - what it adds to the messages has no other hook
-            if place is not None and completed is not None:
+        agent = self._with_options(fresh, take_over)
+        async with (
+            _noting_approvals(),
+            super(DurableAgent, agent).run_stream(user_prompt, **options) as result,
+        ):
+            steps = self._steps.get(result.run_id)
+            on_complete = result._on_complete  # noqa: SLF001 - the only hook for the messages that it adds
+            if steps is not None and on_complete is not None:
 
                 async def complete() -> None:
-                    await completed()
-                    await place.settle(result.all_messages(), self._durability.model_execution)
+                    await on_complete()
+                    await steps.record_end(result.all_messages(), self._durability.model_execution)
 
                 result._on_complete = complete  # noqa: SLF001
             yield result
@@ -172,50 +186,50 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
     ) -> AbstractAsyncContextManager[Any]:
         """Run the agent and stream its events: see ``Agent.run_stream_events`` and ``run``."""
-        agent = self._to_open(fresh, take_over)
+        agent = self._with_options(fresh, take_over)
         return super(DurableAgent, agent).run_stream_events(user_prompt, **options)
 
     @asynccontextmanager
     async def iter(
         self, user_prompt: Any = None, *, fresh: bool = False, take_over: bool = False, **options: Any
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is no part of its run.
+        """Iterate over the agent's nodes: see ``Agent.iter``. Code in the block is not part of the agent run.
 
         Args:
             user_prompt: The prompt.
-            fresh: Set an old history of ``run_id`` aside, and start over.
-            take_over: Take the run from another living process.
-            **options: Those of ``Agent.iter``.
+            fresh: Keep an earlier history of ``run_id`` under another id, and start over.
+            take_over: Take the run over from another live process.
+            **options: Options of ``Agent.iter``; ``run_id=`` is the id of the run.
 
         Raises:
-            RunHeld: Another living process owns the run, or it is under way in this one.
-            InvalidOption: ``fresh`` or ``take_over`` where the agent is part of another run.
+            RunHeld: Another live process owns the run, or it is already in progress in this process.
+            InvalidOption: ``fresh`` or ``take_over`` is given, and the agent is part of another run.
         """
-        agent, run_id = self._to_open(fresh, take_over), options.pop("run_id", None)
+        agent, run_id = self._with_options(fresh, take_over), options.pop("run_id", None)
         inside = scopes.current()
         scope = inside or self.workflow.attached
         if scope is None or run_id is not None:
             async with agent._own_run(run_id, user_prompt, options) as agent_run:  # noqa: SLF001
                 yield agent_run
             return
-        if any(agent._opening):  # noqa: SLF001 - a copy of itself
+        if any(agent._open_options):  # noqa: SLF001 - a copy of itself
             raise InvalidOption(
-                "fresh= and take_over= are for a run of the agent's own, and here it is part of another",
-                remedy=("Give run_id='…' as well; or run the step again: ", ResetStep()),
+                "fresh= and take_over= need a run of the agent's own, but it is part of another run",
+                remedy=("Pass run_id='…' too, or execute the agent's step again: ", ResetStep()),
             )
-        place = AgentSteps.inside(scope, self._durability.name, self._arguments(user_prompt, options))
+        steps = AgentSteps.inside(scope, self._durability.name, self._arguments(user_prompt, options))
         with ExitStack() as stack:
             if inside is not None:
-                name = place.scope.path.removeprefix(inside.path).rstrip("/")
+                name = steps.scope.path.removeprefix(inside.path).rstrip("/")
                 stack.enter_context(scopes.entered(inside.around(name)))
-            async with self._iterated(place, user_prompt, options) as agent_run:
+            async with self._iterate(steps, user_prompt, options) as agent_run:
                 yield agent_run
 
-    def _to_open(self, fresh: bool, take_over: bool) -> DurableAgent[AgentDepsT]:
-        """The same agent, for calls that pydantic-ai leads on to ``iter``, which opens the run."""
+    def _with_options(self, fresh: bool, take_over: bool) -> DurableAgent[AgentDepsT]:
+        """Return a copy with the options: pydantic-ai calls its ``iter``, which opens the run."""
         agent = copy.copy(self)
-        was = self._opening
-        agent._opening = _Opening(fresh or was.fresh, take_over or was.take_over)  # noqa: SLF001 - a copy of itself
+        old = self._open_options
+        agent._open_options = _OpenOptions(fresh or old.fresh, take_over or old.take_over)  # noqa: SLF001 - a copy
         return agent
 
     @asynccontextmanager
@@ -223,16 +237,16 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         self, run_id: str | None, prompt: Any, options: dict[str, Any]
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
         workflow = self.workflow
-        opening = self._as_run(run_id, self._arguments(prompt, options))
+        opening = self._run_record(run_id, self._arguments(prompt, options))
         branches.install_task_factory(asyncio.get_running_loop())
-        fresh = self._opening.fresh
+        fresh = self._open_options.fresh
         with active_runs.entered(workflow.journal, opening, ASYNC, fresh=fresh) as (current, is_new):
             if not is_new:
-                raise _UnderWay(current)
+                raise _AlreadyActive(current)
             with interrupts.guarded_pass():
                 async with (
-                    one_pass(workflow, current, ASYNC, **self._opening._asdict()) as run,
-                    self._iterated(AgentSteps(run), prompt, options) as agent_run,
+                    one_pass(workflow, current, ASYNC, **self._open_options._asdict()) as run,
+                    self._iterate(AgentSteps(run), prompt, options) as agent_run,
                 ):
                     yield agent_run
                 result = agent_run.result
@@ -243,30 +257,31 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
                 current.value = result
 
     @asynccontextmanager
-    async def _iterated(
-        self, place: AgentSteps, prompt: Any, options: dict[str, Any]
+    async def _iterate(
+        self, steps: AgentSteps, prompt: Any, options: dict[str, Any]
     ) -> AsyncIterator[AgentRun[AgentDepsT, Any]]:
-        self._places[place.agent_run_id] = place
-        defers = approvals.defers_to(options.get("output_type"))
-        own = [*(options.pop("capabilities", None) or ()), self._durability.at(place, defers=defers)]
-        place.left = []
+        self._steps[steps.agent_run_id] = steps
+        defers = approvals.includes_deferred(options.get("output_type"))
+        durability = self._durability.bound_to(steps, defers=defers)
+        capabilities = [*(options.pop("capabilities", None) or ()), durability]
+        steps.unread_requests = []
         try:
-            with notices_of_replays():
+            with without_replay_telemetry():
                 async with (
-                    finishing(place.left),
-                    self.wrapped.iter(prompt, capabilities=own, **options) as agent_run,
+                    awaited_at_end(steps.unread_requests),
+                    self.wrapped.iter(prompt, capabilities=capabilities, **options) as agent_run,
                 ):
                     yield agent_run
-        except _UnderWay as inner:
+        except _AlreadyActive as inner:
             inner.nested = True
             raise
 
     def _arguments(self, prompt: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What names a call of the agent, or must be the same where a run id does."""
+        """Return the arguments that identify a call of the agent, or must be equal where a run id does."""
         given = {name: options.get(name) for name in ("message_history", "deferred_tool_results")}
         return {"prompt": plain(prompt), **{name: plain(value) for name, value in given.items() if value}}
 
-    def _as_run(self, run_id: str | None, arguments: Mapping[str, Any]) -> Run:
+    def _run_record(self, run_id: str | None, arguments: Mapping[str, Any]) -> Run:
         fingerprints = fingerprint.arguments(arguments)
         workflow = f"{self.workflow.name}.{self._durability.name}"
         scope = scopes.current()
@@ -280,10 +295,11 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
 
 
 @asynccontextmanager
-async def _pointed_on() -> AsyncIterator[None]:
+async def _noting_approvals() -> AsyncIterator[None]:
+    """Add a note to pydantic-ai's error about an approval that ``run_stream`` needs."""
     try:
         yield
     except UserError as error:
         if DeferredToolRequests.__name__ in str(error):
-            error.add_note("durable_nb: run_stream cannot wait for an approval: use run_stream_events.")
+            error.add_note("durable_nb: run_stream() cannot wait for an approval. Use run_stream_events().")
         raise

@@ -1,4 +1,4 @@
-"""Where one agent run keeps its steps: their names, and the way of an operation through the engine."""
+"""The steps of one agent run: their ids, and the execution or replay of each operation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durable_nb import fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
 from durable_nb.engine.status import Used
-from durable_nb.errors import RunChanged, StepChanged
+from durable_nb.errors import RunChanged, StartOver, StepChanged
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
@@ -28,44 +28,51 @@ if TYPE_CHECKING:
     from durable_nb.pydantic_ai.streaming import Requests
     from durable_nb.signals.accepted import Accepted
 
-__all__ = ["APPROVAL", "BY_HAND", "MODEL", "AgentSteps"]
+__all__ = ["APPROVAL", "MODEL", "RESOLVED", "AgentSteps"]
 
 MODEL: Final = "model"
-"""What the steps of model requests are called."""
+"""The name of the steps of model requests."""
 
 APPROVAL: Final = "approve:"
-"""What the name of the signal that approves a tool call begins with."""
+"""The prefix of the signals that approve tool calls."""
 
-BY_HAND: Final = "by hand"
-"""Stands beside the value of a step that a person gave it: ``%durable_resolve``."""
+RESOLVED: Final = "by hand"
+"""The key that marks the value of a step as given by a user who resolved it, not returned by the body."""
 
 
 class AgentSteps:
-    """Where one agent run keeps its steps.
+    """The steps of one agent run.
 
     Args:
         run: The open run.
-        path: What the ids of its steps begin with: empty where the run is the agent's own.
-        on_change: What becomes of a step whose arguments changed.
+        path: The prefix of the ids of its steps: empty if the run is the agent's own.
+        on_change: The policy for a step whose arguments changed.
 
     Attributes:
-        left: Streamed requests whose reader is gone, for whoever ends the agent run; None where nobody does.
+        unread_requests: Streamed requests whose reader was cancelled, to be awaited when the agent run ends;
+            None if nothing awaits them, so that they are cancelled instead.
     """
 
     def __init__(self, run: RunHandle, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
         self.run = run
-        self.left: Requests | None = None
+        self.unread_requests: Requests | None = None
         self.scope = scopes.Scope(run, path)
         self._on_change = on_change
         self._calls: dict[tuple[int, str], str] = {}
         self._executions: Counter[str] = Counter()
-        self._asked: ModelMessage | None = None
+        self._last_request: ModelMessage | None = None
 
     @classmethod
     def inside(cls, scope: scopes.Scope, name: str, arguments: Mapping[str, Any]) -> AgentSteps:
-        """The place of an agent that is called in a run: the scope names it, like a task.
+        """Return the steps of an agent that is called in a run: the scope names the agent run, like a task.
 
-        In a durable cell a step that changed runs again: only an edit of the cell can have changed it.
+        In a durable cell a step whose arguments changed is executed again, since only an edit of the cell can
+        have changed them.
+
+        Args:
+            scope: The scope of the call.
+            name: The agent's name.
+            arguments: The arguments of the call by name.
         """
         path = scope.step_id(name, fingerprint.arguments(arguments)) + "/"
         edited = isinstance(scope, scopes.CellScope)
@@ -73,28 +80,32 @@ class AgentSteps:
 
     @property
     def agent_run_id(self) -> str:
-        """The id that pydantic-ai knows the agent run by, the same in each pass."""
+        """The id of the agent run for pydantic-ai; equal each time the run is resumed."""
         path = self.scope.path.rstrip("/")
         return f"{self.run.run_id}/{path}" if path else self.run.run_id
 
     def call_name(self, ctx: RunContext[Any], tool: str) -> str:
-        """What a tool call is called: the calls of one response are numbered as they stand there.
+        """Return the name of a tool call: the calls of one response are numbered in their order.
 
-        Ids of calls are no names: a provider may repeat them in another response, or draw them by chance.
+        The provider's ids of calls are not used: they may be repeated in another response, or be random.
+
+        Args:
+            ctx: The agent run's context; its ``tool_call_id`` identifies the call in the last response.
+            tool: The tool's name.
         """
         responses = [message for message in ctx.messages if isinstance(message, ModelResponse)]
         key = len(responses), ctx.tool_call_id or ""
         if responses and key not in self._calls:
             for part in responses[-1].tool_calls:
-                own = len(responses), part.tool_call_id
-                if own not in self._calls:
-                    self._calls[own] = self.scope.step_id(f"tool:{part.tool_name}", "")
-        if key not in self._calls:  # no response asked for it: another tool did
+                other = len(responses), part.tool_call_id
+                if other not in self._calls:
+                    self._calls[other] = self.scope.step_id(f"tool:{part.tool_name}", "")
+        if key not in self._calls:  # called by another tool, not by a response
             return self.scope.step_id(f"tool:{tool}", "")
         return self._calls[key]
 
-    def nth(self, name: str) -> str:
-        """The id of the next execution of what has that name: a deferred call is executed once more."""
+    def next_execution_id(self, name: str) -> str:
+        """Return the id of the next execution of a tool call: a deferred call is executed a second time."""
         before = self._executions[name]
         self._executions[name] += 1
         return f"{name}.{before}" if before else name
@@ -108,28 +119,28 @@ class AgentSteps:
         arguments: Mapping[str, Any] | None = None,
         ctx: RunContext[Any] | None = None,
     ) -> tuple[dict[str, Any], bool]:
-        """Give back what is on record of an operation, or execute it and record that.
+        """Replay an operation, or execute it and record its result.
 
         Args:
-            step_id: The step.
-            body: The operation; what it gives is recorded by name.
-            execution: How it is executed.
-            arguments: What must not have changed, by name.
-            ctx: The agent run's context, to which recorded effects are done again.
+            step_id: The step's id.
+            body: The operation; it returns the values to record by name.
+            execution: Retries, timeout and ``once`` of the operation.
+            arguments: The arguments that must be equal for a replay, by name.
+            ctx: The agent run's context, to which the recorded effects are applied.
 
         Returns:
-            What was recorded, and whether the body was executed just now.
+            The recorded values, and whether the body was executed by this call.
 
         Raises:
             RunChanged: The arguments changed, and the run is the agent's own.
-            StepChanged: They changed, and it is part of another run.
+            StepChanged: The arguments changed, and the agent run is part of another run.
         """
         executed = False
 
         async def attempt() -> dict[str, Any]:
             nonlocal executed
             executed = True
-            with effects.entered() as found:
+            with effects.collected() as found:
                 return {**await body(), **found.recorded()}
 
         call = Call(
@@ -147,14 +158,19 @@ class AgentSteps:
         except StepChanged as changed:
             raise self._as_run_changed(changed) from None
         if not executed and self.run.history[step_id].delivered_by is not None:
-            recorded = {"value": recorded, BY_HAND: True}
+            recorded = {"value": recorded, RESOLVED: True}
         if ctx is not None:
-            effects.repeat(recorded, ctx, executed=executed)
+            effects.apply(recorded, ctx, executed=executed)
         return recorded, executed
 
-    async def settle(self, messages: Sequence[ModelMessage], execution: Execution) -> None:
-        """Record what follows the last response when the agent run ends, or put it back."""
-        if not (last := tail(messages)) or last[-1] is self._asked:
+    async def record_end(self, messages: Sequence[ModelMessage], execution: Execution) -> None:
+        """Record the messages after the last response when the agent run ends, or restore them.
+
+        Args:
+            messages: All messages of the agent run.
+            execution: How the step is executed.
+        """
+        if not (last := tail(messages)) or last[-1] is self._last_request:
             return
 
         async def body() -> dict[str, Any]:
@@ -163,13 +179,24 @@ class AgentSteps:
         recorded, _ = await self.step(self.scope.step_id("end", ""), body, execution)
         restore(messages, recorded.get("tail", ()))
 
-    def asked(self, messages: Sequence[ModelMessage], recorded: Sequence[Any]) -> None:
-        """Put back the messages that a recorded response has answered."""
+    def restore_request(self, messages: Sequence[ModelMessage], recorded: Sequence[Any]) -> None:
+        """Restore the messages that a recorded response answered.
+
+        Args:
+            messages: All messages of the agent run, modified in place.
+            recorded: The recorded messages.
+        """
         restore(messages, recorded)
-        self._asked = messages[-1] if messages else None
+        self._last_request = messages[-1] if messages else None
 
     async def approval(self, name: str, prompt: str, accepted: Accepted) -> Any:
-        """Wait for a person to say whether a tool may be called."""
+        """Wait for the user's answer whether a tool may be called, and return it.
+
+        Args:
+            name: The name of the tool call, as ``call_name`` returns it.
+            prompt: The question.
+            accepted: The answers that are accepted.
+        """
         signal = APPROVAL + (self.scope.path + name.removeprefix(self.scope.path).removeprefix("tool:"))
         return await wait_for_signal(self.scope, Question(signal, prompt, accepted), ASYNC)
 
@@ -179,7 +206,7 @@ class AgentSteps:
         return RunChanged(
             f"step {changed.step!r}: {changed.what}",
             run_id=self.run.run_id,
-            remedy="Use another run id, or start this one over: fresh=True.",
+            remedy=("Use another run id, or start the run over: ", StartOver()),
         )
 
 

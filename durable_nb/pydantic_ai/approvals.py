@@ -1,11 +1,11 @@
-"""Approving tool calls: the question is a signal of the run, answered from anywhere, even before it comes."""
+"""Approval of tool calls: each answer is a signal of the run, which may be delivered before the question."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai.tools import (
     DeferredToolRequests,
@@ -25,47 +25,51 @@ if TYPE_CHECKING:
 
     from durable_nb.pydantic_ai.agent_run import AgentSteps
 
-__all__ = ["answered", "ask", "defers", "defers_to"]
+__all__ = ["as_approval", "ask", "defers", "includes_deferred"]
+
+_COMMENT: Final = "If you reject the call, the model receives this comment."
 
 
 def defers(agent: Any) -> bool:
-    """Whether an agent gives calls that need an approval back as its output."""
-    return defers_to(getattr(agent, "output_type", None))
+    """Return whether an agent returns calls that need an approval as its output."""
+    return includes_deferred(getattr(agent, "output_type", None))
 
 
-def defers_to(output_type: Any) -> bool:
-    """The same of an output type."""
+def includes_deferred(output_type: Any) -> bool:
+    """Return whether an output type includes ``DeferredToolRequests``."""
     return DeferredToolRequests in (output_type if isinstance(output_type, Sequence) else [output_type])
 
 
-async def ask(place: AgentSteps, ctx: RunContext[Any], requests: DeferredToolRequests) -> DeferredToolResults:
-    """Wait for the answer about each call that needs an approval, one after the other.
+async def ask(steps: AgentSteps, ctx: RunContext[Any], requests: DeferredToolRequests) -> DeferredToolResults:
+    """Wait for the answer about each call that needs an approval, one after another.
 
     Args:
-        place: Where the agent run keeps its steps.
+        steps: The steps of the agent run.
         ctx: The agent run's context.
         requests: The calls.
     """
     results = DeferredToolResults()
     for call in requests.approvals:
-        results.approvals[call.tool_call_id] = await _ask(place, ctx, call)
+        results.approvals[call.tool_call_id] = await _ask(steps, ctx, call)
     return results
 
 
-async def _ask(place: AgentSteps, ctx: RunContext[Any], call: ToolCallPart) -> ToolApproved | ToolDenied:
-    name = place.call_name(replace(ctx, tool_call_id=call.tool_call_id), call.tool_name)
+async def _ask(steps: AgentSteps, ctx: RunContext[Any], call: ToolCallPart) -> ToolApproved | ToolDenied:
+    name = steps.call_name(replace(ctx, tool_call_id=call.tool_call_id), call.tool_name)
     given = call.args_as_json_str()
     shown = given if len(given) <= settings.SHOWN_CALL else f"{given[: settings.SHOWN_CALL]} …"
     schema = _schema(call.tool_name, json.loads(given), ctx.tools.get(call.tool_name))
-    return answered(await place.approval(name, f"Call {call.tool_name}({shown})?", Accepted(schema=schema)))
+    return as_approval(
+        await steps.approval(name, f"Call {call.tool_name}({shown})?", Accepted(schema=schema))
+    )
 
 
 def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any]:
-    """What may be said of a call: yes, also to other arguments, or no, also with a message."""
-    place = "#/properties/arguments"
-    parameters = _moved(tool.parameters_json_schema, place) if tool else {"type": "object"}
+    """Return the schema of an answer: yes, possibly with other arguments, or no, possibly with a message."""
+    parameters = (
+        _relocate(tool.parameters_json_schema, "#/properties/arguments") if tool else {"type": "object"}
+    )
     described = {"title": "Arguments", "default": given, "description": (tool and tool.description) or ""}
-    told_to_model = "If you reject, the model is told."
     return {
         "format": APPROVAL,
         "title": f"Call {name}?",
@@ -73,39 +77,39 @@ def _schema(name: str, given: Any, tool: ToolDefinition | None) -> dict[str, Any
         "properties": {
             "approved": {"type": "boolean"},
             "arguments": {**parameters, **described},
-            "comment": {"type": "string", "title": "Comment", "description": told_to_model},
+            "comment": {"type": "string", "title": "Comment", "description": _COMMENT},
             "message": {"type": "string"},
         },
         "required": ["approved"],
     }
 
 
-def _moved(schema: Any, place: str) -> Any:
-    """A schema as a part of another one: its references begin at the top of that."""
+def _relocate(schema: Any, pointer: str) -> Any:
+    """Return a schema to be nested at a JSON pointer of another one, with its references adjusted."""
     if isinstance(schema, list):
-        return [_moved(each, place) for each in schema]
+        return [_relocate(each, pointer) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    inner = {key: _moved(each, place) for key, each in schema.items()}
+    inner = {key: _relocate(each, pointer) for key, each in schema.items()}
     if str(schema.get("$ref", "")).startswith("#"):
-        inner["$ref"] = place + schema["$ref"][1:]
+        inner["$ref"] = pointer + schema["$ref"][1:]
     return inner
 
 
-def answered(answer: Any) -> ToolApproved | ToolDenied:
-    """What an answer means.
+def as_approval(answer: Any) -> ToolApproved | ToolDenied:
+    """Convert an answer to pydantic-ai's result of an approval.
 
     Args:
-        answer: True, False, a message that says why not, or a dict: ``approved``, and the ``arguments`` to
-            call with instead, or the ``message`` for the model; a prompt calls that ``comment``.
+        answer: True, False, a message with the reason for a denial, or a dict: ``approved``, and the
+            ``arguments`` to use instead, or the ``message`` for the model, which a prompt calls ``comment``.
 
     Example:
-        >>> answered("too much").message
+        >>> as_approval("too much").message
         'too much'
     """
     if isinstance(answer, str):
-        said = yes_or_no(answer)
-        return ToolDenied(answer) if said is None else answered(said)
+        approved = yes_or_no(answer)
+        return ToolDenied(answer) if approved is None else as_approval(approved)
     if isinstance(answer, bool):
         return ToolApproved() if answer else ToolDenied()
     if answer["approved"]:

@@ -1,4 +1,4 @@
-"""The capability that makes an agent's operations steps of a run, on pydantic-ai's own API for that."""
+"""The capability that makes an agent's operations steps of a run, built on pydantic-ai's durable_exec API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from durable_nb.errors import DurableNotice, StepError
 from durable_nb.pydantic_ai import approvals, effects
 from durable_nb.pydantic_ai.agent_run import AgentSteps
 from durable_nb.pydantic_ai.config import TOOL_KEY, Execution, TaskConfig
-from durable_nb.pydantic_ai.operations import StepBackend, notices_of_replays
+from durable_nb.pydantic_ai.operations import StepBackend, without_replay_telemetry
 from durable_nb.pydantic_ai.streaming import LiveModel, feed
 from durable_nb.workflow.backoff import exponential
 from durable_nb.workflow.retry import Policy
@@ -37,16 +37,17 @@ __all__ = ["NotebookDurability"]
 
 
 class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
-    """Makes an agent durable wherever it is used inside a run: a workflow, a task, a durable cell.
+    """A capability that makes an agent durable inside a run: in a workflow, a task or a durable cell.
 
-    Each model request, tool call, output function and discovery of a server's tools is a step. Outside every
-    run the agent is the plain one, and a notice says so.
+    Each model request, tool call, output function and listing of a server's tools is a step. Outside a run
+    the agent is executed without checkpoints, and a ``DurableNotice`` is issued.
 
     Args:
-        name: What its steps are called; the agent's own name if not given.
-        event_stream_handler: Sees the events of the first execution, once each; it is not called on replay.
-        model_task_config: How model requests are executed.
-        tool_task_config: How tools are called; ``metadata={"durable_nb": TaskConfig(…)}`` is one tool's own.
+        name: The name of its steps; by default the agent's name.
+        event_stream_handler: Receives each event of the first execution once; it is not called on replay.
+        model_task_config: Retries and timeout of model requests.
+        tool_task_config: Retries and timeout of tool calls. A tool's own
+            ``metadata={"durable_nb": TaskConfig(…)}`` takes precedence.
         policy: The defaults of both.
 
     Example:
@@ -79,54 +80,54 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         self._policy = policy or Policy(settings.RETRIES, exponential())
         self.model_execution = Execution.of(model_task_config, self._policy)
         self._tool_execution = Execution.of(tool_task_config, self._policy)
-        self.place: AgentSteps | None = None
+        self.steps: AgentSteps | None = None
         self.defers = False
-        self._begun: dict[str, AgentSteps] = {}
+        self._steps_by_run_id: dict[str, AgentSteps] = {}  # of agent runs that have not begun
 
-    def at(self, place: AgentSteps, *, defers: bool) -> NotebookDurability[AgentDepsT]:
-        """The same for one agent run.
+    def bound_to(self, steps: AgentSteps, *, defers: bool) -> NotebookDurability[AgentDepsT]:
+        """Return a copy for one agent run.
 
         Args:
-            place: Where it keeps its steps.
-            defers: Whether calls that need an approval are the agent's output, and nobody is asked.
+            steps: The steps of the agent run.
+            defers: Whether calls that need an approval are the agent's output instead of signals.
         """
         bound = copy.copy(self)
-        bound.place, bound.defers = place, defers
+        bound.steps, bound.defers = steps, defers
         return bound
 
     @property
     def in_durable_context(self) -> bool:
-        """Whether this is the capability of one agent run, inside a run of ours."""
-        return self.place is not None
+        """Return whether this is the copy for one agent run, inside a durable run."""
+        return self.steps is not None
 
-    # What pydantic-ai asks before a run begins, in the task of whoever called the agent.
+    # Called by pydantic-ai before an agent run begins, in the caller's task.
 
     def get_default_run_id(self) -> str | None:
-        """The run's id and the agent's place in it: the same in each pass."""
-        place = self.place or self._begin({})
-        return place.agent_run_id if place else None
+        """Return the agent run's id, which is equal each time the run is resumed."""
+        steps = self.steps or self._begin({})
+        return steps.agent_run_id if steps else None
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
-        """An id that follows from the run's; the last question before the run begins."""
-        if self.place is None and run_id not in self._begun:
-            place = self._begin({"run_id": run_id})  # the user named the agent run
-            if place is None:
+        """Return a conversation id derived from the agent run's id; called last before that begins."""
+        if self.steps is None and run_id not in self._steps_by_run_id:
+            steps = self._begin({"run_id": run_id})  # the user named the agent run
+            if steps is None:
                 return None
-            self._begun[run_id] = self._begun.pop(place.agent_run_id)
+            self._steps_by_run_id[run_id] = self._steps_by_run_id.pop(steps.agent_run_id)
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"durable_nb:{run_id}"))
 
     async def get_run_start_time(self, run_id: str) -> datetime | None:
-        """When the agent run first began, which its ``timeout=`` counts from."""
-        place = self.place or self._begun.get(run_id)
-        if place is None:
+        """Return the time when the agent run first began, from which its ``timeout=`` counts."""
+        steps = self.steps or self._steps_by_run_id.get(run_id)
+        if steps is None:
             return None
 
         async def body() -> dict[str, Any]:
             return {"value": datetime.now(UTC)}
 
-        recorded, _ = await place.step(place.scope.step_id("began", ""), body, self.model_execution)
-        began: datetime = recorded["value"]
-        return began
+        recorded, _ = await steps.step(steps.scope.step_id("began", ""), body, self.model_execution)
+        began_at: datetime = recorded["value"]
+        return began_at
 
     def _begin(self, arguments: dict[str, Any]) -> AgentSteps | None:
         scope = scopes.current() or NOTEBOOK.attached
@@ -136,24 +137,25 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             return None
         if isinstance(scope, scopes.KeyedScope) and not arguments:
             raise StepError(
-                "in an ordinary cell there is no order that names the call of an agent",
+                "an agent called in an ordinary cell needs a name: "
+                "cells have no fixed order to derive one from",
                 run_id=scope.run.run_id,
                 step=self.name,
-                remedy="Call it in a durable cell, give run_id='…', or use DurableAgent.",
+                remedy="Call it in a durable cell, pass run_id='…', or use DurableAgent.",
             )
-        place = AgentSteps.inside(scope, self.name, arguments)
-        self._begun[place.agent_run_id] = place
-        return place
+        steps = AgentSteps.inside(scope, self.name, arguments)
+        self._steps_by_run_id[steps.agent_run_id] = steps
+        return steps
 
-    # One copy for each agent run.
+    # Binding: there is one copy for each agent run.
 
     async def for_run(self, ctx: RunContext[AgentDepsT]) -> AbstractCapability[AgentDepsT]:
-        """The capability of one agent run."""
-        place = self.place or self._begun.pop(ctx.run_id or "", None)
-        if place is None or ctx.agent is None:
+        """Return a copy for one agent run."""
+        steps = self.steps or self._steps_by_run_id.pop(ctx.run_id or "", None)
+        if steps is None or ctx.agent is None:
             return self
         bound = copy.copy(self)
-        bound.place, bound._models_by_id = place, dict(self._models_by_id)  # noqa: SLF001 - a copy of itself
+        bound.steps, bound._models_by_id = steps, dict(self._models_by_id)  # noqa: SLF001 - a copy of itself
         bound._resolved_request_models = {}  # noqa: SLF001
         bound._request_model_scope = ContextVar("durable_nb_models", default=None)  # noqa: SLF001
         bound._bind_capability_operations(ctx.agent)  # noqa: SLF001
@@ -166,13 +168,13 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         return super(NotebookDurability, named)._bind_for_agent(agent)
 
     def _bind_to_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> None:
-        """Nothing: toolsets are wrapped for each run, those added at run time too."""
+        """Do nothing: toolsets are wrapped for each agent run, including those that are added at run time."""
 
     def _bind_models(self, agent: AbstractAgent[AgentDepsT, Any]) -> None:
         if agent.model is not None:
             super()._bind_models(agent)
 
-    # Models are live objects: whichever a request was to go to is the one it goes to.
+    # Models are live objects: each request goes to the model that it was made for.
 
     def _model_id_for_request(self, ctx: Any, request_context: Any) -> str | None:  # noqa: ARG002
         return self._find_model_id(request_context.model)
@@ -187,19 +189,19 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
     _find_registered_model_id_for_hook = _find_model_id
 
     async def _build_durable_model(self, ctx: Any, request_context: Any) -> LiveModel:
-        left = self.place.left if self.place else None
-        return LiveModel.of(await super()._build_durable_model(ctx, request_context), left)
+        unread = self.steps.unread_requests if self.steps else None
+        return LiveModel.of(await super()._build_durable_model(ctx, request_context), unread)
 
     def _model_stream_event_handler(self) -> Any:
         events, handler = feed.get(), super()._model_stream_event_handler()
         return handler if events is None else events.through(handler)
 
     def _durable_run_context(self, ctx: RunContext[AgentDepsT]) -> RunContext[AgentDepsT]:
-        found = effects.current()
-        return super()._durable_run_context(ctx) if found is None else found.context(ctx)
+        current = effects.current()
+        return super()._durable_run_context(ctx) if current is None else current.context(ctx)
 
     def get_durable_operation_backend(self) -> StepBackend:
-        """The backend that makes each operation a step of the run."""
+        """Return the backend that makes each operation a step of the run."""
         return StepBackend(
             self,
             RoleBasedOperationConfig(
@@ -217,48 +219,48 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             return False
         execution = Execution.of(own, self._policy) if isinstance(own, TaskConfig) else self._tool_execution
         schema = getattr(getattr(tool, "call_func", None), "__self__", None)
-        function = getattr(schema, "function", None)  # none where a server, or a toolset of one's own, has it
+        function = getattr(schema, "function", None)  # None for tools of a server or of a custom toolset
         return execution if function is None else execution._replace(code=fingerprint.function(function))
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
-        """Wrap each toolset of a run, whenever it was added, with an id or without."""
-        if self.place is None:
+        """Wrap each toolset of an agent run, whenever it was added, with or without an id."""
+        if self.steps is None:
             return None
         return toolset.visit_and_replace(lambda leaf: self._wrap_leaf_toolset(leaf) or leaf)
 
     def _wrap_leaf_toolset(self, ts: AbstractToolset[AgentDepsT]) -> Any:
         wrapped = super()._wrap_leaf_toolset(ts)
         if wrapped is None and not type(ts).__module__.startswith("pydantic_ai."):
-            return self._build_function_toolset(ts)  # type: ignore[arg-type]  # all are called in one way
-        return wrapped  # None for pydantic-ai's own: they have no effect outside the run
+            return self._build_function_toolset(ts)  # type: ignore[arg-type]  # custom toolsets are called like it
+        return wrapped  # None for toolsets of pydantic-ai without effects outside the run
 
-    # The life of a run.
+    # Hooks of an agent run.
 
     async def before_run(self, ctx: RunContext[AgentDepsT]) -> None:
-        """Nothing: a cancellation token ends a pass like any cancellation, and the next one goes on."""
+        """Do nothing: a cancellation token interrupts the run like any cancellation."""
 
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: Any) -> Any:
-        """Keep the telemetry of replayed work out of traces, unless whoever ends the run does."""
-        mine = self.place is not None and self.place.left is None
-        with notices_of_replays() if mine else nullcontext():
+        """Keep replayed operations out of traces, unless a DurableAgent does."""
+        alone = self.steps is not None and self.steps.unread_requests is None
+        with without_replay_telemetry() if alone else nullcontext():
             return await super().wrap_run(ctx, handler=handler)
 
     async def wrap_node_run(self, ctx: RunContext[AgentDepsT], *, node: Any, handler: Any) -> Any:  # noqa: ARG002
-        """Keep the branches that pydantic-ai makes apart from those of its caller."""
-        with nullcontext() if self.place is None else scopes.entered(self.place.scope):
+        """Execute a node in the scope of the agent run, to name its steps apart from the caller's."""
+        with nullcontext() if self.steps is None else scopes.entered(self.steps.scope):
             return await handler(node)
 
     async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:  # noqa: ARG002
-        """Record the messages that follow the last response."""
-        if self.place is not None:
-            await self.place.settle(result.all_messages(), self.model_execution)
+        """Record the messages after the last response."""
+        if self.steps is not None:
+            await self.steps.record_end(result.all_messages(), self.model_execution)
         return result
 
     async def wrap_output_process(
         self, ctx: RunContext[AgentDepsT], *, output_context: Any, output: Any, handler: Any
     ) -> Any:
-        """Call an output function once; that it asks for another try is an outcome too."""
-        if self.place is None or ctx.partial_output or not output_context.has_function:
+        """Make the call of an output function a step; its request for a retry is a result too."""
+        if self.steps is None or ctx.partial_output or not output_context.has_function:
             return await handler(output)
 
         async def body() -> dict[str, Any]:
@@ -270,8 +272,8 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
                 return {"model_retry": retry.message}
 
         name = f"output:{output_context.function_name or 'function'}"
-        step_id = self.place.scope.step_id(name, "")
-        recorded, _ = await self.place.step(step_id, body, self._tool_execution, ctx=ctx)
+        step_id = self.steps.scope.step_id(name, "")
+        recorded, _ = await self.steps.step(step_id, body, self._tool_execution, ctx=ctx)
         if "retry" in recorded:
             raise ToolRetryError(recorded["retry"])
         if "model_retry" in recorded:
@@ -281,7 +283,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
-        """Ask a person about each call that needs an approval; the answer is a signal of the run."""
-        if self.place is None or not requests.approvals or self.defers or approvals.defers(ctx.agent):
+        """Wait for the approval of each call that needs one; each answer is a signal of the run."""
+        if self.steps is None or not requests.approvals or self.defers or approvals.defers(ctx.agent):
             return None
-        return await approvals.ask(self.place, ctx, requests)
+        return await approvals.ask(self.steps, ctx, requests)

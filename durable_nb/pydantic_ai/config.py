@@ -1,4 +1,4 @@
-"""How an agent's operations are executed, and which failures are worth another attempt."""
+"""Configuration of an agent's operations, and the failures that are not retried."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from durable_nb.workflow.retry import Policy
 if TYPE_CHECKING:
     from durable_nb.workflow.backoff import BackoffStrategy
 
-__all__ = ["TOOL_KEY", "Execution", "TaskConfig", "is_hopeless"]
+__all__ = ["TOOL_KEY", "Execution", "TaskConfig", "is_permanent"]
 
 TOOL_KEY: Final = "durable_nb"
-"""Under which key a tool's metadata holds its own ``TaskConfig``, or False: no checkpoint for this tool."""
+"""The key of a tool's metadata for its own ``TaskConfig``, or for False: the tool is not checkpointed."""
 
-_WORTH_ANOTHER: Final = frozenset({408, 409, 429})
-"""Client errors that pass: request timeout, conflict, too many requests."""
+_TRANSIENT: Final = frozenset({408, 409, 429})
+"""HTTP client errors that are retried: request timeout, conflict, too many requests."""
 
-_HOPELESS: Final = (
+_PERMANENT: Final = (
     exceptions.UserError,
     exceptions.UsageLimitExceeded,
     exceptions.UnexpectedModelBehavior,
@@ -31,13 +31,14 @@ _HOPELESS: Final = (
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """How the steps of an agent are executed; what is not given is the workflow's default.
+    """Execution of an agent's steps; the workflow's defaults apply to arguments that are not given.
 
     Args:
-        retries: Further attempts after the first. Set the provider SDK's own ``max_retries`` to 0.
-        backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
-        once: Never start the body twice unasked; then there are no retries unless ``retries`` is given.
-        timeout: Seconds an attempt may take.
+        retries: Number of further attempts after the first. Set the provider SDK's ``max_retries`` to 0.
+        backoff: Takes the 0-based number of the attempt that failed, and returns the seconds to wait before
+            the next one.
+        once: Never start the body a second time without asking; then ``retries`` is 0 by default.
+        timeout: Limit of each attempt in seconds.
 
     Example:
         >>> TaskConfig(retries=5, timeout=60)
@@ -51,12 +52,12 @@ class TaskConfig:
 
 
 class Execution(NamedTuple):
-    """How one operation is executed: what a ``TaskConfig`` and the workflow's default come to.
+    """Execution of one operation: its ``TaskConfig``, completed by the workflow's defaults.
 
     Attributes:
-        policy: Its attempts.
-        once: Whether its body must never be started twice unasked.
-        code: Fingerprint of the function that is called, where there is one.
+        policy: Retries, backoff and timeout.
+        once: Whether the body must never be started a second time without asking.
+        code: Fingerprint of the function that is called, None if there is none.
     """
 
     policy: Policy
@@ -65,7 +66,12 @@ class Execution(NamedTuple):
 
     @classmethod
     def of(cls, config: TaskConfig | None, default: Policy) -> Execution:
-        """Fill in what a config leaves open."""
+        """Return the execution for a config.
+
+        Args:
+            config: The config, None for the defaults.
+            default: The workflow's defaults.
+        """
         config = config or TaskConfig()
         retries = config.retries
         if retries is None:
@@ -75,15 +81,20 @@ class Execution(NamedTuple):
             retries=retries,
             backoff=config.backoff or default.backoff,
             timeout=config.timeout,
-            give_up_on=is_hopeless,
+            give_up_on=is_permanent,
         )
         return cls(policy, config.once)
 
 
-def is_hopeless(failure: Exception) -> bool:
-    """Whether another attempt must fail in the same way, by what pydantic-ai's errors say."""
+def is_permanent(failure: Exception) -> bool:
+    """Return whether another attempt would fail too, as far as pydantic-ai's errors tell.
+
+    Example:
+        >>> is_permanent(exceptions.UserError("no such tool"))
+        True
+    """
     if isinstance(failure, ExceptionGroup):
-        return all(is_hopeless(each) for each in failure.exceptions)
+        return all(is_permanent(each) for each in failure.exceptions)
     if isinstance(failure, exceptions.ModelHTTPError):
-        return failure.status_code < 500 and failure.status_code not in _WORTH_ANOTHER
-    return isinstance(failure, _HOPELESS)
+        return failure.status_code < 500 and failure.status_code not in _TRANSIENT
+    return isinstance(failure, _PERMANENT)

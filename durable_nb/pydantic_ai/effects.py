@@ -1,4 +1,4 @@
-"""What a body does to its agent run besides returning: recorded with its result, and done again on replay."""
+"""The effects of a body on its agent run besides its result: recorded with it, and applied on replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_ai.tools import RunContext
 
-__all__ = ["Effects", "current", "entered", "repeat"]
+__all__ = ["Effects", "apply", "collected", "current"]
 
 _current: ContextVar[Effects | None] = ContextVar("durable_nb_effects", default=None)
 
@@ -19,7 +19,7 @@ _current: ContextVar[Effects | None] = ContextVar("durable_nb_effects", default=
 class Effects:
     """The usage that one attempt of a body added, the events it emitted, the messages it enqueued.
 
-    Usage is counted on a copy: parallel tools share one object, where before and after say nothing.
+    Usage is counted on a copy, because parallel tools add to one shared object.
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class Effects:
         self._before: Any = None
 
     def context(self, ctx: RunContext[Any]) -> RunContext[Any]:
-        """The context that the body gets instead of its run's own."""
+        """Return the context to pass to the body in place of the agent run's own."""
         if self._usage is None:
             self._before, self._usage = copy.deepcopy(ctx.usage), copy.deepcopy(ctx.usage)
-        events = ctx._event_stream_buffer  # noqa: SLF001 - the one place that all emitted events pass
+        events = ctx._event_stream_buffer  # noqa: SLF001 - all emitted events pass through it
         return replace(
             ctx,
             usage=self._usage,
@@ -41,7 +41,7 @@ class Effects:
         )
 
     def recorded(self) -> dict[str, Any]:
-        """What there is to be recorded."""
+        """Return the effects to record by name, without those that are empty."""
         delta = None if self._usage is None else self._usage - self._before
         found = {
             "usage": delta if delta is not None and delta.has_values() else None,
@@ -52,7 +52,7 @@ class Effects:
 
 
 class _Tee(list[Any]):
-    """Hands events on as they come, and keeps copies: whoever gets one may change it."""
+    """Passes events on and keeps copies of them, since a consumer may change an event."""
 
     def __init__(self, events: list[Any], copies: list[Any]) -> None:
         super().__init__()
@@ -64,13 +64,13 @@ class _Tee(list[Any]):
 
 
 def current() -> Effects | None:
-    """The effects of the attempt that this code is part of."""
+    """Return the effects of the current attempt, None outside an attempt."""
     return _current.get()
 
 
 @contextmanager
-def entered() -> Iterator[Effects]:
-    """Collect the effects of what is done inside."""
+def collected() -> Iterator[Effects]:
+    """Collect the effects of the code in the block."""
     effects = Effects()
     token = _current.set(effects)
     try:
@@ -79,8 +79,14 @@ def entered() -> Iterator[Effects]:
         _current.reset(token)
 
 
-def repeat(recorded: dict[str, Any], ctx: RunContext[Any], *, executed: bool) -> None:
-    """Do to a run what was recorded; events of a body that was executed just now have been seen already."""
+def apply(recorded: dict[str, Any], ctx: RunContext[Any], *, executed: bool) -> None:
+    """Apply recorded effects to an agent run.
+
+    Args:
+        recorded: The recorded values by name.
+        ctx: The agent run's context.
+        executed: Whether the body was executed by this call: its events were emitted already.
+    """
     if "usage" in recorded:
         ctx.usage.incr(recorded["usage"])
     for message in recorded.get("enqueued", ()):

@@ -1,4 +1,4 @@
-"""Messages: what of them names a request, and putting back the ones that a resumed run built anew."""
+"""Messages: comparing them when a run is resumed, and restoring those that the resumed run has rebuilt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plain", "request_arguments", "restore", "tail"]
 
-_PASSING: Final = frozenset(
+_VOLATILE: Final = frozenset(
     {
         "conversation_id",
         "id",
@@ -26,11 +26,14 @@ _PASSING: Final = frozenset(
         "workspace_ref",
     }
 )
-"""Fields that are another in each pass, or that are nobody's argument."""
+"""Fields that differ each time a run is resumed, or that are not arguments."""
 
 
 def plain(value: Any) -> Any:
-    """A message, part or prompt as plain data, without what differs from pass to pass.
+    """Return a message, part or prompt as plain data, without fields that differ when a run is resumed.
+
+    Args:
+        value: A value of pydantic-ai, or a list or mapping of such values; others are unchanged.
 
     Example:
         >>> from pydantic_ai.messages import TextPart
@@ -47,7 +50,7 @@ def plain(value: Any) -> Any:
     return {
         name: plain(item)
         for name, item in fields
-        if item is not None and name not in _PASSING and not name.startswith("_")
+        if item is not None and name not in _VOLATILE and not name.startswith("_")
     }
 
 
@@ -58,13 +61,13 @@ def _is_dynamic(part: Any) -> bool:
 def request_arguments(
     model: str, messages: Sequence[ModelMessage], settings: Any, parameters: ModelRequestParameters
 ) -> dict[str, Any]:
-    """What must be the same for a recorded model request to be given back, by name.
+    """Return the arguments of a model request that must be equal for its replay, by name.
 
     Args:
         model: The model's name.
         messages: The messages to compare.
         settings: The model's settings.
-        parameters: Tools and output as the model sees them.
+        parameters: Tools and output as they are sent to the model.
     """
     tools = [*parameters.function_tools, *parameters.output_tools]
     return {
@@ -77,7 +80,7 @@ def request_arguments(
 
 
 def tail(messages: Sequence[ModelMessage]) -> list[ModelRequest]:
-    """The requests after the last response: what the next response answers."""
+    """Return the requests after the last response, which the next response answers."""
     found: list[ModelRequest] = []
     for message in reversed(messages):
         if isinstance(message, ModelResponse):
@@ -87,6 +90,11 @@ def tail(messages: Sequence[ModelMessage]) -> list[ModelRequest]:
 
 
 def restore(messages: Sequence[ModelMessage], recorded: Sequence[ModelRequest]) -> None:
-    """Make the tail of a resumed run's history the recorded one, in place: its times and instructions too."""
+    """Restore the recorded tail of a resumed run's messages in place, with its times and instructions.
+
+    Args:
+        messages: All messages of the agent run.
+        recorded: The recorded tail.
+    """
     for message, record in zip(tail(messages), recorded, strict=False):
         vars(message).update(vars(record))

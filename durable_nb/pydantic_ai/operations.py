@@ -1,4 +1,4 @@
-"""The backend: what each operation's step is called, what must not have changed, and what is recorded."""
+"""The backend that makes each operation of an agent run a step: its id, its arguments and its result."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pydantic_ai.durable_exec._toolset import wrap_tool_call_result
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 
-from durable_nb.pydantic_ai.agent_run import BY_HAND, MODEL, AgentSteps
-from durable_nb.pydantic_ai.config import Execution, is_hopeless
+from durable_nb.pydantic_ai.agent_run import MODEL, RESOLVED, AgentSteps
+from durable_nb.pydantic_ai.config import Execution, is_permanent
 from durable_nb.pydantic_ai.messages import request_arguments, tail
 from durable_nb.pydantic_ai.streaming import feed
 
-__all__ = ["StepBackend", "notices_of_replays", "operation_name"]
+__all__ = ["StepBackend", "operation_name", "without_replay_telemetry"]
 
 _Body = Callable[[], Awaitable[Any]]
 
@@ -44,7 +44,13 @@ _NAMES: Final = {
 
 
 def operation_name(operation_id: Any) -> str:
-    """What the steps of an operation are called, the calls of tools apart. Stored data: it never changes.
+    """Return the name of an operation's steps; tool calls, output functions and events add to it.
+
+    The names are parts of step ids, which are stored in users' databases: a name must never change, or runs
+    that were recorded under it execute their operations again. ``tests/agents/test_step_ids.py`` checks them.
+
+    Args:
+        operation_id: One of pydantic-ai's operation ids.
 
     Example:
         >>> operation_name(ModelRequestId(model_name="gpt"))
@@ -57,23 +63,23 @@ def operation_name(operation_id: Any) -> str:
             return f"mcp:{name or ''}.instructions"
         case CapabilityOperationId(capability_id=capability, operation=operation):
             return f"{capability}.{operation}"
-    variant = type(operation_id).__name__  # the union grows in minor releases
+    variant = type(operation_id).__name__  # minor releases of pydantic-ai add variants
     return _NAMES.get(variant, variant.removesuffix("Id").lower())
 
 
 class _Durability(Protocol):
-    """What is needed here of the capability of an agent run; it may learn its place later."""
+    """The part of the capability that the backend uses; ``steps`` may be set after the backend is created."""
 
     name: str
-    place: AgentSteps | None
+    steps: AgentSteps | None
 
 
 class StepBackend(CallableOperationBackend[Execution]):
-    """Executes each operation of an agent run as a step of our run.
+    """Executes each operation of an agent run as a step.
 
     Args:
         durability: The capability of the agent run.
-        config: How operations are executed.
+        config: The execution of each kind of operation.
     """
 
     def __init__(self, durability: _Durability, config: RoleBasedOperationConfig[Execution]) -> None:
@@ -89,26 +95,26 @@ class StepBackend(CallableOperationBackend[Execution]):
         cache_key: tuple[object, ...],
         config: Execution,
     ) -> object:
-        """Execute an operation as a step, or give back what is on record of it."""
-        place = self._durability.place
-        if place is None:
+        """Execute an operation as a step, or replay it."""
+        steps = self._durability.steps
+        if steps is None:
             return await body()
         ctx = next((each for each in cache_key if isinstance(each, RunContext)), None)
         if isinstance(operation_id, ModelRequestId) and ctx is not None:
-            return await _request(place, operation_id, body, cache_key, ctx, config)
-        step_id, arguments = _named(place, operation_id, name, cache_key, ctx)
+            return await _request_step(steps, operation_id, body, cache_key, ctx, config)
+        step_id, arguments = _identify(steps, operation_id, name, cache_key, ctx)
 
         async def recording() -> dict[str, Any]:
             return {"value": await body()}
 
-        recorded, executed = await place.step(step_id, recording, config, arguments=arguments, ctx=ctx)
-        _report(executed=executed)
-        if BY_HAND in recorded and isinstance(operation_id, ToolsetCallToolId):
-            return await wrap_tool_call_result(_given(recorded["value"]))
+        recorded, executed = await steps.step(step_id, recording, config, arguments=arguments, ctx=ctx)
+        _report_unit(executed=executed)
+        if RESOLVED in recorded and isinstance(operation_id, ToolsetCallToolId):
+            return await wrap_tool_call_result(_awaitable(recorded["value"]))
         return recorded["value"]
 
 
-async def _given(value: Any) -> Any:
+async def _awaitable(value: Any) -> Any:
     return value
 
 
@@ -117,63 +123,63 @@ class _Namer(JournalOperationNamer):
         return operation_name(operation_id)
 
 
-def _named(
-    place: AgentSteps, operation_id: Any, name: str, key: tuple[Any, ...], ctx: RunContext[Any] | None
+def _identify(
+    steps: AgentSteps, operation_id: Any, name: str, key: tuple[Any, ...], ctx: RunContext[Any] | None
 ) -> tuple[str, dict[str, Any] | None]:
-    """The id of an operation's step, and what of it must not have changed."""
+    """Return the id of an operation's step, and the arguments that must be equal for a replay."""
     if isinstance(operation_id, ToolsetCallToolId | ToolsetValidateToolArgumentsId) and ctx is not None:
         tool, arguments = key[0], key[1]
-        call = place.call_name(ctx, tool)
+        call = steps.call_name(ctx, tool)
         if isinstance(operation_id, ToolsetValidateToolArgumentsId):
             call += ".validate"
-        return place.nth(call), dict(arguments)
+        return steps.next_execution_id(call), dict(arguments)
     if isinstance(operation_id, EventStreamHandlerId):
         event = key[0]
         owner = getattr(event, "tool_call_id", None) or ""
-        return place.scope.step_id(f"event:{event.event_kind}:{owner}", ""), None
-    return place.scope.step_id(name, ""), None
+        return steps.scope.step_id(f"event:{event.event_kind}:{owner}", ""), None
+    return steps.scope.step_id(name, ""), None
 
 
-async def _request(
-    place: AgentSteps,
+async def _request_step(
+    steps: AgentSteps,
     operation_id: ModelRequestId,
     body: _Body,
     key: tuple[Any, ...],
     ctx: RunContext[Any],
     config: Execution,
 ) -> Any:
-    """Make a model request once; its answer, its events and the messages that it answers are recorded."""
+    """Execute or replay a model request; its response, its events and the messages before are recorded."""
     _, messages, model_settings, parameters, _ = key
     events = feed.get() if operation_id.streaming else None
     first = not any(isinstance(each, ModelResponse) and each.run_id == ctx.run_id for each in messages)
-    compared = messages if first else tail(messages)  # what went before is in what the steps before compared
+    compared = messages if first else tail(messages)  # earlier steps compared the messages before
     arguments = request_arguments(operation_id.model_name, compared, model_settings, parameters)
 
     async def recording() -> dict[str, Any]:
         response = await body()
-        seen = {} if events is None else {"events": events.recorded}
-        return {"value": response, "tail": tail(ctx.messages), **seen}
+        streamed = {} if events is None else {"events": events.recorded}
+        return {"value": response, "tail": tail(ctx.messages), **streamed}
 
-    if events is not None:  # a second attempt would show its events twice
-        policy = replace(config.policy, give_up_on=lambda each: bool(events.recorded) or is_hopeless(each))
+    if events is not None:  # a second attempt would emit its events twice
+        policy = replace(config.policy, give_up_on=lambda each: bool(events.recorded) or is_permanent(each))
         config = config._replace(policy=policy)
-    step_id = place.scope.step_id(MODEL, "")
-    recorded, executed = await place.step(step_id, recording, config, arguments=arguments)
-    place.asked(ctx.messages, recorded.get("tail", ()))  # none beside what a person gave
+    step_id = steps.scope.step_id(MODEL, "")
+    recorded, executed = await steps.step(step_id, recording, config, arguments=arguments)
+    steps.restore_request(ctx.messages, recorded.get("tail", ()))  # a step that was resolved has none
     if events is not None and not executed:
         for event in recorded.get("events", ()):
             events.put(event)
-    _report(executed=executed)
+    _report_unit(executed=executed)
     return recorded["value"]
 
 
-def notices_of_replays() -> AbstractContextManager[None]:
-    """Keep the telemetry of what is replayed in a block out of traces, where pydantic-ai can."""
-    known = "replay_scope" in durable_exec.__all__
-    return durable_exec.replay_scope() if known else nullcontext()
+def without_replay_telemetry() -> AbstractContextManager[None]:
+    """Keep operations that are replayed inside the block out of traces, if pydantic-ai supports that."""
+    supported = "replay_scope" in durable_exec.__all__
+    return durable_exec.replay_scope() if supported else nullcontext()
 
 
-def _report(*, executed: bool) -> None:
-    """Tell pydantic-ai's telemetry whether an operation was replayed, where it asks."""
+def _report_unit(*, executed: bool) -> None:
+    """Report whether an operation was executed or replayed to pydantic-ai's telemetry, if it asks."""
     if "record_durable_unit" in durable_exec.__all__:
         durable_exec.record_durable_unit(executed=executed)

@@ -1,4 +1,4 @@
-"""Running a coroutine from synchronous code, also where an event loop is running: in a notebook's cell."""
+"""Running a coroutine from synchronous code, also if an event loop is running, as in a notebook."""
 
 from __future__ import annotations
 
@@ -14,40 +14,43 @@ from durable_nb.concurrency.bridge import check_process
 from durable_nb.concurrency.interrupts import Relay
 from durable_nb.errors import DurableError, InvalidOption
 
-__all__ = ["run_here"]
+__all__ = ["run_coroutine"]
 
 _guard = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
 
-def run_here(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end on one loop of a thread of its own, in the caller's context.
+def run_coroutine(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on the background loop in the caller's context, and return its result.
 
-    One loop for all: clients of a model keep their connections on it. An interrupt cancels the coroutine,
-    and waits a little until it has ended.
+    All calls share one loop, because the clients of models keep their connections on it. A KeyboardInterrupt
+    cancels the coroutine, and is raised again after at most ``settings.INTERRUPT_GRACE`` seconds.
+
+    Args:
+        work: The coroutine.
 
     Raises:
-        ForkedProcess: It is called in a forked child.
-        InvalidOption: It is called in such a coroutine, and would wait for itself.
+        ForkedProcess: The caller is in a forked child process.
+        InvalidOption: The caller is itself running on the background loop, and would wait for itself.
     """
     try:
         check_process()
-        _check_elsewhere()
+        _check_not_nested()
     except DurableError:
         work.close()
         raise
-    loop, context, outcome = _background(), contextvars.copy_context(), Future[Any]()
+    loop, context, outcome = _background_loop(), contextvars.copy_context(), Future[Any]()
     relay = Relay()
     context.run(relay.enter)
     tasks: list[asyncio.Task[Any]] = []
 
-    async def relayed() -> None:
+    async def run_work() -> None:
         try:
             outcome.set_result(await work)
-        except BaseException as error:  # whatever it is, it is the caller's
+        except BaseException as error:  # passed on to the caller
             outcome.set_exception(error)
 
-    loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(relayed(), context=context)))
+    loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(run_work(), context=context)))
     try:
         return outcome.result()
     except KeyboardInterrupt:
@@ -58,14 +61,15 @@ def run_here(work: Coroutine[Any, Any, Any]) -> Any:
         raise
 
 
-def _check_elsewhere() -> None:
+def _check_not_nested() -> None:
     if _loop is not None and asyncio._get_running_loop() is _loop:  # noqa: SLF001 - None where none runs
         raise InvalidOption(
-            "run_sync was called in async code that run_sync runs", remedy="Use: await agent.run(…)"
+            "run_sync() cannot be called from code that run_sync() is running",
+            remedy="Use: await agent.run(…)",
         )
 
 
-def _background() -> asyncio.AbstractEventLoop:
+def _background_loop() -> asyncio.AbstractEventLoop:
     global _loop
     with _guard:
         if _loop is None:

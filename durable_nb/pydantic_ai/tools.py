@@ -1,4 +1,4 @@
-"""Functions around agents as tasks and entry points of runs: tools, and what calls agents."""
+"""Decorators that make an agent's tools tasks, and functions that call agents entry points of runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["durable_pipeline", "durable_tool"]
 
 
 class _LiveArguments(Arguments):
-    """A tool's arguments, without the context that pydantic-ai passes: it is live, and no two are equal."""
+    """A tool's arguments without the RunContext that pydantic-ai passes, which differs for each call."""
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
         bound = super().bound(args, kwargs)
@@ -29,13 +29,14 @@ class _LiveArguments(Arguments):
 def durable_tool(
     wf: Workflow, name: str | None = None, retries: int = 2, backoff: BackoffStrategy | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a tool's function a task of a workflow, sync or async: called in a run, it is checkpointed.
+    """Make a tool's function, sync or async, a task of a workflow: its calls in a run are checkpointed.
 
     Args:
         wf: The workflow.
-        name: What its steps are called; its own name if not given.
-        retries: Further attempts after the first.
-        backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
+        name: The name of its steps; by default the function's name.
+        retries: Number of further attempts after the first.
+        backoff: Takes the 0-based number of the attempt that failed, and returns the seconds to wait before
+            the next one.
 
     Example:
         >>> from durable_nb import Workflow
@@ -49,22 +50,22 @@ def durable_tool(
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def called(*args: Any, **kwargs: Any) -> Any:
+            async def call_async(*args: Any, **kwargs: Any) -> Any:
                 return await task(*args, **kwargs)
 
-            return called
+            return call_async
 
         @functools.wraps(function)
-        def called_here(*args: Any, **kwargs: Any) -> Any:
+        def call_sync(*args: Any, **kwargs: Any) -> Any:
             return task(*args, **kwargs)
 
-        return called_here
+        return call_sync
 
     return decorate
 
 
 def durable_pipeline(wf: Workflow, id: str | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function that calls agents the entry point of runs: ``wf.workflow(id=…)``.
+    """Make a function that calls agents an entry point of runs: equivalent to ``wf.workflow(id=…)``.
 
     Args:
         wf: The workflow.

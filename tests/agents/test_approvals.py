@@ -11,7 +11,7 @@ from pydantic_ai.tools import Tool, ToolApproved, ToolDenied
 
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.errors import SignalInvalid
-from durable_nb.pydantic_ai.approvals import answered
+from durable_nb.pydantic_ai.approvals import as_approval
 from durable_nb.records import SignalRequest
 from durable_nb.signals.accepted import Accepted, problems
 from durable_nb.signals.typed import arguments, hint, read_answer
@@ -137,7 +137,7 @@ async def test_in_a_terminal_it_says_what_is_accepted(asked, called, tmp_path):
 
     listed = (await command("signals")).stdout
     edited = '{"approved": true, "arguments": {"amount": 300, "to": {"owner": "Ann"}}}'
-    assert f"accepts: true | false | TEXT, why not | {edited}, or other arguments" in listed
+    assert f"accepts: true | false | TEXT (the reason to reject) | {edited}, or other arguments" in listed
     refused = await command("signal", "r", "approve:pay", edited.replace("300", '"much"'))
     assert "arguments.amount: 'much' is not of type 'integer'" in refused.stderr
     assert (await command("signal", "r", "approve:pay", edited.replace("300", "250"))).returncode == 0
@@ -159,9 +159,9 @@ def test_a_schema_that_is_not_understood_lets_the_tool_itself_say_what_it_takes(
 
 
 def test_words_are_answers_too():
-    assert isinstance(answered("Yes"), ToolApproved)
-    assert answered("n") == answered(False) == ToolDenied()
-    assert answered("yes, but cheaper").message == "yes, but cheaper"
+    assert isinstance(as_approval("Yes"), ToolApproved)
+    assert as_approval("n") == as_approval(False) == ToolDenied()
+    assert as_approval("yes, but cheaper").message == "yes, but cheaper"
 
 
 async def test_in_another_run_the_place_of_the_agents_steps_stands_before(durable, script):

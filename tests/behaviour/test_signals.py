@@ -496,7 +496,7 @@ def test_the_command_makes_no_database_and_names_a_run_that_is_not_there(tmp_pat
     with Workflow("shop", db=db) as wf:
         wf.workflow(lambda: None).run("there")
     assert command(["signal", "typo", "go", "1", "--db", str(db)]) == 0
-    assert "there is no run 'typo' yet" in capsys.readouterr().err
+    assert "run 'typo' does not exist yet" in capsys.readouterr().err
 
 
 # Time

@@ -1,4 +1,4 @@
-"""A Jupyter server and a Chromium for the browser tests, one of each for all tests of a file.
+"""For the browser tests a Jupyter server, one for them all, and a Chromium, one for all tests of a file.
 
 Not longer: Playwright keeps an event loop running in the main thread, where other tests run theirs.
 """
@@ -13,7 +13,7 @@ from helpers import lab
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     started = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"))
     yield started

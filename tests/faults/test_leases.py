@@ -18,6 +18,7 @@ from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import machine
 from durable_nb.stores.sqlite.lockfile import LockFile
+from helpers import AT_ONCE
 from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
@@ -54,7 +55,7 @@ def test_a_living_owner_is_named_and_left_alone(here, owner):
     began = time.perf_counter()
     with pytest.raises(RunHeld) as caught:
         take(here)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < AT_ONCE
     message = str(caught.value)
     assert f"process {owner.pid} on {machine().host}" in message
     assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s ago\)", message)
@@ -80,7 +81,7 @@ def test_a_killed_owner_is_replaced_at_once(here, owner):
     owner.wait()
     assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert (run.run.epoch, run.run.passes) == (2, 2)
     assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.RUNNING]
 
@@ -102,7 +103,7 @@ def test_a_stopped_owner_wakes_up_fenced_off(here, owner):
     with pytest.raises(RunHeld):
         take(here)
     run, seconds = take(here, take_over=True)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     os.kill(owner.pid, signal.SIGCONT)
     said = ask(owner, "after")
     assert said.startswith("refused run 'r', step 'after': this kernel no longer owns the run")
@@ -129,7 +130,7 @@ time.sleep(60)
         process.wait()
         os.kill(child, 0)
         _, seconds = take(here)
-        assert seconds < 1.0
+        assert seconds < AT_ONCE
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -156,7 +157,7 @@ def test_an_owner_from_before_the_last_boot_is_dead(here, start):
     process = start("opened(); say('opened'); time.sleep(60)", DURABLE_NB_BOOT_ID="the boot before")
     process.stdout.readline()
     _, seconds = take(here)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
 
 
 @pytest.fixture
@@ -174,18 +175,19 @@ def test_on_another_host_the_heartbeat_tells(here, start, impatient):
     process.kill()
     process.wait()
     _, seconds = take(here)
-    assert 4.0 <= seconds < 9.0
+    assert 4.0 <= seconds < 25.0
 
 
 @pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
-def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, impatient):
+def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, monkeypatch):
+    monkeypatch.setattr(settings, "HEARTBEAT", 0.2)
     body = "run = opened(); say('opened'); time.sleep(0.7); run_blocking(run.mark(RunStatus.DONE, SYNC))"
     imports = "from durable_nb.records import RunStatus\nsettings.HEARTBEAT = 60.0\n"
     process = start(f"{imports}{body}; time.sleep(60)", DURABLE_NB_HOST="far-away")
     process.stdout.readline()
     run, seconds = take(here)
     assert run.run.passes == 2
-    assert seconds < 3.0
+    assert seconds < 3 * AT_ONCE < settings.OWNER_SILENT
 
 
 @pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
@@ -441,17 +443,18 @@ def test_waiting_for_a_sign_of_life_can_be_given_up(here, start, mode):
     assert waiter.stdout.readline() == "waits\n"
     time.sleep(1.0)
     waiter.send_signal(signal.SIGINT)
-    assert float(last_line(waiter).removeprefix("free after ")) < 2.5
+    assert float(last_line(waiter).removeprefix("free after ")) < 1.0 + AT_ONCE
     assert waiter.wait() == 0
     assert rows(here.location, "SELECT epoch FROM runs") == [(1,)]
 
 
 @pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
-def test_who_has_waited_before_goes_on_waiting(here, start, impatient):
+def test_who_has_waited_before_goes_on_waiting(here, start, impatient, monkeypatch):
     process = start("opened(); say('opened')", DURABLE_NB_HOST="far-away")
     process.wait()
+    monkeypatch.setattr(settings, "OWNER_SILENT", 8.0)
     looking = submit(here.check_owner("r"))
-    time.sleep(2.0)
+    time.sleep(6.0)
     looking.cancel()
     _, seconds = take(here)
-    assert seconds < 3.5
+    assert seconds < 7.0

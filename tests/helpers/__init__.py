@@ -8,6 +8,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
+AT_ONCE = 5.0
+"""Seconds in which a busy machine does what it does at once; what must not be waited for takes longer."""
 
 
 def pythonpath(*folders):

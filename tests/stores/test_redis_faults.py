@@ -18,6 +18,7 @@ from durable_nb.records import RunStatus, StepStatus
 from durable_nb.stores import open_journal
 from faults import test_failpoints as failpoints
 from faults import test_killed_tasks as killed_tasks
+from helpers import AT_ONCE
 from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
 
 
@@ -158,12 +159,12 @@ def test_held_then_taken_over_then_fenced(here, start):
     began = time.perf_counter()
     with pytest.raises(RunHeld, match=f"process {owner.pid} on .* --take-over"):
         take(here)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < AT_ONCE
     os.kill(owner.pid, signal.SIGSTOP)
     with pytest.raises(RunHeld):
         take(here)
     run, seconds = take(here, take_over=True)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     os.kill(owner.pid, signal.SIGCONT)
     assert ask(owner, "late").startswith("refused run 'r', step 'late': this kernel no longer owns the run")
     assert set(run.history) == {"before"}
@@ -176,14 +177,14 @@ def test_a_killed_owner_is_replaced_at_once(here, start):
     owner.wait()
     assert [run.status for run in stored(list_runs(here))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert (run.run.epoch, run.run.passes) == (2, 2)
     assert [run.status for run in stored(list_runs(here))] == [RunStatus.RUNNING]
 
 
 def test_an_owner_from_before_the_last_boot_is_dead(here, start):
     begun(start, DURABLE_NB_BOOT_ID="the boot before")
-    assert take(here)[1] < 1.0
+    assert take(here)[1] < AT_ONCE
 
 
 def test_an_owner_that_closes_leaves_it_free(here, start):
@@ -206,7 +207,7 @@ def test_on_another_host_the_heartbeat_tells(here, start, monkeypatch):
     owner.kill()
     owner.wait()
     run, seconds = take(here)
-    assert 3.0 <= seconds < 12.0
+    assert 3.0 <= seconds < 25.0
     assert set(run.history) == {"there"}
 
 

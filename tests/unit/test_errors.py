@@ -232,7 +232,7 @@ EXPECTED = {
     ),
     "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot be nested .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
-    "StepNotRestored": (step_not_restored, r"damaged.*reset"),
+    "StepNotRestored": (step_not_restored, r"damaged.*To execute the step again: .*'rerun'"),
     "UntrustedCheckpoint": (
         untrusted,
         r"run 'r', step 'many': .*runs\.db.* would run code.* durable-nb trust .*runs\.db",

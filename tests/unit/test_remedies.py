@@ -14,9 +14,8 @@ ACTIONS = errors.RemedyAction.__subclasses__()
 
 
 @pytest.fixture
-def face(monkeypatch):
-    monkeypatch.setattr(errors, "_spelling", {})
-    return errors.spell_actions
+def face():
+    return lambda spelling: errors.spell_actions(lambda _: spelling)
 
 
 def test_each_face_spells_each_action(face):
@@ -108,3 +107,17 @@ def test_what_an_error_tells_to_type_works(face, db):
     eval(line, {"wf": wf})
     assert order.run("r") == "paid"
     wf.close()
+
+
+def test_a_notebook_spells_the_run_of_a_workflow_function_as_a_script_does():
+    """`%durable_reset` knows the run that the notebook has opened, and no other."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from durable_nb.notebook.session import Session
+
+    session = Session(InteractiveShell())
+    session._asked_for = "mine"
+    errors.spell_actions(session.spelling)
+    assert str(ResetStep("mine", "load")) == "%durable_reset load"
+    assert str(ResetStep("order-7", "load")) == "wf.sync.resolve('order-7', 'load', 'rerun')"
+    assert str(errors.OpenRun()) == "%durable_workflow RUN_ID"

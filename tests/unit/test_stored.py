@@ -210,7 +210,7 @@ def test_a_backoff_comes_back_with_its_waits(value):
 
 
 def test_what_is_internal_cannot_be_saved():
-    with pytest.raises(StepNotSaved, match="cannot be saved"):
+    with pytest.raises(StepNotSaved, match="cannot be pickled"):
         codec.encode(_stored._Gone)
     with pytest.raises(pickle.PicklingError, match="internal to durable_nb"):
         as_cell(codec.encode)

@@ -1,4 +1,4 @@
-"""``durable-nb demo``: a notebook's kernel dies in the middle, and nothing that had finished runs again."""
+"""``durable-nb demo``: kill a notebook's kernel, and show that no finished cell is executed again."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ from durable_nb.cli.board import Board
 from durable_nb.errors import InvalidOption
 from durable_nb.notebook.headless.runner import CellState, Report, pending_cells, run_notebook
 
-__all__ = ["Evidence", "add_arguments", "run"]
+__all__ = ["Evidence", "demo_arguments", "run_demo"]
 
 NOTEBOOK = "demo.ipynb"
 LOG = "executions.log"
-VICTIM = "compare/last week"
-"""The line in the log, written by a task inside the fourth durable cell, after which the kernel is killed."""
+KILLED_TASK = "compare/last week"
+"""The line in the log, written by a task of the fourth durable cell, after which the kernel is killed."""
 
-MERCY = 0.3
-"""Seconds from that line to the kill: the task sleeps for 0.6 s, so that it dies half-way."""
+KILL_DELAY = 0.3
+"""Seconds from that line to the kill: the task sleeps for 0.6 s, so that it is killed half-way."""
 
-GLANCE = 0.02
+POLL_INTERVAL = 0.02
 CELL_TIMEOUT = 60.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``durable-nb demo``."""
+def demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb demo``."""
     parser.add_argument(
-        "--keep", metavar="DIR", type=Path, help="do it in this new directory and leave the files there"
+        "--keep", metavar="DIR", type=Path, help="run it in this new directory, and keep the files"
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Show it; 0 only if all of it held.
+def run_demo(options: argparse.Namespace) -> int:
+    """Run the demo; return 0 if all of its checks passed, otherwise 1.
 
     Raises:
-        InvalidOption: The directory to keep is not empty, or cannot be made.
+        InvalidOption: The directory to keep is not empty, or cannot be created.
     """
     console = _console()
     started = time.monotonic()
-    with _workplace(options.keep) as place:
-        evidence = asyncio.run(_Demo(Path(place), console).play())
-    _conclude(console, evidence, time.monotonic() - started)
-    _say_what_next(console, options.keep)
-    return 1 if evidence.objections() else 0
+    with _directory(options.keep) as directory:
+        evidence = asyncio.run(_Demo(Path(directory), console).run())
+    _print_conclusion(console, evidence, time.monotonic() - started)
+    _print_next_steps(console, options.keep)
+    return 1 if evidence.failed_checks() else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the two runs reported, and what the bodies themselves wrote down when they were entered.
+    """The reports of the two runs, and the log to which each cell and task writes when its body starts.
 
     Attributes:
-        first: The run whose kernel was killed.
-        second: The run after it.
-        before: Lines of the log from the first run.
-        after: Lines of the log from the second.
+        first: The report of the run whose kernel was killed.
+        second: The report of the run after it.
+        before: The lines of the log from the first run.
+        after: The lines of the log from the second run.
     """
 
     first: Report
@@ -82,52 +82,54 @@ class Evidence:
         return tuple(line for line in self.before[:-1] if line not in killed)
 
     @property
-    def spared_tasks(self) -> tuple[str, ...]:
-        """The tasks inside the killed cell that had finished, and did not run again."""
+    def replayed_tasks(self) -> tuple[str, ...]:
+        """The tasks of the killed cell that had finished and were not executed again."""
         return tuple(line for line in self.finished if "/" in line and line not in self.after)
 
-    def objections(self) -> list[str]:
-        """What does not hold of: it died, it went on, and nothing that had finished ran again."""
+    def failed_checks(self) -> list[str]:
+        """Return the failed checks: the kernel died, the second run finished, no finished body ran again."""
         executed, replayed = CellState.EXECUTED, CellState.REPLAYED
         again = [line for line in self.finished if line in self.after]
-        expected = {
-            "the kernel did not die in the middle": self.first.died and self.before[-1:] == (VICTIM,),
-            "the second run did not reach the end": self.second.finished,
-            f"these had finished and ran again: {', '.join(again)}": not again,
-            "not everything that had finished was replayed": (
+        checks = {
+            "the kernel was not killed in the middle of a cell": (
+                self.first.died and self.before[-1:] == (KILLED_TASK,)
+            ),
+            "the second run did not finish": self.second.finished,
+            f"executed again although finished: {', '.join(again)}": not again,
+            "not every finished cell was replayed": (
                 _titles(self.first, executed) == _titles(self.second, replayed)
             ),
-            "what was reported is not what was executed": (
+            "the reports do not match the log": (
                 _titles(self.first, executed, CellState.KILLED) == _cells(self.before)
                 and _titles(self.second, executed) == _cells(self.after)
             ),
         }
-        return [objection for objection, holds in expected.items() if not holds]
+        return [message for message, passed in checks.items() if not passed]
 
 
 class _Demo:
     """The two runs, in one directory."""
 
-    def __init__(self, place: Path, console: Console) -> None:
-        self.place = place
+    def __init__(self, directory: Path, console: Console) -> None:
+        self.directory = directory
         self.console = console
-        self.notebook = place / NOTEBOOK
-        self.log = place / LOG
+        self.notebook = directory / NOTEBOOK
+        self.log = directory / LOG
 
-    async def play(self) -> Evidence:
+    async def run(self) -> Evidence:
         source = files("durable_nb.cli.demo") / NOTEBOOK
         self.notebook.write_bytes(source.read_bytes())
         first = await self._run_and_kill()
         before = self._lines()
-        second = await self._run("Second run, in a new kernel")
+        second = await self._run_notebook("Second run, in a new kernel")
         nbformat.write(second.notebook, self.notebook)  # type: ignore[no-untyped-call]
         return Evidence(first, second, before, self._lines()[len(before) :])
 
     async def _run_and_kill(self) -> Report:
         pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        killer = asyncio.create_task(self._kill_in_the_middle(pid))
+        killer = asyncio.create_task(self._kill_kernel(pid))
         try:
-            report = await self._run("First run", pid)
+            report = await self._run_notebook("First run", pid)
         finally:
             killer.cancel()
         if report.died:
@@ -136,7 +138,7 @@ class _Demo:
             self.console.print(Text.assemble(command, f"   in the middle of {killed.title}"))
         return report
 
-    async def _run(self, heading: str, pid: asyncio.Future[int] | None = None) -> Report:
+    async def _run_notebook(self, heading: str, pid: asyncio.Future[int] | None = None) -> Report:
         self.console.print()
 
         def on_kernel(number: int | None) -> None:
@@ -147,18 +149,18 @@ class _Demo:
         with Board(self.console, heading, pending_cells(self.notebook)) as board:
             return await run_notebook(
                 self.notebook,
-                cwd=self.place,
+                cwd=self.directory,
                 on_cell=board.show,
                 on_kernel=on_kernel,
                 timeout=CELL_TIMEOUT,
-                env={**os.environ, "IPYTHONDIR": str(self.place / ".ipython")},
+                env={**os.environ, "IPYTHONDIR": str(self.directory / ".ipython")},
             )
 
-    async def _kill_in_the_middle(self, pid: asyncio.Future[int]) -> None:
+    async def _kill_kernel(self, pid: asyncio.Future[int]) -> None:
         kernel = await pid
-        while VICTIM not in self._lines():  # noqa: ASYNC110 - another process writes them
-            await asyncio.sleep(GLANCE)
-        await asyncio.sleep(MERCY)
+        while KILLED_TASK not in self._lines():  # noqa: ASYNC110 - written by another process
+            await asyncio.sleep(POLL_INTERVAL)
+        await asyncio.sleep(KILL_DELAY)
         os.kill(kernel, signal.SIGKILL)
 
     def _lines(self) -> tuple[str, ...]:
@@ -179,36 +181,36 @@ def _cells(lines: Sequence[str]) -> set[str]:
     return {line for line in lines if "/" not in line}
 
 
-def _workplace(keep: Path | None) -> AbstractContextManager[str]:
+def _directory(keep: Path | None) -> AbstractContextManager[str]:
     if keep is None:
         return tempfile.TemporaryDirectory(prefix="durable-nb-demo-", ignore_cleanup_errors=True)
     try:
         keep.mkdir(parents=True, exist_ok=True)
         used = any(keep.iterdir())
     except OSError as error:
-        raise InvalidOption(f"--keep {keep}: {error.strerror}") from None
+        raise InvalidOption(f"cannot create the directory {str(keep)!r}: {error.strerror}") from None
     if used:
-        raise InvalidOption(f"--keep {keep}: it is not empty", remedy="Name a new directory.")
+        raise InvalidOption(f"invalid --keep {keep}: the directory is not empty", remedy="Name a new one.")
     return nullcontext(str(keep))
 
 
-def _conclude(console: Console, evidence: Evidence, took: float) -> None:
+def _print_conclusion(console: Console, evidence: Evidence, took: float) -> None:
     console.print()
     _print_log(console, evidence)
-    objections = evidence.objections()
-    lines = [f"✗ {objection}" for objection in objections] or _findings(evidence)
+    failed = evidence.failed_checks()
+    lines = [f"✗ {message}" for message in failed] or _findings(evidence)
     text = Text("\n".join(lines))
-    title = "it did not hold" if objections else f"in {took:.0f} s"
-    mode = "red" if objections else "green"
+    title = "failed" if failed else f"in {took:.0f} s"
+    style = "red" if failed else "green"
     console.print()
     if console.is_terminal:
-        console.print(Panel.fit(text, title=title, border_style=mode, padding=(0, 2)))
+        console.print(Panel.fit(text, title=title, border_style=style, padding=(0, 2)))
     else:
         console.print(text)
 
 
 def _print_log(console: Console, evidence: Evidence) -> None:
-    console.print(Text(f"{LOG}, to which each body writes when it is entered", "bold"))
+    console.print(Text(f"{LOG}, to which each cell and task writes when its body starts", "bold"))
     for number, lines in enumerate((evidence.before, evidence.after)):
         text = Text(" → ".join(lines), "green")
         if number == 0 and evidence.first.died:
@@ -219,18 +221,20 @@ def _print_log(console: Console, evidence: Evidence) -> None:
 def _findings(evidence: Evidence) -> list[str]:
     replayed = evidence.second.in_state(CellState.REPLAYED)
     executed = evidence.second.in_state(CellState.EXECUTED)
-    tasks = len(evidence.spared_tasks)
+    tasks = len(evidence.replayed_tasks)
     return [
         f"{len(replayed)} cells replayed, {len(executed)} executed; {evidence.second.saved:.1f} s saved.",
-        f"The killed cell went on inside: {tasks} of its tasks had finished and were replayed too.",
-        "The kernel died, and nothing that had finished ran again.",
+        f"In the killed cell, {tasks} tasks had finished: they were replayed too.",
+        "The kernel was killed, and no finished cell or task was executed again.",
     ]
 
 
-def _say_what_next(console: Console, keep: Path | None) -> None:
+def _print_next_steps(console: Console, keep: Path | None) -> None:
     kept = (keep or Path("DIR")) / NOTEBOOK
     console.print()
     if keep is None:
         console.print("Keep the files:  durable-nb demo --keep DIR", soft_wrap=True)
-    console.print(f"Look at them:    jupyter lab {kept}, restart its kernel, Run All", soft_wrap=True)
-    console.print("Make your own:   %load_ext durable_nb, and see README.md")
+    console.print(
+        f"Open them:       jupyter lab {kept}, then restart the kernel and run all cells", soft_wrap=True
+    )
+    console.print("Your notebook:   %load_ext durable_nb, see README.md")

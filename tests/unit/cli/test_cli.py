@@ -38,16 +38,16 @@ def test_version(capsys):
 def test_help_names_every_command(capsys):
     assert refused(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert all(f"{name} {text}" in shown for name, text in COMMANDS.items())
+    assert all(f"{name} {command.help}" in shown for name, command in COMMANDS.items())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_module_and_its_help(name, capsys):
-    module = import_module(f"durable_nb.cli.{name}")
-    assert callable(module.add_arguments)
-    assert callable(module.run)
+    module = import_module(f"durable_nb.cli.{COMMANDS[name].module}")
+    assert callable(getattr(module, f"{name}_arguments"))
+    assert callable(getattr(module, f"run_{name}"))
     assert refused([name, "--help"]) == 0
-    assert COMMANDS[name] in " ".join(capsys.readouterr().out.split())
+    assert COMMANDS[name].help in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["demo", "--nonsense"]])
@@ -60,14 +60,17 @@ def test_an_error_of_ours_is_one_line_and_no_traceback(tmp_path, capsys):
     (tmp_path / "something").touch()
     assert main(["demo", "--keep", str(tmp_path)]) == 2
     shown = capsys.readouterr()
-    assert shown.err == f"durable-nb: --keep {tmp_path}: it is not empty. Name a new directory.\n"
+    assert (
+        shown.err == f"durable-nb: invalid --keep {tmp_path}: the directory is not empty. Name a new one.\n"
+    )
     assert shown.out == ""
 
 
 def test_a_directory_that_cannot_be_made_is_said(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["demo", "--keep", str(tmp_path / "file" / "new")]) == 2
-    assert capsys.readouterr().err == f"durable-nb: --keep {tmp_path}/file/new: Not a directory.\n"
+    reason = f"cannot create the directory '{tmp_path}/file/new': Not a directory."
+    assert capsys.readouterr().err == f"durable-nb: {reason}\n"
 
 
 @pytest.mark.parametrize("command", [[str(SCRIPT)], [sys.executable, "-m", "durable_nb.cli"]])
@@ -185,9 +188,9 @@ def test_a_database_that_is_not_there_is_said_and_not_made(command, tmp_path, ca
 
 def test_a_run_that_is_not_there_and_a_file_that_is_no_database(kept, tmp_path, capsys):
     assert main(["status", "none", "--db", str(kept)]) == 1
-    assert capsys.readouterr().err.startswith(
-        f"durable-nb: run 'none': there is no such run. Which there are: durable-nb runs --db {kept}"
-    )
+    error = capsys.readouterr().err
+    assert error.startswith("durable-nb: run 'none': ")
+    assert f"durable-nb runs --db {kept}" in error
     (tmp_path / "text.db").write_text("no database at all, only text" * 100)
     assert main(["runs", "--db", str(tmp_path / "text.db")]) == 1
     assert "is not an SQLite database" in capsys.readouterr().err

@@ -168,7 +168,7 @@ def test_the_users_key_is_made_once_and_is_the_users_alone(own_key, again):
 
 
 def test_processes_that_begin_together_make_one_key(own_key):
-    program = "from durable_nb.codec import signing; print(signing._known_keys()[0].hex())"
+    program = "from durable_nb.codec import signing; print(signing._trusted_keys()[0].hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(6)
     ]
@@ -242,7 +242,7 @@ def test_trust_needs_a_database_and_a_key(tmp_path, foreign, own_key, capsys):
     assert main(["trust", str(tmp_path / "none.db")]) == 1
     own_key.parents[1].write_bytes(b"")
     assert main(["trust", str(foreign), "--yes"]) == 1
-    assert "Make that folder writable" in capsys.readouterr().err
+    assert "Make its folder writable" in capsys.readouterr().err
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path, capsys):
@@ -254,7 +254,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path, capsys):
 
 
 def test_signing_is_asked_only_of_what_runs_code(again, monkeypatch):
-    monkeypatch.setattr(signing, "_known_keys", None)
+    monkeypatch.setattr(signing, "_trusted_keys", None)
     with Workflow("w", db=again().db) as wf:
         wf.workflow(wf.task(name="plain")(lambda: {"a": (1, 2)})).run("plain")
         assert wf.workflow(wf.task(name="plain")(lambda: None)).run("plain") == {"a": (1, 2)}

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from durable_nb.cli.demo.command import VICTIM, Evidence
+from durable_nb.cli.demo.command import KILLED_TASK, Evidence
 from durable_nb.notebook.headless.runner import CellReport, CellState, Report
 
-BEFORE = ("download", "mend", "picture", "compare", "compare/mean", "compare/yesterday", VICTIM)
-AFTER = ("compare", VICTIM, "compare/four weeks", "report")
+BEFORE = ("download", "mend", "picture", "compare", "compare/mean", "compare/yesterday", KILLED_TASK)
+AFTER = ("compare", KILLED_TASK, "compare/four weeks", "report")
 
 
 def report(**states):
@@ -36,25 +36,28 @@ TRUE = Evidence(report(**FIRST), report(**SECOND), BEFORE, AFTER)
 
 
 def test_the_truth_meets_no_objection():
-    assert TRUE.objections() == []
-    assert TRUE.spared_tasks == ("compare/mean", "compare/yesterday")
+    assert TRUE.failed_checks() == []
+    assert TRUE.replayed_tasks == ("compare/mean", "compare/yesterday")
 
 
 @pytest.mark.parametrize(
-    ("lie", "objection"),
+    ("lie", "message"),
     [
-        ({"first": report(**{**FIRST, "compare": "executed"})}, "the kernel did not die in the middle"),
-        ({"before": BEFORE[:-1]}, "the kernel did not die in the middle"),
-        ({"second": report(**{**SECOND, "report": "failed"})}, "the second run did not reach the end"),
-        ({"after": ("mend", *AFTER)}, "these had finished and ran again: mend"),
-        ({"after": ("compare/mean", *AFTER)}, "these had finished and ran again: compare/mean"),
+        (
+            {"first": report(**{**FIRST, "compare": "executed"})},
+            "the kernel was not killed in the middle of a cell",
+        ),
+        ({"before": BEFORE[:-1]}, "the kernel was not killed in the middle of a cell"),
+        ({"second": report(**{**SECOND, "report": "failed"})}, "the second run did not finish"),
+        ({"after": ("mend", *AFTER)}, "executed again although finished: mend"),
+        ({"after": ("compare/mean", *AFTER)}, "executed again although finished: compare/mean"),
         (
             {"second": report(**{**SECOND, "mend": "executed"})},
-            "not everything that had finished was replayed",
+            "not every finished cell was replayed",
         ),
-        ({"after": AFTER[:-1]}, "what was reported is not what was executed"),
-        ({"before": BEFORE[1:]}, "what was reported is not what was executed"),
+        ({"after": AFTER[:-1]}, "the reports do not match the log"),
+        ({"before": BEFORE[1:]}, "the reports do not match the log"),
     ],
 )
-def test_each_lie_meets_its_objection(lie, objection):
-    assert objection in dataclasses.replace(TRUE, **lie).objections()
+def test_each_lie_meets_its_objection(lie, message):
+    assert message in dataclasses.replace(TRUE, **lie).failed_checks()

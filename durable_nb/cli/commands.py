@@ -1,0 +1,195 @@
+"""The commands that look into a database: ``runs``, ``status``, ``signals``, ``signal`` and ``plan``.
+
+Each command is a pair of functions, ``<command>_arguments(parser)`` and ``run_<command>(options)``, which
+returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from durable_nb import settings
+from durable_nb.concurrency.bridge import SYNC, run_blocking
+from durable_nb.engine import status
+from durable_nb.engine.naming import check_name, check_run_id
+from durable_nb.engine.resolve import recorded_run
+from durable_nb.errors import InvalidOption
+from durable_nb.records import RunStatus, SignalRequest
+from durable_nb.signals import delivery, typed
+from durable_nb.stores import Journal, open_journal
+from durable_nb.stores.base import ENDED
+from durable_nb.stores.host import this_process
+
+__all__ = [
+    "open_existing",
+    "plan_arguments",
+    "run_on_loop",
+    "run_plan",
+    "run_runs",
+    "run_signal",
+    "run_signals",
+    "run_status",
+    "runs_arguments",
+    "signal_arguments",
+    "signals_arguments",
+    "status_arguments",
+]
+
+ALREADY_DELIVERED: Final = 3
+"""The exit code of ``durable-nb signal`` if the signal was delivered before."""
+
+T = TypeVar("T")
+
+
+def runs_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb runs``."""
+    parser.add_argument(
+        "--db", metavar="URL", default=settings.DB, help=f"a path or redis://…, by default {settings.DB}"
+    )
+
+
+def run_runs(options: argparse.Namespace) -> int:
+    """Print the runs of a database.
+
+    Raises:
+        StoreError: The database does not exist, or cannot be read.
+    """
+    print(run_on_loop(status.all_runs(open_journal(options.db))))  # noqa: T201 - a command's output
+    return 0
+
+
+def status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb status``."""
+    parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
+    runs_arguments(parser)
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Print the status of one run and of its steps.
+
+    Raises:
+        RunNotFound: The database has no run of that id.
+        StoreError: The database does not exist, or cannot be read.
+    """
+    print(run_on_loop(status.one_run(open_journal(options.db), options.run_id)))  # noqa: T201
+    return 0
+
+
+def signals_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb signals``."""
+    runs_arguments(parser)
+
+
+def run_signals(options: argparse.Namespace) -> int:
+    """Print the signals that unfinished runs wait for, the oldest request first.
+
+    Raises:
+        StoreError: The database does not exist, or cannot be read.
+    """
+    journal = open_existing(options.db)
+    states = {run.run_id: run.status for run in run_on_loop(status.list_runs(journal))}
+    requests = [
+        request
+        for request in run_on_loop(journal.open_signals())
+        if states.get(request.run_id, RunStatus.DONE) not in ENDED
+    ]
+    for request in requests:
+        print(_describe(request, states[request.run_id], journal.address))  # noqa: T201
+    if not requests:
+        print("no run waits for a signal")  # noqa: T201
+    return 0
+
+
+def signal_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb signal``."""
+    parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
+    parser.add_argument("name", metavar="NAME", help="the signal's name")
+    parser.add_argument("value", metavar="VALUE", help="the value: JSON, or otherwise text")
+    runs_arguments(parser)
+
+
+def run_signal(options: argparse.Namespace) -> int:
+    """Deliver a signal; return 0, or 3 if the signal was delivered before.
+
+    Raises:
+        SignalInvalid: The call that waits for the signal does not accept the value.
+        StoreError: The database does not exist, or cannot be written.
+    """
+    name = check_name(options.name, "a signal", InvalidOption)
+    journal = open_existing(options.db)
+    value = typed.read_value(options.value)
+    signal = delivery.pack(check_run_id(options.run_id), name, value, this_process())
+    earlier = run_on_loop(delivery.deliver(journal, signal, value))
+    print(delivery.describe(signal, earlier))  # noqa: T201
+    if earlier is None and run_on_loop(journal.get_run(signal.run_id)) is None:
+        message = f"run {signal.run_id!r} does not exist yet: the signal is stored until it asks for it"
+        print(f"durable-nb: {message}", file=sys.stderr)  # noqa: T201
+    return 0 if earlier is None else ALREADY_DELIVERED
+
+
+def plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb plan``."""
+    parser.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="the notebook's file")
+    parser.add_argument("--run-id", required=True, metavar="RUN_ID", help="the run's id")
+    runs_arguments(parser)
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """Print for each durable cell whether it would be replayed or executed, and why; execute none.
+
+    Raises:
+        RunNotFound: The database has no run of that id.
+        StoreError: The database does not exist, or cannot be read.
+        InvalidOption: The file is not a notebook.
+    """
+    # Imported late: the other commands do not need IPython.
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    from durable_nb.notebook.magic_options import parse_step
+    from durable_nb.notebook.plan import plan, spell_plan
+
+    recorded = run_blocking(recorded_run(open_existing(options.db), options.run_id, SYNC))
+    transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
+    print(spell_plan(plan(recorded, options.notebook, parse=parse_step, transform=transform)))  # noqa: T201
+    return 0
+
+
+def open_existing(db: str) -> Journal:
+    """Open the journal of a database, which must exist.
+
+    Args:
+        db: The database: a path or a URL.
+
+    Raises:
+        StoreUnavailable: The database does not exist.
+    """
+    journal = open_journal(db)
+    run_on_loop(status.set_up(journal))
+    return journal
+
+
+def run_on_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of a journal on the loop thread, and return its result."""
+    return run_blocking(SYNC.store(work))
+
+
+def _describe(request: SignalRequest, state: RunStatus, address: str | None) -> str:
+    since = delivery.spell_moment(request.asked_at)
+    lines = [f"run {request.run_id!r} ({state}) waits for signal {request.name!r} since {since}"]
+    lines += filter(None, (request.prompt, request.refused and f"rejected: {request.refused}"))
+    lines += filter(None, (_accepted(request),))
+    return "\n    ".join([*lines, delivery.command(request, address)])
+
+
+def _accepted(request: SignalRequest) -> str | None:
+    if request.choices:
+        return f"accepts: {typed.hint(request)}"
+    if (arguments := typed.arguments(request)) is not None:
+        edited = json.dumps({"approved": True, "arguments": arguments})
+        return f"accepts: true | false | TEXT (the reason to reject) | {edited}, or other arguments"
+    return request.schema and f"schema: {request.schema}"
