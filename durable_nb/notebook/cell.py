@@ -250,7 +250,7 @@ def _undetected_changes(
     ]
     session.reported_unseen.update(unreported)
     notices = [
-        f"{name} cannot be saved: in-place changes to it in this cell are not in the checkpoint."
+        f"{name} cannot be saved: any in-place changes to it are not in the checkpoint."
         for name in unreported
     ]
     if changes.skipped:
@@ -266,13 +266,13 @@ def _show_stopped_badge(session: Session, handle: StepHandle, before: snapshot.N
     with suppress(Exception):  # the failure itself must be shown
         changes = before.changes(session.shell.user_ns)
         changed = (*changes.created, *changes.rebound, *changes.mutated, *changes.deleted)
-        on_record = tuple(name for name in changed if name in session.saved_names)
+        restorable = tuple(name for name in changed if name in session.saved_names)
         badge.show_stopped(
             session.badge,
             run=handle.step.run_id,
             step=handle.step.step_id,
             changed=changed,
-            on_record=on_record,
+            restorable=restorable,
         )
 
 
@@ -319,11 +319,11 @@ def _replayed_tasks(handle: StepHandle, replays: list[str]) -> list[str]:
     if not inside:
         return []
     again = f"%durable_reset {shlex.quote(name)}"
-    return [f"tasks replayed inside it: {badge.listed(inside)}; to run them again too: {again}"]
+    return [f"steps replayed inside it: {badge.listed(inside)}; to run them again too: {again}"]
 
 
 def _is_from_package(session: Session, name: str) -> bool:
-    """Return whether a name is bound to a workflow, durable agent or the like, created anew in every run."""
+    """Return whether a name is bound to a workflow, durable agent or the like, created again in every run."""
     module: str = type(session.shell.user_ns.get(name)).__module__
     return module.partition(".")[0] == __name__.partition(".")[0]
 

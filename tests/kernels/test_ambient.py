@@ -221,7 +221,7 @@ def test_restore_without_running_cells_in_a_new_kernel(kernel_factory):
 def test_a_name_whose_changes_cannot_be_seen_is_told_once_and_only_where_it_is_named(kernel):
     kernel.run(OPEN)
     kernel.run("import sqlite3; con = sqlite3.connect(':memory:')")
-    told = "con cannot be saved: in-place changes to it in this cell are not in the checkpoint."
+    told = "con cannot be saved: any in-place changes to it are not in the checkpoint."
     assert told not in badge(kernel.run("%%durable_step other\nx = 1"))
     assert told in badge(kernel.run("%%durable_step uses\ncon.execute('create table t(a)')"))
     assert told not in badge(kernel.run("%%durable_step again\ncon.execute('drop table t')"))

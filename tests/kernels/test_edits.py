@@ -107,7 +107,7 @@ def test_a_cell_that_runs_again_says_which_of_its_tasks_did_not(kernel):
     executed, told = went_on(kernel, version("K = 5", [2, 3]))
     assert executed == ["scaled-3"]
     first, second = told["calls"].splitlines()
-    assert first.startswith("tasks replayed inside it: ")
+    assert first.startswith("steps replayed inside it: ")
     assert first.endswith("scaled#1; to run them again too: %durable_reset calls")
     assert second.startswith("ran again: ")
     kernel.run("%durable_reset calls")

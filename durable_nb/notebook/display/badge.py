@@ -72,7 +72,7 @@ def show_cell(
 
 
 def show_stopped(
-    badge: str, *, run: str, step: str, changed: tuple[str, ...], on_record: tuple[str, ...]
+    badge: str, *, run: str, step: str, changed: tuple[str, ...], restorable: tuple[str, ...]
 ) -> None:
     """Show the status line of a durable cell that failed or was interrupted; none if it changed no names.
 
@@ -81,13 +81,13 @@ def show_stopped(
         run: The run id.
         step: The step's id.
         changed: The names that it had changed before it stopped.
-        on_record: Those of them that finished steps wrote.
+        restorable: Those of them that finished steps wrote, which `%durable_restore` restores.
     """
     if not changed:
         return
     text = f"changed before it stopped: {listed(changed)}"
-    if on_record:
-        text += f" · to restore {listed(on_record)}: %durable_restore"
+    if restorable:
+        text += f" · to restore {listed(restorable)}: %durable_restore"
     facts = {"run": run, "step": step, "action": "stopped"}
     _display_line(badge, "✗", step, text, f"durable step {step} stopped · {text}", [], facts)
 
