@@ -16,8 +16,8 @@ receipt = 7
 receipt"""
 AFTER = "%%durable_step after\nafter = 'after'"
 IN_DOUBT = (
-    "StepInDoubt: run 'shop', step 'charge': it was started and never finished (started WHEN), "
-    "and nobody knows whether it had its effect. If it had none: %durable_resolve charge rerun; "
+    "StepInDoubt: run 'shop', step 'charge': it was started and never finished (started WHEN); "
+    "its side effects may or may not have happened. If they did not: %durable_resolve charge rerun; "
 )
 
 
