@@ -72,14 +72,18 @@ durable_workflow = NOTEBOOK.workflow
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
-    """Register the magics: what ``%load_ext durable_nb`` calls."""
+    """Register the magics; ``%load_ext durable_nb`` calls this.
+
+    Args:
+        ipython: The shell.
+    """
     from durable_nb.notebook import magics
 
     magics.load(ipython)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what not everybody needs when it is first asked for."""
+    """Import names with heavy or optional dependencies on first access."""
     if name in ("InMemoryStore", "RedisStore", "SQLiteStore"):
         from durable_nb.stores.values import stores
 

@@ -1,8 +1,8 @@
 """Every function that a checkpoint on disk names.
 
 A pickle names the functions that rebuild its objects by module and name, and databases outlive releases.
-Therefore this module is append-only: a function here is never renamed, moved or given other arguments, and
-``STORED`` lists them all. Of this package an unpickler takes these functions, the errors in
+Therefore this module is append-only: no function is renamed or moved, no argument changes; ``STORED`` lists
+the functions. From this package an unpickler accepts these functions, the errors in
 :mod:`durable_nb.errors` and the public names of the packages in ``PUBLIC``; :func:`check_name` refuses the
 rest.
 
@@ -37,7 +37,7 @@ STORED: Final = frozenset(
         *("set_attributes", "set_state", "dead_ref"),
         # Exceptions.
         *("made_exception", "settle_exception"),
-        # What belongs to the process.
+        # Objects of the process.
         *("stream", "process_object"),
         # Arrays, frames and tensors.
         *("array", "array_view", "memory_map", "set_array_state", "new"),
@@ -58,7 +58,7 @@ PUBLIC: Final = (_PACKAGE, f"{_PACKAGE}.stores", f"{_PACKAGE}.pydantic_ai")
 
 
 def check_name(module: str, name: str) -> None:
-    """Refuse a name of this package that is no part of the stored format.
+    """Refuse a name of this package that is not part of the stored format.
 
     Args:
         module: The module that a pickle names.
@@ -76,18 +76,18 @@ def check_name(module: str, name: str) -> None:
     raise errors.StepNotRestored(
         f"the checkpoint names {module}.{name}, which is not part of the stored format: it was written by "
         "a development version of durable_nb from before 0.1.0, whose checkpoints are not readable",
-        remedy="Reset the step so that it runs again, or start a new database.",
+        remedy=("Run the step again: ", errors.ResetStep(), ", or start a new database."),
     )
 
 
 def refuse_internal(value: Any) -> None:
-    """Refuse to name in a checkpoint a class or function of this package that may move or change its name.
+    """Refuse to write a class or function of this package to a checkpoint if it may be moved or renamed.
 
     Args:
         value: Any class or function.
 
     Raises:
-        PicklingError: It is internal to this package.
+        PicklingError: The value is internal to this package.
 
     Example:
         >>> refuse_internal(errors.RunHeld)
@@ -98,9 +98,9 @@ def refuse_internal(value: Any) -> None:
 
 
 def publish(package: str, names: Mapping[str, object]) -> None:
-    """Have classes and functions say that they live where users import them from, wherever they are defined.
+    """Set ``__module__`` of classes and functions to the package that users import them from.
 
-    Checkpoints name them by that place, and so do tracebacks and ``help()``.
+    Checkpoints name them by it, and so do tracebacks and ``help()``.
 
     Args:
         package: The public package, one of ``PUBLIC``.
@@ -121,7 +121,7 @@ def _is_stored(module: str, name: str) -> bool:
 
 
 def importable(value: Any) -> bool:
-    """Whether a class or function is found under its own name in a module other than the notebook."""
+    """Return whether a class or function is found under its own name in a module other than ``__main__``."""
     name = getattr(value, "__module__", None)
     module = _module(name) if isinstance(name, str) and name != "__main__" else None
     path = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
@@ -142,7 +142,7 @@ def _module(name: str) -> types.ModuleType | None:
 
 
 def in_main(qualname: str, is_class: bool) -> Any:
-    """Return the class or function that ``__main__`` holds under a dotted name, None if there is none."""
+    """Return the class or function under a dotted name in ``__main__``; None if there is none."""
     found: Any = sys.modules.get("__main__")
     for name in qualname.split("."):
         found = getattr(found, name, None)
@@ -153,7 +153,7 @@ def in_main(qualname: str, is_class: bool) -> Any:
 
 
 def live(name: object) -> Any:
-    """Return what the namespace holds under a name."""
+    """Return the value of a name in the namespace."""
     raise pickle.UnpicklingError(f"{name} can only be loaded into a namespace")
 
 
@@ -172,7 +172,7 @@ def function(*_: object) -> Any:
 
 def code(version: tuple[int, int], *arguments: Any) -> types.CodeType:
     """Return a code object, which only the minor version of Python that compiled it can execute."""
-    if version != sys.version_info[:2]:  # it would be accepted, and do something else
+    if version != sys.version_info[:2]:  # another version would accept it, and execute something else
         raise TypeError("code that was compiled by Python {}.{}".format(*version))
     return types.CodeType(*arguments)
 
@@ -195,17 +195,17 @@ def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> An
 def make_class(
     kind: type, name: str, bases: tuple[Any, ...], attributes: dict[str, Any], tracker: str, extra: object
 ) -> type:
-    """Create a class without its attributes, as cloudpickle does, but run no metaclass or hook of the user's.
+    """Create a class without its attributes, as cloudpickle does, but without the user's metaclass and hooks.
 
-    They ran when the class was defined, and their effects (entries in a registry) are saved like everything.
+    Those ran when the class was defined; their effects, such as entries in a registry, are saved as values.
 
     Args:
         kind: Its metaclass.
         name: Its name.
         bases: Its bases.
-        attributes: Those that a class must have from the start, such as ``__slots__``.
-        tracker: cloudpickle's id of it: a class that this process has already is used again.
-        extra: What cloudpickle keeps for later versions of itself.
+        attributes: Attributes that must exist when the class is created, such as ``__slots__``.
+        tracker: cloudpickle's id of the class; a class that this process has already is used again.
+        extra: Reserved by cloudpickle for its later versions.
     """
     from cloudpickle import cloudpickle as internals
 
@@ -231,13 +231,13 @@ def _do_nothing(*_: object, **__: object) -> None:
 
 
 def live_or_made(qualname: str, is_class: bool, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Return the class or function of that name in ``__main__``; where there is none, make it."""
+    """Return the class or function of that name in ``__main__``; make it if there is none."""
     found = in_main(qualname, is_class)
     return make(*args) if found is None else found
 
 
 def settle_unless_live(made: Any, state: tuple[str, bool, Callable[[Any, Any], Any], Any]) -> None:
-    """Give the state to what :func:`live_or_made` made, never to what it found."""
+    """Set the state of an object that :func:`live_or_made` made, and leave one that it found unchanged."""
     qualname, is_class, settle, own = state
     if in_main(qualname, is_class) is not made:
         settle(made, own)
@@ -247,13 +247,13 @@ def settle_unless_live(made: Any, state: tuple[str, bool, Callable[[Any, Any], A
 
 
 def set_attributes(obj: Any, state: dict[str, Any]) -> None:
-    """Set attributes one by one: a state setter for objects that have no other."""
+    """Set attributes one by one: the state setter of objects without one of their own."""
     for name, value in state.items():
         setattr(obj, name, value)
 
 
 def set_state(obj: Any, state: Any) -> None:
-    """Set attributes and slots without asking the object for a ``__setstate__``."""
+    """Set attributes and slots without a ``__setstate__`` of the object."""
     attributes, slots = state if type(state) is tuple else (state, {})
     if attributes:
         vars(obj).update(attributes)
@@ -262,11 +262,11 @@ def set_state(obj: Any, state: Any) -> None:
 
 
 class _Gone:
-    """An object without a reference to it."""
+    """An object for a weak reference that is dead at once."""
 
 
 def dead_ref() -> weakref.ref[Any]:
-    """Return a weak reference whose object is gone."""
+    """Return a weak reference whose object no longer exists."""
     return weakref.ref(_Gone())
 
 
@@ -274,9 +274,9 @@ def dead_ref() -> weakref.ref[Any]:
 
 
 def made_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """Return an exception that was made without its class's own ``__new__`` and ``__init__``."""
+    """Return an exception that was made without a ``__new__`` or ``__init__`` of the user."""
     exc: BaseException = _built_in(kind, "__new__")(kind, *args)
-    with contextlib.suppress(TypeError):  # its args may have been replaced after it was made
+    with contextlib.suppress(TypeError):  # its args may have been replaced since it was created
         _built_in(kind, "__init__")(exc, *args)  # sets SystemExit.code, UnicodeError.object …
     return exc
 
@@ -296,7 +296,7 @@ def settle_exception(exc: BaseException, state: tuple[Any, Any, tuple[Any, bool]
         exc.__cause__, exc.__suppress_context__ = links
 
 
-# What belongs to the process.
+# Objects of the process.
 
 
 def stream(name: str) -> Any:
@@ -305,7 +305,7 @@ def stream(name: str) -> Any:
 
 
 def process_object(module: str, path: str) -> Any:
-    """Return an object of which a process has one, such as ``os.environ``."""
+    """Return an object that exists once per process, such as ``os.environ``."""
     return operator.attrgetter(path)(importlib.import_module(module))
 
 
@@ -313,7 +313,7 @@ def process_object(module: str, path: str) -> Any:
 
 
 def array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
-    """Return an array over a buffer; the array is writable where the buffer is."""
+    """Return an array over a buffer; the array is writable if the buffer is."""
     import numpy as np
 
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
@@ -322,10 +322,10 @@ def array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
 def array_view(
     base: Any, kind: type, dtype: Any, shape: Any, offset: int, strides: Any, writeable: bool
 ) -> Any:
-    """Return an array that looks at the memory of another one; offset and strides are in bytes."""
+    """Return a view of the memory of another array; offset and strides are in bytes."""
     numpy = sys.modules["numpy"]
     flat = base.reshape(-1, order="A")
-    if dtype.hasobject:  # NumPy makes no array of objects over a buffer
+    if dtype.hasobject:  # NumPy refuses an array of objects over a buffer
         start = flat[offset // dtype.itemsize :]
         view = numpy.lib.stride_tricks.as_strided(start, shape, strides)
     else:
@@ -359,7 +359,7 @@ def torch_storage(buffer: Any) -> Any:
     view = memoryview(buffer)
     if not view.nbytes:
         return torch.UntypedStorage(0)
-    memory = bytearray(view) if view.readonly else view  # a small one may have come inside the stream
+    memory = bytearray(view) if view.readonly else view  # a small buffer may be part of the stream
     return torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
 
 

@@ -1,35 +1,36 @@
-"""Every error that durable_nb raises of its own.
+"""The errors that durable_nb raises.
 
     DurableError
-    ├── InvalidOption            an argument or magic option that makes no sense (also a ValueError)
+    ├── InvalidOption            an invalid argument or magic option (also a ValueError)
     ├── InvalidRunId             a run id that cannot name a run (also a ValueError)
-    ├── NoOpenRun                a durable call that needs a run, and there is none (also a RuntimeError)
+    ├── NoOpenRun                a durable call outside a run (also a RuntimeError)
     ├── ForkedProcess            a durable call in a forked child (also a RuntimeError)
     ├── RunError
-    │   ├── RunNotFound          no run of that id in the database
-    │   ├── RunChanged           the same run id with other arguments, or of another workflow
+    │   ├── RunNotFound          the database has no run of that id
+    │   ├── RunChanged           a run was opened again with other arguments, or by another workflow
     │   └── RunHeld              another living process or kernel owns the run
     ├── StepError
-    │   ├── StepNotFound         no step of that name in the run
+    │   ├── StepNotFound         the run has no step of that name
     │   ├── StepChanged          a recorded step was called with other arguments
-    │   ├── StepInDoubt          a step marked once was started, and nobody knows whether it finished
-    │   ├── StepNested           a durable cell inside another durable cell
-    │   ├── StepNotSaved         the body succeeded, its result could not be saved
-    │   ├── StepNotRestored      a checkpoint that cannot be turned back into its value
-    │   │   └── UntrustedCheckpoint  it would run code, and nobody who is known here has signed it
-    │   ├── ExecutorLost         whoever ran the body elsewhere is gone
+    │   ├── StepInDoubt          a step with once=True was started and not recorded as finished
+    │   ├── StepNested           a durable cell was run inside another one
+    │   ├── StepNotSaved         the body succeeded, but its result could not be saved
+    │   ├── StepNotRestored      a checkpoint could not be turned back into its value
+    │   │   └── UntrustedCheckpoint  it would run code when loaded, and has no trusted signature
+    │   ├── ExecutorLost         the worker that executed the body is gone
     │   ├── StepTimeout          an attempt took longer than its timeout (also a TimeoutError)
-    │   │   └── SignalTimeout    nobody answered in time
+    │   │   └── SignalTimeout    a signal was not delivered in time
     │   ├── SignalInvalid        a value that the waiting call does not accept (also a ValueError)
-    │   └── StepFailed           a recorded failure whose own class cannot be rebuilt
+    │   └── StepFailed           a recorded failure whose exception class cannot be rebuilt
     └── StoreError
         ├── StoreUnavailable     locked, read-only, full, unreachable
-        ├── StoreUnreadable      not a database of ours, or damaged
+        ├── StoreUnreadable      damaged, or written by another application
         └── StoreTooNew          written by a newer durable_nb
 
-    SignalPending                nobody is there to answer: no Exception, so that none takes it for an answer
+    SignalPending                a run waits for a signal, and this session cannot prompt for it
+                                 (a BaseException, which ``except Exception`` cannot swallow)
 
-Each says what happened, to which run and step, and what to type next.
+Each message says what happened, in which run and step, and what to type next.
 """
 
 from __future__ import annotations
@@ -91,12 +92,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class RemedyAction:
-    """Something the user can do about an error; notebook, script and command spell it differently.
+    """Something the user can do about an error; notebook, script and command line spell it differently.
 
     Args:
-        run_id: The run it is done to; the error's own where it is not given.
-        step: The step it is done to; the error's own where it is not given.
-        db: The database; ``PATH`` is shown where it is not given.
+        run_id: The run concerned; that of the error by default.
+        step: The step concerned; that of the error by default.
+        db: The database; shown as ``PATH`` by default.
 
     Example:
         >>> str(ResetStep("etl", "load"))
@@ -117,39 +118,39 @@ class RemedyAction:
 
 
 class ResetStep(RemedyAction):
-    """Execute a step again at its next call, although it has a result."""
+    """Reset a step, so that its next call executes it again."""
 
 
 class ResolveRerun(RemedyAction):
-    """Say of a step in doubt that it had no effect: execute it again."""
+    """Resolve a step in doubt: it had no effect, and is executed again."""
 
 
 class ResolveValue(RemedyAction):
-    """Say of a step in doubt that it had its effect, and what it returned."""
+    """Resolve a step in doubt: it had its effect, and returned the given value."""
 
 
 class ResolveFail(RemedyAction):
-    """Give a step in doubt up."""
+    """Resolve a step in doubt: record it as failed."""
 
 
 class RenameStep(RemedyAction):
-    """Give a call a name of its own, so that it is another step."""
+    """Give a call a name of its own, which makes it another step."""
 
 
 class RenameCell(RemedyAction):
-    """Give a durable cell another name, so that it is another step."""
+    """Give a durable cell another name, which makes it another step."""
 
 
 class OpenRun(RemedyAction):
-    """Open a run, or resume it."""
+    """Open or resume a run."""
 
 
 class StartOver(RemedyAction):
-    """Set a run's history aside under another id, and start over."""
+    """Rename a run, and start over under its id."""
 
 
 class TakeOver(RemedyAction):
-    """Take a run from the process that owns it."""
+    """Take a run over from the process that owns it."""
 
 
 class ListRuns(RemedyAction):
@@ -157,7 +158,7 @@ class ListRuns(RemedyAction):
 
 
 class TrustDatabase(RemedyAction):
-    """Sign the checkpoints that another user has made."""
+    """Sign the checkpoints that another user has written."""
 
 
 SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
@@ -173,20 +174,20 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
     ListRuns: "durable-nb runs --db {db}",
     TrustDatabase: "durable-nb trust {db}",
 }
-"""How a script spells each action: ``{run}`` is quoted for a command line, ``{run!r}`` for Python."""
+"""The spelling of each action in a script; ``{run}`` is quoted for a command line, ``{run!r}`` for Python."""
 
 Spelling: TypeAlias = "Mapping[type[RemedyAction], str]"
-"""A template for each action that a face spells otherwise than ``SCRIPT``."""
+"""A template for each action; those that are missing are spelled as in ``SCRIPT``."""
 
 
-def _as_in_a_script(_action: RemedyAction) -> Spelling:
+def _script_spelling(_action: RemedyAction) -> Spelling:
     return SCRIPT
 
 
-_spelling_for: Callable[[RemedyAction], Spelling] = _as_in_a_script
+_spelling_for: Callable[[RemedyAction], Spelling] = _script_spelling
 
 Remedy: TypeAlias = "str | RemedyAction | tuple[str | RemedyAction, ...]"
-"""What to do about an error: text, an action, or text with actions in it, in order."""
+"""The remedy of an error: a text, an action, or texts and actions in order."""
 
 
 class _Word(str):
@@ -197,7 +198,7 @@ class _Word(str):
 
 
 def spell_actions(spelling_for: Callable[[RemedyAction], Spelling]) -> None:
-    """Have this process spell actions as its face does: notebook and command line call this when they start.
+    """Set the spelling of actions in this process; the notebook and the command line call it when they start.
 
     Args:
         spelling_for: Returns the templates for an action. A notebook has runs that magics open and runs of
@@ -208,12 +209,12 @@ def spell_actions(spelling_for: Callable[[RemedyAction], Spelling]) -> None:
 
 
 def spelled(remedy: Remedy, *, run_id: str | None = None, step: str | None = None) -> str:
-    """Return a remedy as text, its actions as this process's face spells them.
+    """Return a remedy as text, with its actions in the spelling of this process.
 
     Args:
         remedy: The remedy.
-        run_id: The run, for actions that name none.
-        step: The step, for actions that name none.
+        run_id: The run of actions without one.
+        step: The step of actions without one.
 
     Example:
         >>> spelled(("To run it again: ", ResetStep()), run_id="etl", step="load")
@@ -230,13 +231,13 @@ def _completed(part: str | RemedyAction, run_id: str | None, step: str | None) -
 
 
 class _Message(BaseException):
-    """A message in three parts: what happened, where, and what to do next.
+    """A message in three parts: what happened, in which run and step, and what to do next.
 
     Args:
-        what: What happened, one sentence without its full stop.
-        run_id: The run it happened to, if any.
-        step: The id of the step it happened to, if any.
-        remedy: What to do next, a sentence of its own; its actions are spelled when the message is read.
+        what: The event, as a sentence without its full stop.
+        run_id: The run, if any.
+        step: The id of the step, if any.
+        remedy: The next thing to do, as a sentence of its own; its actions are spelled when it is shown.
     """
 
     def __init__(
@@ -258,14 +259,14 @@ class _Message(BaseException):
         return _rebuild, (type(self), self.what, self.run_id, self.step, self.remedy)
 
     def at(self, *, run_id: str | None = None, step: str | None = None) -> Self:
-        """Fill in the run and step where the code that raised did not know them; return the error itself."""
+        """Fill in run and step if the error has none, and return the error."""
         self.run_id = self.run_id or run_id
         self.step = self.step or step
         return self
 
     @property
     def remedy_text(self) -> str:
-        """What to do next, with its actions as this process's face spells them; empty if there is nothing."""
+        """The remedy as text, with its actions in the spelling of this process; empty if there is none."""
         return spelled(self.remedy, run_id=self.run_id, step=self.step) if self.remedy else ""
 
     def __str__(self) -> str:
@@ -279,7 +280,7 @@ class _Message(BaseException):
 
 
 class DurableError(_Message, Exception):
-    """The base of all our errors.
+    """Base class of all errors of durable_nb.
 
     Example:
         >>> str(DurableError("it broke", run_id="r1", step="load", remedy="Try again."))
@@ -287,8 +288,13 @@ class DurableError(_Message, Exception):
     """
 
 
-class error_context:  # noqa: N801 - read as a word of the language: with error_context(step=…)
-    """Fill in run and step of our errors raised inside."""
+class error_context:  # noqa: N801 - reads like a statement: with error_context(step=…)
+    """Context manager that fills in run and step of each ``DurableError`` raised inside.
+
+    Args:
+        run_id: The run.
+        step: The step's id.
+    """
 
     __slots__ = ("_run_id", "_step")
 
@@ -296,7 +302,7 @@ class error_context:  # noqa: N801 - read as a word of the language: with error_
         self._run_id, self._step = run_id, step
 
     def __enter__(self) -> None:
-        """Nothing yet."""
+        """Do nothing."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, DurableError):
@@ -314,51 +320,51 @@ def _rebuild(
 
 
 class DurableNotice(UserWarning):
-    """What a person should know although nothing is refused: a warning, not an error."""
+    """A warning about something that the user should know, although the call succeeds."""
 
 
 class InvalidOption(DurableError, ValueError):
-    """An argument or a magic's option that makes no sense."""
+    """An argument or an option of a magic is invalid."""
 
 
 class InvalidRunId(DurableError, ValueError):
-    """A run id that cannot name a run."""
+    """A run id is invalid."""
 
 
 class NoOpenRun(DurableError, RuntimeError):
-    """A durable call that needs a run, and there is none."""
+    """A durable call was made outside a run."""
 
 
 class ForkedProcess(DurableError, RuntimeError):
-    """A durable call in a forked child, which has neither our threads nor the run's lease."""
+    """A durable call was made in a forked child, which lacks its parent's threads and lease."""
 
 
 class RunError(DurableError):
-    """Something about a whole run."""
+    """Base class of errors about a run."""
 
 
 class RunNotFound(RunError, LookupError):
-    """No run of that id in the database."""
+    """The database has no run of that id."""
 
 
 class RunChanged(RunError):
-    """The same run id with other arguments, or of another workflow."""
+    """A run was opened again with other arguments, or by another workflow."""
 
 
 class RunHeld(RunError):
-    """Somebody else who lives owns the run; nothing was written.
+    """Another living process owns the run; nothing was written.
 
-    Raised by who opens a run that another living process or kernel has open, and by each further write of
-    an owner from whom it was taken over meanwhile. A run whose owner is dead is not held.
+    Raised when a process opens a run that another living process or kernel has open, and by each write of a
+    former owner after its run was taken over. A run whose owner is dead is not held.
     """
 
 
 class StepError(DurableError):
-    """Something about one step of a run."""
+    """Base class of errors about a step."""
 
 
 class StepNotFound(StepError, LookupError):
-    """No step of that name in the run."""
+    """The run has no step of that name."""
 
 
 class StepChanged(StepError):
@@ -366,62 +372,62 @@ class StepChanged(StepError):
 
 
 class StepInDoubt(StepError):
-    """A step marked once was started, and nobody knows whether it finished."""
+    """A step with ``once=True`` was started and not recorded as finished; it may have had its effect."""
 
 
 class StepNested(StepError):
-    """A durable cell inside another durable cell."""
+    """A durable cell was run inside another durable cell."""
 
 
 class StepNotSaved(StepError):
-    """The body succeeded once, and its result could not be saved."""
+    """The body of a step succeeded, but its result could not be saved."""
 
 
 class StepNotRestored(StepError):
-    """A checkpoint that cannot be turned back into its value."""
+    """A checkpoint could not be turned back into its value."""
 
 
 class UntrustedCheckpoint(StepNotRestored):
-    """A checkpoint that would run code when it is loaded, and that no key known here has signed."""
+    """A checkpoint would run code when it is loaded, and has no trusted signature."""
 
 
 class StepFailed(StepError):
-    """A recorded failure whose own class cannot be rebuilt."""
+    """A step has failed, and the class of its recorded exception cannot be rebuilt."""
 
 
 class ExecutorLost(StepError):
-    """Whoever ran a body elsewhere is gone, and nobody knows how far it came; another attempt may follow."""
+    """The worker that executed a body is gone; how far it came is unknown, and the step may be retried."""
 
 
 class StepTimeout(StepError, TimeoutError):
-    """An attempt took longer than its timeout, and was ended."""
+    """An attempt took longer than its timeout, and was stopped."""
 
 
 class SignalTimeout(StepTimeout):
-    """Nobody answered in time."""
+    """A signal was not delivered in time."""
 
 
 class SignalInvalid(StepError, ValueError):
-    """A value that the call which waits for it does not accept."""
+    """A delivered value is not accepted by the call that waits for it."""
 
 
 class SignalPending(_Message):
-    """A run waits for a signal, and nobody is there to be asked: deliver it, and run this again.
+    """A run waits for a signal, and this session cannot prompt for it; deliver the signal, and run again.
 
-    No ``Exception``: code that goes on after ``except Exception`` would take silence for an answer.
+    A ``BaseException``, so that ``except Exception`` cannot swallow it and continue without an answer.
     """
 
 
 class StoreError(DurableError):
-    """Something about the place where runs are kept."""
+    """Base class of errors about a store."""
 
 
 class StoreUnavailable(StoreError):
-    """The database is locked, read-only, full or out of reach."""
+    """The database is locked, read-only, full or unreachable."""
 
 
 class StoreUnreadable(StoreError):
-    """The file is no database of ours, or it is damaged."""
+    """The database is damaged, or was written by another application."""
 
 
 class StoreTooNew(StoreError):

@@ -1,6 +1,6 @@
-"""The records that travel between the floors: what a store keeps, what a call asks, what was decided.
+"""The records that engine and stores exchange: runs, steps, signals, calls and decisions.
 
-Named tuples, since a replay makes tens of thousands of them: a frozen dataclass takes ten times as long.
+They are named tuples, since a replay creates tens of thousands: a frozen dataclass takes ten times as long.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = [
 ]
 
 KEY = "["
-"""What the arguments begin with in the name of a step that they name: ``fetch[9f1c…]``."""
+"""The character before the arguments in a step id that contains them: ``fetch[9f1c…]``."""
 
 BRANCH = "~"
-"""What the name of a concurrent branch begins with, in a step id: ``load/~0/fetch``."""
+"""The first character of the name of a concurrent branch in a step id: ``load/~0/fetch``."""
 
 _SET_ASIDE = re.compile(r"(~\d+)+$")
 
 
 def scope_of(step_id: str) -> str:
-    """The path of the scope that a step was called in: empty, or ending in a slash.
+    """Return the path of the scope that a step was called in: empty, or ending in a slash.
 
     Example:
         >>> scope_of("load/fetch#1")
@@ -54,7 +54,7 @@ def scope_of(step_id: str) -> str:
 
 
 def original_id(run_id: str) -> str:
-    """The id under which a run was executed, also after ``fresh=True`` has set it aside under another.
+    """Return the id under which a run was executed, without the suffix that ``fresh=True`` adds to rename it.
 
     Example:
         >>> original_id("etl~3")
@@ -64,17 +64,27 @@ def original_id(run_id: str) -> str:
 
 
 def signal_step(name: str) -> str:
-    """What the step is called that records a signal."""
+    """Return the id of the step that records a signal.
+
+    Example:
+        >>> signal_step("approval")
+        'signal:approval'
+    """
     return f"signal:{name}"
 
 
 def set_aside_id(run_id: str, epoch: int) -> str:
-    """The id under which a run is set aside for one that starts over."""
+    """Return the id to which a run is renamed when a new one starts over.
+
+    Example:
+        >>> set_aside_id("etl", 3)
+        'etl~3'
+    """
     return f"{run_id}~{epoch}"
 
 
 def joining_scopes(step_id: str) -> Iterator[str]:
-    """The path of a step's scope, then those of the scopes that join its branch, innermost first.
+    """Yield the path of a step's scope, then those of the scopes that its branch joins, innermost first.
 
     Example:
         >>> list(joining_scopes("load/~0/~1/fetch"))
@@ -88,7 +98,7 @@ def joining_scopes(step_id: str) -> Iterator[str]:
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. ``interrupted`` means that no living owner is left."""
+    """The status of a run. ``interrupted`` means that its owner is dead."""
 
     RUNNING = "running"
     WAITING = "waiting"
@@ -99,7 +109,7 @@ class RunStatus(StrEnum):
 
 
 class StepStatus(StrEnum):
-    """Where a step stands. ``reset`` means that the user asked for it to run again."""
+    """The status of a step. ``reset`` means that its next call executes it again."""
 
     STARTED = "started"
     DONE = "done"
@@ -108,7 +118,7 @@ class StepStatus(StrEnum):
 
 
 class StepKind(StrEnum):
-    """What sort of call a step records."""
+    """The kind of call that a step records."""
 
     TASK = "task"
     CELL = "cell"
@@ -120,13 +130,13 @@ class Payload(NamedTuple):
     """A value as bytes.
 
     Attributes:
-        format: Which codec wrote it, such as ``json`` or ``pickle``.
-        data: The bytes; empty when ``blob`` is set.
-        blob: The content address of the bytes where they are too large for a row.
+        format: The codec that wrote it, such as ``json`` or ``pickle``.
+        data: The bytes; empty if ``blob`` is set.
+        blob: The content address of the bytes, if they are too large for a row.
         signature: An HMAC over run, step, format and bytes, for formats that execute code when loaded.
-        parts: What belongs to ``data`` and is kept apart from it, on the way to a store or back: ``bytes``,
-            which come back as such; views of memory, which come back as memory that may be written to; or
-            the error in place of a part that cannot be read. Empty in a store, where ``data`` speaks of them.
+        parts: Buffers that belong to ``data`` and are passed beside it to and from a store: ``bytes``, which
+            are restored as such; views of memory, which are restored as writable memory; or an error in place
+            of a part that could not be read. Empty in a stored payload, whose ``data`` refers to them.
     """
 
     format: str
@@ -140,18 +150,18 @@ class Run(NamedTuple):
     """One execution of a workflow or a notebook.
 
     Attributes:
-        run_id: What names it; unique in a database.
-        workflow: Which workflow it executes: the workflow's name, for a function ``workflow.function``.
-        status: Where it stands.
-        epoch: The fencing token; each opening of the run takes the next one.
-        passes: How often its code was entered.
+        run_id: Its id, unique in a database.
+        workflow: The workflow it executes: its name, or ``workflow.function`` for a workflow function.
+        status: Its status.
+        epoch: The fencing token, which increases with each opening of the run.
+        passes: Number of times its code was entered.
         code: Fingerprint of the workflow function, if it has one.
         arguments: Fingerprint of the workflow's arguments, if it has any.
         arguments_repr: Bounded reprs of those arguments, by name, as JSON.
         python: The Python version of the last pass, such as ``3.11``.
         parent: The run that started this one, if any.
-        owner: Who opened it last, for people to read.
-        result: What it returned, or how it failed.
+        owner: The process that opened it last, for people.
+        result: Its return value, or its failure.
         created_at: Seconds since the epoch, UTC.
         updated_at: Seconds since the epoch, UTC.
     """
@@ -177,23 +187,23 @@ class Step(NamedTuple):
 
     Attributes:
         run_id: The run it belongs to.
-        step_id: What names it in the run, such as ``load/fetch#1``.
-        kind: What sort of call it records.
-        status: Where it stands.
-        attempt: Which execution of the body this is, from 1.
-        epoch: The fencing epoch it was written under.
-        called_seq: Sequence number of the call, on the run's own counter; 0 where calls have no order.
-        recorded_seq: Sequence number of the record, on the same counter.
+        step_id: Its id in the run, such as ``load/fetch#1``.
+        kind: The kind of call it records.
+        status: Its status.
+        attempt: Number of the execution of its body, from 1.
+        epoch: The run's epoch when it was written.
+        called_seq: Sequence number of the call, from the run's counter; 0 if its calls have no order.
+        recorded_seq: Sequence number of the record, from the same counter.
         code: Fingerprint of the function or cell.
-        arguments: Fingerprint of the arguments; None where they have none.
+        arguments: Fingerprint of the arguments; None if they have none.
         arguments_repr: Bounded reprs of the arguments, by name, as JSON.
-        lineage: What a cell read: names and where they came from, as JSON.
-        once: Whether the body must never be started twice unasked.
-        payload: The result of a step that is done, the failure of one that failed.
+        lineage: The names that a cell read, and their origins, as JSON.
+        once: True if the body must not be started twice without confirmation.
+        payload: The result of a step that is done, or the failure of one that failed.
         started_at: Seconds since the epoch, UTC.
         finished_at: Seconds since the epoch, UTC; None while it is open.
-        delivered_by: Who delivered a signal's value, or resolved a step by hand.
-        usage: What its body used up besides time, such as tokens, as JSON; None where nothing was counted.
+        delivered_by: The person or process that delivered the signal, or resolved the step by hand.
+        usage: Resources that its body used besides time, such as tokens, as JSON; None if none were counted.
     """
 
     run_id: str
@@ -217,21 +227,21 @@ class Step(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long the recorded execution took, in seconds."""
+        """Duration of the recorded execution, in seconds."""
         return max(0.0, self.finished_at - self.started_at) if self.finished_at else 0.0
 
     @property
     def is_awaited(self) -> bool:
-        """Whether it records a signal that was asked for and has not come."""
+        """True if it records a signal that was requested and not delivered yet."""
         return self.kind is StepKind.SIGNAL and self.status is StepStatus.STARTED
 
 
 class Progress(NamedTuple):
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-        done: How many of its steps are done.
-        waits_for: The steps that record signals it has asked for and not got.
+        done: Number of its finished steps.
+        waits_for: The steps that record signals it has requested and not received.
     """
 
     done: int = 0
@@ -252,7 +262,7 @@ class Signal(NamedTuple):
         run_id: The run it is for, which need not exist yet.
         name: The signal's name.
         payload: The value.
-        delivered_by: Who delivered it, for people to read.
+        delivered_by: The person or process that delivered it.
         delivered_at: Seconds since the epoch, UTC.
     """
 
@@ -264,17 +274,17 @@ class Signal(NamedTuple):
 
 
 class SignalRequest(NamedTuple):
-    """What a run waits for, for whoever can answer.
+    """A request for a signal: a run waits for it, and describes the values that it accepts.
 
     Attributes:
         run_id: The run that waits.
         name: The signal's name.
-        prompt: What to tell whoever is asked.
+        prompt: The question to show.
         schema: The JSON schema of the values that are accepted, as JSON.
         choices: The list of the values that are accepted, as JSON.
-        refused: Why the last value that was delivered was set aside.
-        asked_by: Who waits, for people to read.
-        asked_at: Since when, in seconds since the epoch, UTC.
+        refused: The reason that the last delivered value was not accepted.
+        asked_by: The process that waits, for people.
+        asked_at: Time of the request, in seconds since the epoch, UTC.
     """
 
     run_id: str
@@ -288,7 +298,7 @@ class SignalRequest(NamedTuple):
 
 
 class Action(Enum):
-    """What becomes of a call."""
+    """The possible outcomes of a ``Decision``."""
 
     REPLAY = "replay"
     RUN = "run"
@@ -297,22 +307,22 @@ class Action(Enum):
 
 
 class Call(NamedTuple):
-    """A call of a step, as the table sees it.
+    """A call of a step, as the decision table sees it.
 
     Attributes:
-        step_id: What names it in its run.
-        kind: What sort of call it is.
-        code: Fingerprint of its function or cell; None where there is no source.
-        edit: How what it reads comes from elsewhere than on record, for people; empty where it does not.
-        drift: Which values that it reads differ although their code is the same, for people.
-        renamed: The id of a step that is gone and has its code and reads; empty where there is none.
+        step_id: Its id in the run.
+        kind: The kind of call.
+        code: Fingerprint of its function or cell; None if it has no source.
+        edit: A description of inputs whose origin was edited, for people; empty if there are none.
+        drift: A description of inputs whose values differ although their code does not, for people.
+        renamed: The id of a former step with equal code and lineage; empty if there is none.
         arguments: Fingerprints of its arguments, ``name=fingerprint``, ``name=?`` for one that has none.
-        on_edit: What to do when its own code changed: keep, rerun, ask or error.
-        on_drift: What to do when what it reads has drifted: keep, rerun, ask or error.
-        on_change: What to do when its arguments changed: error, rerun, keep or ask.
-        once: Whether its body must never be started twice unasked.
-        run_continued: Whether a later step was called after its recorded failure.
-        called_seq: Sequence number of the call, on the run's own counter; 0 where calls have no order.
+        on_edit: The policy if its own code changed: keep, rerun, ask or error.
+        on_drift: The policy if its inputs have drifted: keep, rerun, ask or error.
+        on_change: The policy if its arguments changed: error, rerun, keep or ask.
+        once: True if its body must not be started twice without confirmation.
+        run_continued: True if a later step was called after its recorded failure.
+        called_seq: Sequence number of the call, from the run's counter; 0 if its calls have no order.
     """
 
     step_id: str
@@ -331,13 +341,13 @@ class Call(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What becomes of a call, and why.
+    """The decision about a call, and its reason.
 
     Attributes:
         action: Replay, run, ask or refuse.
-        reason: Why, for people.
-        notice: Whether a person must be told although nothing is refused.
-        error: What to raise where the action is to refuse, or nobody can be asked.
+        reason: The reason, for people.
+        notice: True if the user is to be notified although the call is not refused.
+        error: The error to raise if the action is to refuse, or to ask in a session that cannot prompt.
     """
 
     action: Action

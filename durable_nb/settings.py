@@ -1,4 +1,7 @@
-"""The one table of defaults. Nothing else in the package holds a number of its own."""
+"""Defaults that users or tests may want to change.
+
+Other constants stand beside the code that uses them.
+"""
 
 from __future__ import annotations
 
@@ -56,148 +59,148 @@ __all__ = [
 ]
 
 BADGE: Final = "full"
-"""What a durable cell shows of itself: times and names; ``plain`` and ``off`` are for tests and print."""
+"""What the badge of a durable cell shows: times and names; ``plain`` and ``off`` are for tests and print."""
 
 DB: Final = "durable.db"
-"""Where runs are kept when nobody says: beside the notebook or script, easy to see and to move."""
+"""The database if none is given: beside the notebook or script, easy to see and to move."""
 
 WORKFLOW_NAME: Final = "notebook"
-"""The workflow's name in a notebook that gives none."""
+"""The name of a notebook's workflow if none is given."""
 
 RETRIES: Final = 3
-"""Further attempts of a task after its first: network calls fail for seconds, not for minutes."""
+"""Attempts of a task after its first one: network calls fail for seconds, not for minutes."""
 
 BLOB_THRESHOLD: Final = 256 * 1024
-"""Bytes above which a payload is a file: at this size a file and a row cost the same (measured)."""
+"""Bytes above which a payload becomes a blob: at this size a file and a row take equally long (measured)."""
 
 OUT_OF_BAND: Final = 4096
-"""Bytes from which a buffer leaves its pickle: below that, a part of its own costs more than the copy."""
+"""Bytes from which a buffer is kept outside its pickle: below, a separate part costs more than a copy."""
 
 ABANDONED: Final = 3600.0
-"""Seconds after which a half-written blob is nobody's, where it cannot be seen whether its writer lives."""
+"""Seconds after which an incomplete blob is deleted even if its writer's lock cannot be checked."""
 
 NEWBORN: Final = 60.0
-"""Seconds in which a half-written blob is left alone: its writer may not have come to lock it."""
+"""Seconds in which an incomplete blob is never deleted: its writer may not have locked it yet."""
 
 BUSY_TIMEOUT: Final = 60.0
-"""Seconds to wait for SQLite's lock: 5 s failed with 32 processes, 60 s never did (measured)."""
+"""Seconds to wait for SQLite's lock: with 32 processes 5 s failed, 60 s did not (measured)."""
 
 JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes to which SQLite cuts its write-ahead log back: large enough never to cost a truncation a step."""
+"""Bytes to which SQLite truncates its write-ahead log: large enough to avoid a truncation per step."""
 
 SHOWN_ARGUMENT: Final = 200
 """Characters kept of an argument's repr, for the difference in an error message."""
 
 LONGEST_NAME: Final = 1000
-"""Characters of a run id, a step's or a signal's name: more is stray data, and no list can show it."""
+"""Characters allowed in a run id, a step's name or a signal's name: longer ones do not fit into a list."""
 
 SHOWN_CALL: Final = 500
-"""Characters shown of the arguments of a tool call that is to be approved; a form has them whole."""
+"""Characters shown of the arguments of a tool call to be approved; the form shows all of them."""
 
 HEARTBEAT: Final = 5.0
-"""Seconds between two signs of life of a run's owner: six may be missed before another host takes over."""
+"""Seconds between two heartbeats of a run's owner: six may be missed before another host takes over."""
 
 OWNER_SILENT: Final = 30.0
-"""Seconds without a sign of life after which the owner on another host is dead: longer than a stall."""
+"""Seconds without a heartbeat after which an owner on another host counts as dead: longer than a stall."""
 
 SESSION_KEPT: Final = 86400
-"""Seconds that Redis keeps the last sign of life of a process: only then is one that left it swept away."""
+"""Seconds that Redis keeps the last heartbeat of a process, and then deletes its session."""
 
 REDIS_URL: Final = "redis://localhost:6379/0"
-"""The Redis server of a RedisStore that is told of none: where one listens that was just installed."""
+"""The Redis server if none is given: where a newly installed one listens."""
 
 REDIS_PREFIX: Final = "durable"
-"""What all our keys on a Redis server begin with."""
+"""The prefix of all keys on a Redis server."""
 
 REDIS_TIMEOUT: Final = 30.0
-"""Seconds to wait for a Redis server's answer: 5 s, its client's own, is less than another's large value."""
+"""Seconds to wait for a reply of a Redis server: the client's 5 s are too short for large values."""
 
 REDIS_PATIENCE: Final = 60.0
-"""Seconds of trying until a Redis server is given up: restarting one that has much to read takes as long."""
+"""Seconds of retries until a Redis server counts as unreachable: restarting a large one takes as long."""
 
 REDIS_FIRST_PAUSE: Final = 0.05
-"""Seconds before the first try again at a Redis server; each later one is twice as long."""
+"""Seconds before the first retry at a Redis server; each later pause is twice as long."""
 
 REDIS_LONGEST_PAUSE: Final = 3.0
-"""Seconds between two tries at a Redis server at most: a run goes on soon after it is back."""
+"""Most seconds between two retries at a Redis server: a run continues soon after it is back."""
 
 REDIS_BATCH: Final = 1000
-"""Commands that are sent to a Redis server together: more gain nothing, and delay other clients."""
+"""Commands sent to a Redis server in one batch: more gain nothing, and delay other clients."""
 
 REDIS_CHUNK: Final = 8 * 1024 * 1024
-"""Bytes of a piece of a large value on Redis: one of 500 MiB stalled others for 4 s (measured)."""
+"""Bytes of a chunk of a large value on Redis: one of 500 MiB stalled other clients for 4 s (measured)."""
 
 REDIS_LARGEST: Final = 64 * 1024 * 1024
-"""Bytes of the largest value that Redis itself takes: it has to hold all of them in memory."""
+"""Bytes of the largest value kept on a Redis server, which holds all values in memory."""
 
 REDIS_CONNECTIONS: Final = 16
-"""Commands under way to a Redis cluster at one time: each has a connection of its own there."""
+"""Commands under way to a Redis cluster at the same time: each needs a connection."""
 
 EXECUTOR_LOOK: Final = 0.1
-"""Seconds between two looks whether a body that runs elsewhere has timed out: nobody notices less."""
+"""Seconds between two checks whether a body on an executor has timed out: less is not noticeable."""
 
 LARGE_CALL: Final = 10 * 1024 * 1024
-"""Bytes of a call to an executor above which a notice is given: a large global goes along with every call."""
+"""Bytes of a call to an executor above which a notice is shown: a large global is sent with every call."""
 
 DASK_GATE: Final = 60.0
-"""Seconds that a body on Dask waits to be published before it begins: its kernel does so in milliseconds."""
+"""Seconds that a body on Dask waits until its kernel has published it, which takes milliseconds."""
 
 INTERRUPT_GRACE: Final = 0.5
-"""Seconds that an interrupt waits for a commit under way: nearly all end in it, and people feel no delay."""
+"""Seconds that an interrupt waits for a commit under way: nearly all end by then, unnoticed."""
 
 EXIT_GRACE: Final = 10.0
-"""Seconds that closing a store, or the end of the process, waits for such commits."""
+"""Seconds that closing a store, or the end of the process, waits for commits under way."""
 
 LOCK_POLL: Final = 0.001
-"""Seconds between two tries at another process's lock: about as long as its transaction takes."""
+"""Seconds between two attempts to get another process's lock: about as long as its transaction."""
 
 SIGNAL_POLL: Final = 0.05
-"""Seconds between two looks for a signal in a store that cannot tell when one came: no person notices."""
+"""Seconds between two polls for a signal in a store without notifications: not noticeable."""
 
 SIGNAL_GRACE: Final = 10.0
-"""Seconds that a notebook without a person waits for a signal: a program's answer comes in less."""
+"""Seconds that a headless notebook waits for a signal: programs deliver theirs in less."""
 
 WATCH: Final = 0.005
-"""Seconds between two questions whether a store has changed: 4 % of a core while it lasts (measured)."""
+"""Seconds between two checks whether a store has changed: takes 4 % of a core meanwhile (measured)."""
 
 WATCH_IDLE: Final = 0.032
-"""The same once all have waited for a while: a wait of days costs under 1 % of a core (measured)."""
+"""Seconds between two checks once all waits are long ones: takes under 1 % of a core (measured)."""
 
 WATCH_ALERT: Final = 10.0
-"""Seconds after which a wait counts as a long one: programs answer in less, people seldom do."""
+"""Seconds after which a wait counts as a long one: programs answer faster, people rarely do."""
 
 SLEEP_SLICE: Final = 1.0
-"""Seconds of a durable sleep between two looks at the clock, which may be set, and at cancellations."""
+"""Seconds of a durable sleep between two checks of the clock, which may be set, and of cancellation."""
 
 LONG_SLEEP: Final = 5.0
-"""Seconds above which a run that sleeps says that it waits: less is not worth two commits."""
+"""Seconds above which a run that sleeps is recorded as waiting: a shorter sleep is not worth two commits."""
 
 ANSWER_POLL: Final = 0.05
-"""Seconds between two looks whether a front end has sent what was typed."""
+"""Seconds between two checks whether a front end has sent an input."""
 
 CELL_ON_EDIT: Final = "rerun"
-"""An edited cell is meant to give what it says now, and so is one that reads what an edit gave."""
+"""Rerun: an edited cell should have the results of its new code, and so should cells that read them."""
 
 CELL_ON_DRIFT: Final = "keep"
-"""A clock or a random draw that gave another value is no reason to lose hours of finished work."""
+"""Keep: another value of a clock or a random generator does not justify repeating hours of work."""
 
 SWEEP_BUDGET: Final = 1.0
-"""Seconds, before a cell and after it, to look at names it cannot reach: more than that a person notices."""
+"""Seconds, before a cell and after it, to scan names it cannot reach: a longer scan is noticeable."""
 
 OUTPUT_PATIENCE: Final = 1.0
-"""Seconds to wait for output that bypassed sys.stdout: a child that never stops writing must not hold us."""
+"""Seconds to wait for output that bypassed sys.stdout: a child process may never stop writing."""
 
 OUTPUT_POLL: Final = 0.001
-"""Seconds between two looks whether that output has arrived: a kernel's thread needs less."""
+"""Seconds between two checks whether that output has arrived: a kernel's thread needs less."""
 
 SIGNAL_BACKSTOP: Final = 5.0
-"""Seconds between two looks for a signal where Redis tells of each delivery: that may get lost."""
+"""Seconds between two polls for a signal although Redis notifies of each: a notification may be lost."""
 
 SIGNAL_CHECK: Final = 0.1
-"""Seconds between two looks, where Redis tells of signals, whether a run that waits was cancelled or lost."""
+"""Seconds between two checks, with Redis notifications, whether a waiting run was cancelled or lost."""
 
 TASK_ON_EDIT: Final = "keep"
-"""A task's edit is often a log line: finished work stays, and a notice says so."""
+"""Keep: an edit of a task is often a log line; finished results stay, with a notice."""
 
 TASK_ON_CHANGE: Final = "error"
-"""Other arguments mean another call: its old result would be silently wrong."""
+"""Error: other arguments make another call, for which the recorded result would be wrong."""

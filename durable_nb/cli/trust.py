@@ -58,7 +58,10 @@ def _on_server(url: str) -> tuple[Find, Sign]:
 
     journal = open_existing(url)
     assert isinstance(journal, RedisJournal)
-    return lambda: run_on_loop(journal.notary.find()), lambda found: run_on_loop(journal.notary.sign(found))
+    return (
+        lambda: run_on_loop(journal.trust_signer.find()),
+        lambda found: run_on_loop(journal.trust_signer.sign(found)),
+    )
 
 
 def _show(db: str, untrusted: list[Untrusted]) -> None:

@@ -1,6 +1,6 @@
-"""Where runs are kept: the contract of a store, and what opens one.
+"""Stores of runs: the ``Journal`` contract, and opening a journal.
 
-``Journal`` is what a store of your own implements; ``durable_nb.stores.testing`` is its conformance suite.
+To write a store, subclass ``Journal``; ``durable_nb.stores.testing`` is the conformance suite for it.
 """
 
 from durable_nb import _stored

@@ -1,4 +1,4 @@
-"""What the engine asks of a store: a small, asynchronous contract about bytes."""
+"""The contract between engine and store: ``Journal``, which keeps runs, steps and signals as bytes."""
 
 from __future__ import annotations
 
@@ -14,116 +14,124 @@ from durable_nb.stores.blobs.folder import Blobs
 __all__ = ["ENDED", "Journal", "reopened"]
 
 ENDED: Final = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
-"""The statuses of runs that have come to their end."""
+"""The statuses of runs that have ended."""
 
 
 class Journal(ABC):
-    """Keeps runs, steps and signals; never looks into a payload.
+    """Base class of stores: keeps runs, steps and signals, and treats payloads as opaque bytes.
 
-    Every coroutine runs on the one loop thread of the process, and returns only when what it wrote is
-    committed. Whatever goes wrong is raised as a ``StoreError``, or as ``RunHeld`` where a write came under
-    an epoch that is no longer the run's. Writes are idempotent: the same write again changes nothing.
-    Before ``setup`` and after ``close`` every other coroutine raises ``StoreUnavailable``.
+    Every coroutine runs on the one loop thread of the process, and returns after its writes are committed.
+    Failures are raised as ``StoreError``; a write under an epoch that is no longer the run's is raised as
+    ``RunHeld``. Writes are idempotent: repeating one changes nothing. Before ``setup`` and after ``close``
+    every other coroutine raises ``StoreUnavailable``.
     """
 
     whole_runs = True
-    """Whether ``open_run`` gives all steps of a run; where it does not, they are read one by one."""
+    """True if ``open_run`` returns all steps of a run; otherwise they are read one by one."""
 
     has_leases = False
-    """Whether a run that another living process owns is refused by ``open_run``."""
+    """True if ``open_run`` refuses a run that another living process owns."""
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where the data is, for people: a resolved path or a URL without its password."""
+        """The place of the data, for people: a resolved path, or a URL without its password."""
 
     @property
     def address(self) -> str | None:
-        """What another process gives as ``db`` to open the same store; None where it cannot."""
+        """The ``db`` with which another process opens this store; None if it cannot."""
         return None
 
     @property
     def is_there(self) -> bool:
-        """Whether there is something to look at before ``setup`` creates it."""
+        """True if the store exists already, without a call of ``setup``."""
         return True
 
     @property
     @abstractmethod
     def blobs(self) -> Blobs | None:
-        """Where payloads too large for a row are kept; None where any size fits a row."""
+        """The place of payloads too large for a row; None if a row can hold any size."""
 
     @abstractmethod
     async def setup(self) -> None:
-        """Create or migrate the store. Called before anything else, and harmless when called again."""
+        """Create or migrate the store. Called before all other coroutines; calling it again is harmless."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Release what the store holds. Harmless when called again."""
+        """Release files, connections and locks. Calling it again is harmless."""
 
     @abstractmethod
     async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
-        """Create the run, or take it over for another pass, under the next epoch.
-
-        Where ``has_leases``: a run that is running or waiting, and whose owner lives in another process, is
-        refused with ``RunHeld``, and nothing is changed; ``take_over`` takes it all the same.
+        """Create the run, or open it for another pass, under the next epoch.
 
         Of an existing run, ``status``, ``owner``, ``python`` and ``updated_at`` are taken from ``opening``,
-        ``epoch`` and ``passes`` go up by one, ``result`` is emptied; all else stays as recorded, so that the
-        caller can compare. The epoch of a new run is above that of every run in the store: who owned a run
-        that was renamed stays fenced off from the one that starts over under its id. Its ``passes`` is 1.
-        Returns the run as it now stands and all its steps, in the order of ``recorded``, read at once.
+        ``epoch`` and ``passes`` increase by one, and ``result`` becomes None; the other fields stay as
+        recorded, so that the caller can compare them. The epoch of a new run is higher than that of every run
+        in the store, so that the owner of a renamed run cannot write to a new run of its id; its ``passes``
+        is 1.
+
+        Args:
+            opening: The run to create, or the changes of an existing one.
+            take_over: Open the run even if another living process owns it.
+
+        Returns:
+            The run as recorded now, and all its steps in the order of ``recorded_seq``, read at once.
+
+        Raises:
+            RunHeld: With ``has_leases``: the run is running or waiting, and its owner lives in another
+                process. Nothing was changed.
         """
 
     async def check_owner(self, run_id: str) -> None:  # noqa: B027 - without leases every run is free
-        """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
+        """Raise ``RunHeld`` if ``open_run`` would, and change nothing."""
 
-    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:  # noqa: B027 - the same
-        """Have an owner told, on the loop thread and once, that somebody else has opened its run meanwhile.
+    def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:  # noqa: B027 - without leases no run is lost
+        """Call ``lost`` once, on the loop thread, after another process has opened the run.
 
-        Where ``has_leases``: with the next sign of life, at the latest. Until the run is marked as ended.
+        With ``has_leases``, that is at the next heartbeat at the latest, until the run is recorded as ended.
 
         Args:
-            run: The run, as ``open_run`` gave it.
-            lost: What to call with the error that its next write would raise.
+            run: The run that ``open_run`` returned.
+            lost: A function that takes the error which the run's next write would raise.
         """
 
     async def abandoned(self) -> frozenset[str]:
-        """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
+        """Return the ids of runs recorded as running or waiting whose owners are known to be dead."""
         return frozenset()
 
     @abstractmethod
     async def get_run(self, run_id: str) -> Run | None:
-        """The run alone, or None; takes no ownership."""
+        """Return the run without its steps, or None; does not open it."""
 
     @abstractmethod
     async def read_run(self, run_id: str) -> RunSnapshot | None:
-        """The run and its steps, or None; takes no ownership."""
+        """Return the run and its steps, or None; does not open it."""
 
     @abstractmethod
     async def list_runs(self) -> Sequence[Run]:
-        """All runs, the one with the latest ``updated_at`` first."""
+        """Return all runs, the one with the latest ``updated_at`` first."""
 
     @abstractmethod
     async def progress(self) -> Mapping[str, Progress]:
-        """How far each run has come; runs without steps may be left out."""
+        """Return the progress of each run; runs without steps may be left out."""
 
     @abstractmethod
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Set a run, its steps, its signals and its requests aside under another id.
+        """Rename a run with its steps, its signals and its requests.
 
         Raises:
-            RunNotFound: There is no such run.
-            StoreError: A run of the other id, or a signal of the same name for one, is there already;
-                nothing was changed.
+            RunNotFound: The run does not exist.
+            StoreError: A run of the new id, or a signal of the same name for it, exists already. Nothing was
+                changed.
         """
 
     @abstractmethod
     async def put_step(self, step: Step) -> None:
-        """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
+        """Record a step in place of its previous record; fenced by ``step.epoch``."""
 
     @abstractmethod
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
-        """One step as it was last recorded, or None."""
+        """Return a step as it was last recorded, or None."""
 
     @abstractmethod
     async def finish_run(self, run: Run) -> None:
@@ -131,61 +139,61 @@ class Journal(ABC):
 
     @abstractmethod
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``, all else as recorded; gives how many there were; fenced by ``run.epoch``."""
+        """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
 
     @abstractmethod
     async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal; the run need not exist. True if it was the first of its name."""
+        """Deliver a signal; return True if it is the first of its name. The run need not exist."""
 
     @abstractmethod
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
-        """What was delivered under that name, or None."""
+        """Return the signal delivered under a name, or None."""
 
     async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
-        """Those of the signals, each a run id and a name, that were delivered."""
+        """Return those of the wanted signals, each a run id and a name, that were delivered."""
         found = [await self.get_signal(*each) for each in wanted]
         return [signal for signal in found if signal is not None]
 
     @abstractmethod
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
-        """Keep a delivered signal under another name, so that its own is free for the next delivery.
+        """Rename a delivered signal, so that its name is free for another delivery.
 
-        Nothing changes where something else was delivered under its name, or nothing.
+        Nothing changes if the signal recorded under its name is a different one, or missing.
         """
 
     async def version(self) -> Hashable:
-        """Something cheap to ask for, which differs once a signal was delivered, by whatever process.
+        """Return a value that differs after a signal was delivered, in any process; must be cheap.
 
-        None where the store cannot tell: it is looked through every so often then.
+        None means that the store cannot tell: waits then look for signals every ``SIGNAL_POLL`` seconds.
         """
         return None
 
     async def until_changed(self, pause: float) -> None:
-        """Wait until ``version`` is worth asking for again: so many seconds, or until something is heard."""
+        """Wait until ``version`` should be asked for again: ``pause`` seconds, or a notification."""
         await asyncio.sleep(pause)
 
     @abstractmethod
     async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record what a run waits for; gives it as it is recorded now.
+        """Record a request for a signal, and return it as recorded.
 
-        A request of that name is replaced but for its ``asked_at``: asking again is no later question.
+        It replaces an earlier request of that name, and keeps the earlier ``asked_at``.
         """
 
     @abstractmethod
     async def withdraw_signal(self, run_id: str, name: str) -> None:
-        """Forget a request; harmless where there is none."""
+        """Delete a request; harmless if there is none."""
 
     @abstractmethod
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
-        """What a run waits for under that name, answered or not, or None."""
+        """Return a run's request for a signal of that name, answered or not, or None."""
 
     @abstractmethod
     async def open_signals(self) -> Sequence[SignalRequest]:
-        """All requests under whose names nothing was delivered yet, the oldest first."""
+        """Return the requests for signals that were not delivered yet, the oldest first."""
 
 
 def reopened(known: Run, opening: Run) -> Run:
-    """A known run as the next pass finds it: what ``opening`` says, under the next epoch."""
+    """Return a recorded run as its next opening records it: the changes of ``opening``, the next epoch."""
     return known._replace(
         status=opening.status,
         owner=opening.owner,

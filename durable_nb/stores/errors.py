@@ -1,8 +1,9 @@
-"""Errors that every store raises alike: a run that is held, lost, unknown, or an id that is taken."""
+"""Errors that every store raises: for runs that are held, lost or unknown, and for ids that are taken."""
 
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from durable_nb.errors import ListRuns, OpenRun, RunHeld, RunNotFound, StoreError, TakeOver
 from durable_nb.records import Run, RunStatus
@@ -10,53 +11,63 @@ from durable_nb.records import Run, RunStatus
 __all__ = ["held_run", "id_taken", "lost_run", "unknown_run"]
 
 
+_UNKNOWN: Final = "an unknown process"
+
+
 def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> RunHeld:
-    """The error for a write under an epoch that is no longer the run's.
+    """Return the error for a write under an epoch that is no longer the run's.
 
     Args:
         run_id: The run.
-        present: The run as it stands now; None where nothing is left under its id.
-        step: The step that was to be written, if it was one.
+        present: The run as recorded now; None if there is no run of that id any more.
+        step: The step that was to be written, if any.
     """
     if present is None:
-        what = "this kernel no longer owns the run: nothing is recorded under its id any more"
+        what = "this process no longer owns the run, which is no longer recorded under this id"
     else:
-        became = "cancelled" if present.status is RunStatus.CANCELLED else "opened again elsewhere"
-        by = present.owner or "somebody unnamed"
-        what = f"this kernel no longer owns the run: it was {became} (by {by})"
-    where = "look for it in the list of runs" if present is None else "go on there"
-    remedy = (f"Nothing was written; {where}, or take it over: ", TakeOver())
+        change = "cancelled" if present.status is RunStatus.CANCELLED else "opened again"
+        what = f"this process no longer owns the run: it was {change} by {present.owner or _UNKNOWN}"
+    advice = "look for it in the list of runs" if present is None else "continue there"
+    remedy = (f"Nothing was written; {advice}, or take it over: ", TakeOver())
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
 
 
 def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
-    """The error for a run that cannot be opened, since somebody else owns it and lives.
+    """Return the error for a run that cannot be opened, since another living process owns it.
 
     Args:
         run_id: The run.
-        owner: Who owns it, for people.
-        since: When it was opened there or last marked, in seconds since 1970.
+        owner: A description of the owner, for people.
+        since: Time at which the run was opened there or last changed, in seconds since 1970.
     """
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    what = f"{owner or 'somebody unnamed'} owns it since {clock} ({max(0.0, time.time() - since):.0f} s ago)"
-    return RunHeld(what, run_id=run_id, remedy=("Go on there, or take it over: ", TakeOver()))
+    age = max(0.0, time.time() - since)
+    what = f"the run has been owned by {owner or _UNKNOWN} since {clock} ({age:.0f} s ago)"
+    return RunHeld(what, run_id=run_id, remedy=("Continue there, or take it over: ", TakeOver()))
 
 
 def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:
-    """The error for a run that is not there.
+    """Return the error for a run that does not exist.
 
     Args:
         run_id: The run.
-        address: What opens the database elsewhere, if it is known.
+        address: The database's path or URL, if known.
     """
-    remedy = ("The runs of that database are listed by: ", ListRuns(db=address))
-    return RunNotFound("there is no such run", run_id=run_id, remedy=remedy)
+    remedy = ("To list the runs: ", ListRuns(db=address))
+    where = "the database" if address is None else repr(address)
+    return RunNotFound(f"not found in {where}", run_id=run_id, remedy=remedy)
 
 
-def id_taken(run_id: str, new_id: str, doing: str = "renamed to") -> StoreError:
-    """The error for a run that cannot be renamed or forked, since something has the other id already."""
+def id_taken(run_id: str, new_id: str, action: str = "renamed to") -> StoreError:
+    """Return the error for a run that cannot be renamed or forked, since the new id is taken.
+
+    Args:
+        run_id: The run.
+        new_id: The id that is taken.
+        action: The participle of the refused action.
+    """
     return StoreError(
-        f"it cannot be {doing} {new_id!r}, that id is taken",
+        f"the run cannot be {action} {new_id!r}: that id is taken",
         run_id=run_id,
-        remedy=("Choose another id; to go on with that run: ", OpenRun(new_id)),
+        remedy=("Choose another id, or continue that run: ", OpenRun(new_id)),
     )

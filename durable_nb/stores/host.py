@@ -1,4 +1,4 @@
-"""Which machine this is, and which process: those on one can tell at once whether each other lives."""
+"""The identity of this machine and process; processes on one machine see at once whether another is alive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Machine", "Process", "machine", "process", "this_process"]
 
 
 class Machine(NamedTuple):
-    """Which machine this is, and since which boot; the second is empty where it cannot be known."""
+    """A machine and its boot; ``boot_id`` is empty where it is unknown."""
 
     host: str
     boot_id: str
@@ -20,7 +20,7 @@ class Machine(NamedTuple):
 
 @functools.cache
 def machine() -> Machine:
-    """This machine; ``DURABLE_NB_HOST`` and ``DURABLE_NB_BOOT_ID`` say otherwise."""
+    """Return this machine; ``DURABLE_NB_HOST`` and ``DURABLE_NB_BOOT_ID`` override it."""
     boot = os.environ.get("DURABLE_NB_BOOT_ID")
     if boot is None:
         try:
@@ -31,50 +31,50 @@ def machine() -> Machine:
 
 
 def this_process() -> str:
-    """This process, for people."""
+    """Return a description of this process, for people."""
     return f"process {os.getpid()} on {machine().host}"
 
 
 class Process(NamedTuple):
-    """A process, told from every other one.
+    """A process, identified among all others.
 
     Attributes:
         host: Its machine.
-        boot_id: Since which boot; empty where it cannot be known.
-        space: Among which process ids: those of a container are its own; empty where there is no telling.
+        boot_id: The boot of that machine; empty where it is unknown.
+        pid_namespace: The namespace of its process id, since containers have their own; empty where unknown.
         pid: Its process id.
-        began: When it was started, in the system's own words: ids are used again; empty where unknown.
+        started: Its start in ticks since the boot, since process ids are reused; empty where unknown.
     """
 
     host: str
     boot_id: str
-    space: str
+    pid_namespace: str
     pid: int
-    began: str
+    started: str
 
-    def lives(self) -> bool | None:
-        """Whether it lives; None where that cannot be seen from here."""
+    def is_alive(self) -> bool | None:
+        """Return whether the process is alive; None if this process cannot see that."""
         here = process()
         if self.host != here.host:
             return None
         if self.boot_id and here.boot_id and self.boot_id != here.boot_id:
             return False
-        if not self.began or self.space != here.space:
+        if not self.started or self.pid_namespace != here.pid_namespace:
             return None
-        return _began(self.pid) == self.began
+        return _started(self.pid) == self.started
 
 
 def process() -> Process:
-    """This process."""
+    """Return this process."""
     try:
-        space = str(Path("/proc/self/ns/pid").readlink())
+        pid_namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        space = ""
-    return Process(*machine(), space, os.getpid(), _began(os.getpid()))
+        pid_namespace = ""
+    return Process(*machine(), pid_namespace, os.getpid(), _started(os.getpid()))
 
 
-def _began(pid: int) -> str:
-    """When a process was started, in ticks since the boot; empty where none of that id lives."""
+def _started(pid: int) -> str:
+    """Return the start of a process in ticks since the boot; empty if no such process is alive."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

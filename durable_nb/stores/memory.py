@@ -1,4 +1,4 @@
-"""The journal of one process: everything the contract says, kept in dictionaries."""
+"""A journal in the memory of one process."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ class MemoryJournal(Journal):
 
     @property
     def location(self) -> str:
-        """Where the data is, for people."""
+        """The text ``memory``."""
         return "memory"
 
     @property
     def blobs(self) -> Blobs:
-        """Where large payloads are kept: in memory too."""
+        """The place of large payloads, which is memory too."""
         return self._blobs
 
     async def setup(self) -> None:
-        """Open it, the first time or again."""
+        """Open the journal, for the first time or again after ``close``."""
         self._open = True
 
     async def close(self) -> None:
-        """Refuse everything until the next ``setup``."""
+        """Raise ``StoreUnavailable`` from all other calls until the next ``setup``."""
         self._open = False
 
     async def open_run(
         self,
         opening: Run,
         *,
-        take_over: bool = False,  # noqa: ARG002 - there is but one process
+        take_over: bool = False,  # noqa: ARG002 - only one process can open it
     ) -> RunSnapshot:
-        """Create the run, or take it over for another pass, under the next epoch."""
+        """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         self._check_open()
         known = self._runs.get(opening.run_id)
         if known is None:
@@ -69,28 +69,28 @@ class MemoryJournal(Journal):
         return self._snapshot(run)
 
     async def get_run(self, run_id: str) -> Run | None:
-        """The run alone, or None."""
+        """Return the run without its steps, or None."""
         self._check_open()
         return self._runs.get(run_id)
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
-        """The run and its steps, or None."""
+        """Return the run and its steps, or None."""
         self._check_open()
         run = self._runs.get(run_id)
         return None if run is None else self._snapshot(run)
 
     async def list_runs(self) -> Sequence[Run]:
-        """All runs, the one with the latest ``updated_at`` first."""
+        """Return all runs, the one with the latest ``updated_at`` first."""
         self._check_open()
         return sorted(self._runs.values(), key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
 
     async def progress(self) -> Mapping[str, Progress]:
-        """How far each run has come."""
+        """Return the progress of each run."""
         self._check_open()
         return {run_id: self._progress(steps.values()) for run_id, steps in self._steps.items()}
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Set a run, its steps and its signals aside under another id."""
+        """Rename a run with its steps, its signals and its requests."""
         self._check_open()
         if run_id not in self._runs:
             raise unknown_run(run_id)
@@ -108,13 +108,13 @@ class MemoryJournal(Journal):
             self._requests[new_id, key[1]] = self._requests.pop(key)._replace(run_id=new_id)
 
     async def put_step(self, step: Step) -> None:
-        """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
+        """Record a step in place of its previous record; fenced by ``step.epoch``."""
         self._check_open()
         self._check_epoch(step.run_id, step.epoch, step.step_id)
         self._steps.setdefault(step.run_id, {})[step.step_id] = step
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
-        """One step as it was last recorded, or None."""
+        """Return a step as it was last recorded, or None."""
         self._check_open()
         return self._steps.get(run_id, {}).get(step_id)
 
@@ -127,7 +127,7 @@ class MemoryJournal(Journal):
         )
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
+        """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
         self._check_open()
         self._check_epoch(run.run_id, run.epoch)
         steps = self._steps.get(run.run_id, {})
@@ -137,29 +137,29 @@ class MemoryJournal(Journal):
         return len(found)
 
     async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal. True if it was the first of its name."""
+        """Deliver a signal; return True if it is the first of its name. The run need not exist."""
         self._check_open()
         self._delivered += 1
         return self._signals.setdefault(signal.run_id, {}).setdefault(signal.name, signal) is signal
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
-        """What was delivered under that name, or None."""
+        """Return the signal delivered under a name, or None."""
         self._check_open()
         return self._signals.get(run_id, {}).get(name)
 
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
-        """Keep a delivered signal under another name, so that its own is free."""
+        """Rename a delivered signal, so that its name is free for another delivery."""
         self._check_open()
         signals = self._signals.get(signal.run_id, {})
         if signals.get(signal.name) == signal:
             signals[name] = signals.pop(signal.name)._replace(name=name)
 
     async def version(self) -> int:
-        """How many deliveries there were."""
+        """Return the number of deliveries so far."""
         return self._delivered
 
     async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record what a run waits for; gives it as it is recorded now."""
+        """Record a request for a signal, and return it as recorded."""
         self._check_open()
         key = request.run_id, request.name
         asked_at = self._requests.get(key, request).asked_at
@@ -167,17 +167,17 @@ class MemoryJournal(Journal):
         return self._requests[key]
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
-        """Forget a request."""
+        """Delete a request."""
         self._check_open()
         self._requests.pop((run_id, name), None)
 
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
-        """What a run waits for under that name, or None."""
+        """Return a run's request for a signal of that name, or None."""
         self._check_open()
         return self._requests.get((run_id, name))
 
     async def open_signals(self) -> Sequence[SignalRequest]:
-        """All requests under whose names nothing was delivered yet, the oldest first."""
+        """Return the requests for signals that were not delivered yet, the oldest first."""
         self._check_open()
         waiting = [
             request
@@ -202,4 +202,4 @@ class MemoryJournal(Journal):
 
     def _check_open(self) -> None:
         if not self._open:
-            raise StoreUnavailable("the journal in memory is not open", remedy="Await its setup() first.")
+            raise StoreUnavailable("the journal in memory is not open", remedy="Call await setup() first.")

@@ -1,4 +1,4 @@
-"""A payload on its way into a store and back: large parts into blobs, signed, checked, and read again."""
+"""Writing a payload to a store and reading it: large parts go to blobs; signatures are made and checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from durable_nb import codec, settings
 from durable_nb.codec import bundle, signing
-from durable_nb.errors import DurableError, StepNotRestored
+from durable_nb.errors import DurableError, ResetStep, StepNotRestored
 from durable_nb.records import Payload
 from durable_nb.stores.blobs.folder import Blobs
 
@@ -16,30 +16,30 @@ __all__ = ["HasBlobs", "fetch", "is_at_hand", "keep", "moved"]
 
 
 class HasBlobs(Protocol):
-    """What of a journal is needed here."""
+    """The part of a journal that is used here."""
 
     @property
     def location(self) -> str:
-        """Where it is, for people."""
+        """The place of the journal, for people."""
 
     @property
     def blobs(self) -> Blobs | None:
-        """Where large payloads are kept."""
+        """The place of large payloads."""
 
 
 def is_at_hand(payload: Payload) -> bool:
-    """Whether a payload as it is stored can be decoded as it is, unchecked."""
+    """Return whether a stored payload can be decoded as it is, without ``fetch``."""
     return payload.blob is None and payload.format not in codec.RUNS_CODE
 
 
 async def keep(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payload:
-    """A payload as a row can hold it: what is too large is put into blobs first.
+    """Return a payload as a row can hold it; large parts are written to blobs first.
 
     Args:
-        home: Where it is to be kept.
-        payload: What the codec gave.
+        home: The journal it is written to.
+        payload: The payload that the codec made.
         run_id: The run it belongs to.
-        step: The step it is the result of; empty for the run's own.
+        step: The step it is the result of; empty for the result of the run.
     """
     blobs = home.blobs
     pieces: list[bytes | memoryview] = [payload.data]
@@ -55,16 +55,16 @@ async def keep(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payl
 
 
 async def fetch(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payload:
-    """A payload as the codec takes it: checked, with its bytes and parts; for a lost part, an error.
+    """Return a stored payload as the codec takes it, with its bytes; a lost part is an error in ``parts``.
 
     Args:
-        home: Where it is kept.
-        payload: What ``keep`` gave.
+        home: The journal it is read from.
+        payload: The payload that ``keep`` returned.
         run_id: The run it belongs to.
-        step: The step it is the result of.
+        step: The step it is the result of; empty for the result of the run.
 
     Raises:
-        UntrustedCheckpoint: It would run code, and no known key has signed it.
+        UntrustedCheckpoint: It would run code when loaded, and has no trusted signature.
         StepNotRestored: Its blob is missing or damaged.
     """
     signing.check(payload, run_id, step, home.location)
@@ -80,16 +80,16 @@ async def fetch(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Pay
 
 
 def moved(home: HasBlobs, payload: Payload, old: tuple[str, str], new: tuple[str, str]) -> Payload:
-    """A payload as it is stored, for a step that has another name now: checked, and signed for that.
+    """Return a stored payload for a step that was renamed or forked: checked, and signed for the new step.
 
     Args:
-        home: Where it is kept.
-        payload: What ``keep`` gave.
+        home: The journal it is kept in.
+        payload: The payload that ``keep`` returned.
         old: The run and the step it was the result of.
-        new: The run and the step it is to be the result of.
+        new: The run and the step it will be the result of.
 
     Raises:
-        UntrustedCheckpoint: It would run code, and no known key has signed it.
+        UntrustedCheckpoint: It would run code when loaded, and has no trusted signature.
     """
     signing.check(payload, *old, home.location)
     return signing.signed(payload, *new)
@@ -98,7 +98,7 @@ def moved(home: HasBlobs, payload: Payload, old: tuple[str, str], new: tuple[str
 async def _put_parts(
     blobs: Blobs | None, parts: Sequence[bytes | memoryview | DurableError]
 ) -> list[bytes | memoryview | bundle.Reference]:
-    """Put the large ones into blobs, several at a time: the disk syncs them together."""
+    """Write the large parts to blobs concurrently, so that the disk syncs them together."""
     whole: list[bytes | memoryview] = []
     for part in parts:
         if isinstance(part, DurableError):
@@ -113,7 +113,7 @@ async def _put_large(
     large = {n: part for n, part in enumerate(parts) if _size(part) > settings.BLOB_THRESHOLD}
     putting = [asyncio.to_thread(_put, blobs, part) for part in large.values()]
     stored: list[bytes | memoryview | bundle.Reference] = [*parts]
-    # All of them, failed or not: none may still read the user's memory when the user's code goes on.
+    # Wait for all, also after a failure: none may read the user's memory once the user's code continues.
     for n, put in zip(large, await asyncio.gather(*putting, return_exceptions=True), strict=True):
         if isinstance(put, BaseException):
             raise put
@@ -134,7 +134,10 @@ def _read_parts(
 
 def _read(blobs: Blobs | None, part: bundle.Reference) -> bytes | memoryview | DurableError:
     if blobs is None:
-        return StepNotRestored("a part of it is a file, and this store keeps none", remedy="Reset the step.")
+        return StepNotRestored(
+            "a part of the result is a blob, and this store has no blobs",
+            remedy=("To run the step again: ", ResetStep()),
+        )
     try:
         return blobs.view(*part) if part.stamp else blobs.get(part.digest)
     except StepNotRestored as error:

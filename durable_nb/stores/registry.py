@@ -1,4 +1,4 @@
-"""One journal per process and place: opened, held and let go."""
+"""The journals of this process: one per database, with the objects that use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["StoreLike", "hold", "let_go", "open_journal"]
 
 StoreLike: TypeAlias = "str | os.PathLike[str] | Journal | Store"
-"""What names where runs are kept: a path, a URL, or a store."""
+"""The type of ``db`` arguments: a path, a URL, or a store."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _REMEDY = (
@@ -30,23 +30,23 @@ _REMEDY = (
 )
 
 _journals: dict[Path | str, SqliteJournal | RedisJournal] = {}
-_adapted: weakref.WeakValueDictionary[int, Journal] = weakref.WeakValueDictionary()
+_adapters: weakref.WeakValueDictionary[int, Journal] = weakref.WeakValueDictionary()
 _holders: weakref.WeakKeyDictionary[Journal, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 _guard = threading.RLock()
 
 
 def open_journal(db: StoreLike) -> Journal:
-    """The process's journal for a place; nothing is opened or created before its ``setup``.
+    """Return this process's journal for a database; nothing is opened or created before its ``setup``.
 
     Args:
-        db: A path (``~`` is the home folder), ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a
-            Journal, which is handed through, or a Store; ``redis://host:6379/0``, ``rediss://…`` for TLS.
+        db: A path (``~`` is the home folder), ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+            ``redis://host:6379/0``, ``rediss://…`` for TLS, a Store, or a Journal (returned as it is).
 
     Returns:
-        The same object for the same file or URL, until it is closed or its file is deleted; then a new one.
+        One object per file or URL, until it is closed or its file is deleted; then a new one.
 
     Raises:
-        InvalidOption: It names no place that we know.
+        InvalidOption: ``db`` is neither a path, nor a URL of a known store, nor a store.
 
     Example:
         >>> open_journal("durable.db") is open_journal("sqlite:///durable.db")
@@ -55,27 +55,34 @@ def open_journal(db: StoreLike) -> Journal:
     if isinstance(db, Journal):
         return db
     if isinstance(db, Store):
-        return _behind(db)
-    place = _place(db)
+        return _journal_of(db)
+    place = _resolved(db)
     with _guard:
         journal = _journals.get(place)
         if journal is None or journal.closed:
-            journal = _journals[place] = _made(place)
+            journal = _journals[place] = _new_journal(place)
         return journal
 
 
-def _made(place: Path | str) -> SqliteJournal | RedisJournal:
+def _new_journal(place: Path | str) -> SqliteJournal | RedisJournal:
     if isinstance(place, str):
         from durable_nb.stores.redis import RedisJournal
 
         return RedisJournal(place)
-    from durable_nb.stores.sqlite.journal import SqliteJournal  # only now: it brings aiosqlite
+    from durable_nb.stores.sqlite.journal import SqliteJournal  # imported late, since it imports aiosqlite
 
     return SqliteJournal(place)
 
 
 def hold(db: StoreLike, holder: object) -> Journal:
-    """The journal for a place, and note who uses it: one of several must not close it for the others."""
+    """Return the journal for a database, and note that ``holder`` uses it.
+
+    A user of a journal must not close it while others use it; see ``let_go``.
+
+    Args:
+        db: The database, as ``open_journal`` takes it.
+        holder: The object that uses the journal; it is referred to weakly.
+    """
     with _guard:
         journal = open_journal(db)
         _holders.setdefault(journal, weakref.WeakSet()).add(holder)
@@ -83,67 +90,72 @@ def hold(db: StoreLike, holder: object) -> Journal:
 
 
 def let_go(journal: Journal, holder: object) -> bool:
-    """Note that somebody uses a journal no more; True if nobody is left, who would mind its being closed."""
+    """Note that ``holder`` no longer uses a journal; return True if it can be closed, as no holder is left.
+
+    Args:
+        journal: The journal.
+        holder: The object that ``hold`` was called with.
+    """
     with _guard:
         holders = _holders.get(journal, weakref.WeakSet())
         holders.discard(holder)
         if holders:
             return False
         for place in [place for place, known in _journals.items() if known is journal]:
-            del _journals[place]  # whoever comes before it is closed gets another one
+            del _journals[place]  # open_journal must not return it while it is being closed
         return True
 
 
-def _behind(store: Store) -> Journal:
-    """The journal behind a store of ours; one made to speak to a store of the user's."""
+def _journal_of(store: Store) -> Journal:
+    """Return the journal of a store of this package; an adapter for a store of the user."""
     from durable_nb.stores.values.adapter import StoreJournal
 
     journal = getattr(store, "journal", None)
     if isinstance(journal, Journal):
         return journal
     with _guard:
-        adapted = _adapted.get(id(store))  # it keeps its store alive, so that no other one has its id
-        if adapted is None:
-            adapted = _adapted[id(store)] = StoreJournal(store)
-        return adapted
+        adapter = _adapters.get(id(store))  # an adapter keeps its store alive, so that the id is not reused
+        if adapter is None:
+            adapter = _adapters[id(store)] = StoreJournal(store)
+        return adapter
 
 
-def _place(db: object) -> Path | str:
-    """The resolved path in ``db``, or the URL of a Redis server."""
+def _resolved(db: object) -> Path | str:
+    """Return the resolved path in ``db``, or the URL of a Redis server."""
     if is_redis(db):
         return str(db)
-    name = _named(db)
+    name = _path_text(db)
     try:
         return Path(name).expanduser().resolve()
     except (ValueError, RuntimeError, OSError) as error:
-        raise InvalidOption(f"db={name!r} is no path ({error})", remedy=_REMEDY) from error
+        raise InvalidOption(f"invalid db={name!r}: not a path ({error})", remedy=_REMEDY) from error
 
 
-def _named(db: object) -> str:
-    """The path in ``db``."""
+def _path_text(db: object) -> str:
+    """Return the path in ``db``, which may be a URL."""
     if not isinstance(db, str | os.PathLike):
-        raise InvalidOption(f"db={db!r} is a {type(db).__name__}, not a path", remedy=_REMEDY)
+        raise InvalidOption(f"invalid db={db!r}: expected a path, not {type(db).__name__}", remedy=_REMEDY)
     name = os.fsdecode(db)
     if url := _URL.fullmatch(name):
-        name = _of_url(url["scheme"].lower(), url["rest"], name)
+        name = _path_of_url(url["scheme"].lower(), url["rest"], name)
     if not name.strip():
-        raise InvalidOption(f"db={os.fsdecode(db)!r} names no file", remedy=_REMEDY)
+        raise InvalidOption(f"invalid db={os.fsdecode(db)!r}: it contains no path", remedy=_REMEDY)
     if name == ":memory:":
         raise InvalidOption(
-            "db=':memory:' would be gone with the process",
-            remedy="If that is wanted: db=durable_nb.stores.memory.MemoryJournal().",
+            "invalid db=':memory:': such a database is lost with the process",
+            remedy="To keep runs in memory on purpose: db=InMemoryStore().",
         )
     return name
 
 
-def _of_url(scheme: str, rest: str, url: str) -> str:
+def _path_of_url(scheme: str, rest: str, url: str) -> str:
     if scheme != "sqlite":
         raise InvalidOption(
-            f"{scheme}:// is no store that we know (db={without_password(url)!r})", remedy=_REMEDY
+            f"invalid db={without_password(url)!r}: there is no store for {scheme}:// URLs", remedy=_REMEDY
         )
     if rest and not rest.startswith("/"):
         raise InvalidOption(
-            f"db={url!r} lacks a slash",
-            remedy=f"Three for a relative path: 'sqlite:///{rest}'; four for an absolute one.",
+            f"invalid db={url!r}: a slash is missing",
+            remedy=f"Write 'sqlite:///{rest}' for a relative path, and four slashes before an absolute one.",
         )
     return rest[1:]

@@ -1,4 +1,4 @@
-"""URLs of stores, as people may see them."""
+"""URLs of stores: their options, and hiding their passwords."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _REDIS = re.compile("rediss?://.*", re.IGNORECASE)
 
 
 def is_redis(place: object) -> bool:
-    """Whether a place is a Redis server."""
+    """Return whether ``place`` is the URL of a Redis server."""
     return isinstance(place, str) and _REDIS.fullmatch(place) is not None
 
 
 def without_options(url: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
-    """A URL without some of its options, and those.
+    """Return a URL without the named options, and those options.
 
     Example:
         >>> without_options("redis://host/0?prefix=shop&protocol=3", ["prefix"])
@@ -32,7 +32,7 @@ def without_options(url: str, names: Collection[str]) -> tuple[str, dict[str, st
 
 
 def with_options(url: str, options: Mapping[str, str]) -> str:
-    """A URL with further options.
+    """Return a URL with further options.
 
     Example:
         >>> with_options("redis://host/0", {"prefix": "shop"})
@@ -42,7 +42,7 @@ def with_options(url: str, options: Mapping[str, str]) -> str:
 
 
 def without_password(url: str) -> str:
-    """A URL without its password.
+    """Return a URL with its password replaced by ``***``.
 
     Example:
         >>> without_password("redis://ann:secret@host:6379/0")

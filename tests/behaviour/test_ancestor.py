@@ -707,7 +707,7 @@ async def test_of_two_processes_on_one_run_the_first_is_fenced_off(tmp_path, db,
     async def main():
         return [await work(n) for n in range(2)]
 
-    with pytest.raises(RunHeld, match=r"run 'r', step 'work#1': .*opened again elsewhere \(by process \d+"):
+    with pytest.raises(RunHeld, match=r"run 'r', step 'work#1': .*opened again by process \d+"):
         await main.run("r")
     assert runs(db) == {"r": "done"}
     with sqlite3.connect(db) as connection:

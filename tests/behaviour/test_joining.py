@@ -436,7 +436,7 @@ async def test_a_run_that_no_process_has_open_is_marked_cancelled(again, db):
     )
     assert left.returncode == -signal.SIGKILL
     wf = again()
-    with pytest.raises(RunNotFound, match="run 'unknown': there is no such run"):
+    with pytest.raises(RunNotFound, match="run 'unknown': not found in "):
         await wf.cancel("unknown")
     assert await wf.cancel("parent")
     assert wf.sync.cancel("child-1")
@@ -521,5 +521,5 @@ async def test_a_run_that_another_process_has_open_can_be_written_no_more(again,
     assert await wf.cancel("r")
     output, errors = process.communicate("\n", timeout=30)
     assert (output, process.returncode) == ("", 1)
-    assert "RunHeld: run 'r', step 'note': this kernel no longer owns the run" in errors
+    assert "RunHeld: run 'r', step 'note': this process no longer owns the run" in errors
     assert rows(db) == [("r", "cancelled")]

@@ -281,7 +281,7 @@ def test_an_answer_for_a_step_that_will_run_anyway(again, ran):
 
 
 def test_an_answer_for_a_run_that_there_is_not(again):
-    with pytest.raises(RunNotFound, match="run 'nowhere': there is no such run"):
+    with pytest.raises(RunNotFound, match="run 'nowhere': not found in "):
         again().sync.resolve("nowhere", "pay", "fail")
 
 

@@ -92,7 +92,7 @@ LINES = {
     "no database": ("%durable_workflow s --db notes.txt", "is not an SQLite database"),
     "a folder": ("%durable_workflow s --db .", "is a folder, not a database"),
     "a missing folder": ("%durable_workflow s --db missing/runs.db", "there is no folder"),
-    "an unknown store": ("%durable_workflow s --db mysql://host/db", "mysql:// is no store that we know"),
+    "an unknown store": ("%durable_workflow s --db mysql://host/db", "there is no store for mysql:// URLs"),
 }
 
 

@@ -44,7 +44,7 @@ def test_what_is_refused(kernel):
     assert "NoOpenRun: no run is open. To open one: %durable_workflow RUN_ID" in refused
     kernel.run(OPEN.format("etl", 2))
     for line, words in (
-        ("etl", "run 'etl': it cannot be forked under 'etl', that id is taken"),
+        ("etl", "run 'etl': the run cannot be forked under 'etl': that id is taken"),
         ("other --from laod", "run 'etl', step 'laod': no such step. Steps: none yet."),
         ("", "the following arguments are required: NEW_RUN"),
     ):

@@ -31,7 +31,7 @@ def test_tables_of_runs_and_of_one_run(opened):
     assert status["text/plain"].split("\n\n")[1].splitlines()[1].split()[:4] == ["load", "cell", "done", "1"]
     assert shown(opened, "%durable_status '<b>book</b>' --db runs.db") == status
     for line, words in (
-        ("%durable_status none", "RunNotFound: run 'none': there is no such run"),
+        ("%durable_status none", "RunNotFound: run 'none': not found in "),
         ("%durable_runs --db none.db", "there is no database"),
     ):
         cell = opened.run(line)

@@ -86,10 +86,10 @@ def test_a_kernel_hears_that_its_run_was_taken_over(kernel_factory):
     assert second.run(TAKE).status == "ok"
     cell = first.wait(request)
     assert "RunHeld: run 'shared'" in cell.error
-    assert f"it was opened again elsewhere (by process {pid(second)} on " in cell.error
+    assert f"it was opened again by process {pid(second)} on " in cell.error
     first.run("import time; time.sleep(0.3)")
     said = first.wait(opening).stderr  # below the cell that opened the run, where its thread began
-    assert said.count("DurableNotice: run 'shared': this kernel no longer owns the run") == 1
+    assert said.count("DurableNotice: run 'shared': this process no longer owns the run") == 1
     refused = first.run(STEP.format("late"))
     assert "no longer owns the run" in refused.stderr + (refused.error or "")
     assert "body of late" not in refused.text

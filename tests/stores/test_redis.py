@@ -85,7 +85,9 @@ class TestCluster(JournalContract):
             run = (await journal.open_run(Run(f"r{number}", "w"))).run
             await journal.put_step(sample_step(run, payload=Payload("raw", b"x" * 300_000)))
         assert len(await journal.list_runs()) == 30
-        assert {journal._open._client.keyslot(journal._keys.run(f"r{n}")) % 3 for n in range(30)} == {0, 1, 2}
+        assert {
+            journal._open_connection._client.keyslot(journal._keys.run(f"r{n}")) % 3 for n in range(30)
+        } == {0, 1, 2}
 
     async def test_another_name_in_another_slot_is_refused(self, journal):
         await journal.open_run(Run("r", "w"))
@@ -186,9 +188,9 @@ async def test_a_server_that_stays_away_is_said_in_the_end(own_redis, monkeypatc
     await journal.setup()
     run = (await journal.open_run(Run("r", "w"))).run
     monkeypatch.setattr(settings, "REDIS_PATIENCE", 0.3)
-    journal._open._patience = 0.3
+    journal._open_connection._time_limit = 0.3
     server.kill()
-    with pytest.raises(StoreUnavailable, match="what was finished before is kept"):
+    with pytest.raises(StoreUnavailable, match="finished steps are kept"):
         await journal.put_step(sample_step(run))
     server.start()
     await journal.put_step(sample_step(run))
@@ -200,7 +202,7 @@ async def test_a_wrong_password_is_said_at_once(own_redis):
     server = own_redis()
     server.client.config_set("requirepass", "right")
     journal = RedisJournal(server.url.replace("//", "//:wrong@"))
-    with pytest.raises(StoreUnavailable, match="does not let us in") as caught:
+    with pytest.raises(StoreUnavailable, match="rejected the login") as caught:
         await journal.setup()
     assert "wrong" not in str(caught.value).replace("wrong password", "").replace("WRONGPASS", "")
     await journal.close()
@@ -307,9 +309,9 @@ async def test_a_value_too_large_for_a_server_is_refused(journal):
 
 async def test_everything_at_once_goes_out_together(journal):
     run = (await journal.open_run(Run("r", "w"))).run
-    before = journal._open.batches
+    before = journal._open_connection.batches
     await asyncio.gather(*(journal.put_step(sample_step(run, f"s{n}")) for n in range(1000)))
-    assert journal._open.batches - before < 10
+    assert journal._open_connection.batches - before < 10
 
 
 async def test_a_server_of_a_newer_durable_nb_is_refused(redis_server):
@@ -425,18 +427,18 @@ async def test_an_owner_hears_that_it_lost_its_run(made, monkeypatch):
 
 def test_a_process_is_told_from_every_other():
     here = process()
-    assert here.lives() is True
+    assert here.is_alive() is True
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    born = here._replace(pid=child.pid, began=host._began(child.pid))
-    assert born.lives() is True
-    assert here._replace(began="1").lives() is False  # the same id, used again
-    assert here._replace(boot_id="the boot before").lives() is False
-    assert here._replace(host="elsewhere").lives() is None
-    assert here._replace(space="pid:[1]").lives() is None  # a container's ids are its own
-    assert here._replace(began="").lives() is None
+    born = here._replace(pid=child.pid, started=host._started(child.pid))
+    assert born.is_alive() is True
+    assert here._replace(started="1").is_alive() is False  # the same id, used again
+    assert here._replace(boot_id="the boot before").is_alive() is False
+    assert here._replace(host="elsewhere").is_alive() is None
+    assert here._replace(pid_namespace="pid:[1]").is_alive() is None  # a container's ids are its own
+    assert here._replace(started="").is_alive() is None
     child.kill()
-    while host._began(child.pid):
+    while host._started(child.pid):
         time.sleep(0.01)
-    assert born.lives() is False  # not even waited for
+    assert born.is_alive() is False  # not even waited for
     child.wait()
-    assert born.lives() is False
+    assert born.is_alive() is False

@@ -116,8 +116,8 @@ async def test_the_server_wakes_who_waits(db, other_process, monkeypatch):
             return await wf.signal("approval")
 
         running = asyncio.create_task(main.run("r"))
-        bell = wf.journal._bell
-        while bell._subscription is None or not bell.notifications:  # it listens
+        listener = wf.journal._listener
+        while listener._listening is None or not listener.notifications:  # it listens
             await asyncio.sleep(0.01)
         other_process(DELIVER)
         async with asyncio.timeout(60):
@@ -131,7 +131,7 @@ def test_a_server_that_is_not_there_is_said(capsys, monkeypatch):
         assert "'redis://127.0.0.1:1/0' cannot be reached" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+@pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
 def test_begun_on_one_host_killed_and_resumed_on_another(db, other_process, capsys, monkeypatch):
     """Nobody here can see whether the owner lives, but by its heartbeat; nothing runs twice."""
     begun = other_process(ORDER, DURABLE_NB_HOST="far")
@@ -216,15 +216,15 @@ def test_trust_shows_asks_and_signs(foreign, capsys, monkeypatch):
 async def test_what_has_changed_meanwhile_is_not_signed(foreign):
     journal = RedisJournal(foreign)
     await journal.setup()
-    untrusted = await journal.notary.find()
+    untrusted = await journal.trust_signer.find()
     assert sorted((one.table, one.name) for one in untrusted) == [
         ("runs", ""), ("signals", "go"), ("steps", "large"), ("steps", "middle"),
     ]  # fmt: skip
     key = journal._keys.run("r")
-    value = await journal._link.call("HGET", key, b"s:middle")
-    await journal._link.call("HSET", key, b"s:middle", value + b"!")
-    assert await journal.notary.sign(untrusted) == 3
-    assert await journal._link.call("HGET", key, b"s:middle") == value + b"!"
+    value = await journal._connection.call("HGET", key, b"s:middle")
+    await journal._connection.call("HSET", key, b"s:middle", value + b"!")
+    assert await journal.trust_signer.sign(untrusted) == 3
+    assert await journal._connection.call("HGET", key, b"s:middle") == value + b"!"
     await journal.close()
 
 

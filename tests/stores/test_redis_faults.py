@@ -166,7 +166,7 @@ def test_held_then_taken_over_then_fenced(here, start):
     run, seconds = take(here, take_over=True)
     assert seconds < AT_ONCE
     os.kill(owner.pid, signal.SIGCONT)
-    assert ask(owner, "late").startswith("refused run 'r', step 'late': this kernel no longer owns the run")
+    assert ask(owner, "late").startswith("refused run 'r', step 'late': this process no longer owns the run")
     assert set(run.history) == {"before"}
     assert {step.step_id for step in stored(here.read_run("r")).steps} == {"before"}
 
@@ -195,7 +195,7 @@ def test_an_owner_that_closes_leaves_it_free(here, start):
     stored(here.check_owner("r"))
 
 
-@pytest.mark.filterwarnings("ignore:.*whether that lives will be known")
+@pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
 def test_on_another_host_the_heartbeat_tells(here, start, monkeypatch):
     """Begun on one host, resumed on another."""
     monkeypatch.setattr(settings, "HEARTBEAT", 0.2)

@@ -216,19 +216,22 @@ def signal_invalid(wf):
 EXPECTED = {
     "InvalidOption": (invalid_option, "retries=-1 makes no sense. Give 0 or more."),
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*[Gg]ive"),
-    "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*%durable_workflow RUN_ID"),
+    "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*\.run\('RUN_ID'"),
     "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),
-    "RunNotFound": (run_not_found, "run 'nowhere': there is no such run. Which there are: durable-nb runs"),
+    "RunNotFound": (run_not_found, "run 'nowhere': not found in .*To list the runs: durable-nb runs"),
     "RunChanged": (run_changed, r"run 'r': it was started with other arguments \(n: 1 → 2\).*fresh=True"),
     "RunHeld": (
         run_held,
-        r"no longer owns .*process 1 on elsewhere.*%durable_workflow r --take-over",
+        r"no longer owns .*process 1 on elsewhere.*\.run\('r', …, take_over=True\)",
     ),
     "StepNotFound": (step_not_found, "run 'r', step 'loda': no such step. Steps: none yet."),
-    "StepChanged": (step_changed, r"run 'r', step 'double': .*\(n: 1 → 2\). .*%durable_reset double"),
+    "StepChanged": (
+        step_changed,
+        r"run 'r', step 'double': .*\(n: 1 → 2\). .*resolve\('r', 'double', 'rerun'\)",
+    ),
     "StepInDoubt": (
         step_in_doubt,
-        r"run 'r', step 'pay': it was started and never finished \(started 20.*pay value EXPR.*await wf\.",
+        r"run 'r', step 'pay': .*started .*20.*resolve\('r', 'pay', 'value', VALUE\)",
     ),
     "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot be nested .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
@@ -239,7 +242,7 @@ EXPECTED = {
     ),
     "StepFailed": (step_failed, "run 'r', step 'first': .*Gone.*no more"),
     "ExecutorLost": (executor_lost, r"run 'r', step 'fit': .*a process died.*executor=lambda: "),
-    "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Give it more time"),
+    "StepTimeout": (step_timeout, r"run 'r', step 'wait': .*timeout of 0.01 s. Set a longer"),
     "SignalTimeout": (
         signal_timeout,
         r"run 'r', step 'signal:go': nobody answered within 0.01 s.*complete\('r'",

@@ -227,7 +227,7 @@ def test_a_checkpoint_of_a_development_version_is_refused_clearly(named):
     ):
         with pytest.raises(StepNotRestored, match="a development version of durable_nb") as caught:
             read()
-        assert "Reset the step" in str(caught.value)
+        assert "Run the step again: " in str(caught.value)
 
 
 NOT_DEFINED = {"BackoffStrategy", "__version__", "durable_step", "durable_workflow"}  # an alias, methods

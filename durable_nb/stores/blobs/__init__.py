@@ -1,1 +1,1 @@
-"""Values too large for a row: files beside the database, or objects elsewhere."""
+"""Storage of values too large for a row: files beside the database, or objects elsewhere."""

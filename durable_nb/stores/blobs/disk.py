@@ -1,4 +1,4 @@
-"""Bytes on their way to disk: hashed beside, locked, synced with the folder that names them."""
+"""Writing files durably: hash while writing, lock, and sync a file together with its folder."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment, unused-ignore]
 
-__all__ = ["copied", "lock", "make_folder", "stamp_of", "sync_folder"]
+__all__ = ["lock", "make_folder", "stamp_of", "sync_folder", "write_hashed"]
 
 T = TypeVar("T")
 
-_WORTH_A_THREAD: Final = 1024 * 1024
-"""Bytes from which a second thread hashes while the first writes: below that, the hop costs as much."""
+_HASH_IN_THREAD: Final = 1024 * 1024
+"""Bytes above which a second thread hashes while the first one writes: below, the hop costs as much."""
 
 
-def copied(parts: Iterable[bytes | bytearray | memoryview], file: BinaryIO) -> tuple[str, int]:
-    """Write buffers to a file; gives the SHA-256 of all of them and how many bytes they are."""
+def write_hashed(parts: Iterable[bytes | bytearray | memoryview], file: BinaryIO) -> tuple[str, int]:
+    """Write buffers to a file, and return the SHA-256 of all of them and their size in bytes."""
     views = [memoryview(part).cast("B") for part in parts]
     size = sum(map(len, views))
-    with ThreadPoolExecutor(1) as beside:
-        digest = _begun(beside, lambda: _digest(views)) if size > _WORTH_A_THREAD else None
+    with ThreadPoolExecutor(1) as hasher:
+        digest = _submitted(hasher, lambda: _digest(views)) if size > _HASH_IN_THREAD else None
         file.writelines(views)
     return digest.result() if digest else _digest(views), size
 
 
-def _begun(beside: Executor, work: Callable[[], T]) -> Future[T] | None:
-    with contextlib.suppress(RuntimeError):  # Python is on its way out and starts no thread
-        return beside.submit(work)
+def _submitted(executor: Executor, work: Callable[[], T]) -> Future[T] | None:
+    with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, and starts no thread
+        return executor.submit(work)
     return None
 
 
@@ -47,12 +47,12 @@ def _digest(views: Iterable[memoryview]) -> str:
 
 
 def stamp_of(status: os.stat_result) -> str:
-    """How a file looks from outside: its inode and its times of change."""
+    """Return a stamp of a file: its inode and its times of change."""
     return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def lock(descriptor: int) -> bool:
-    """Lock a file as long as it is open here; False if another process has it locked, or nobody can."""
+    """Lock a file until it is closed; return False if it is locked elsewhere, or cannot be locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, AttributeError):
@@ -61,7 +61,7 @@ def lock(descriptor: int) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with mode 0700, if it is not there."""
+    """Create a folder with mode 0700, if it does not exist."""
     if not folder.is_dir():
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -69,8 +69,8 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    if os.name == "nt":  # Windows cannot open a folder, and needs no such call
+    """Write the names in a folder to disk."""
+    if os.name == "nt":  # Windows cannot open a folder, and does not need this
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

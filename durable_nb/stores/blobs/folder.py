@@ -1,4 +1,4 @@
-"""Payloads too large for a row: files named by what is in them, and a protocol for other places."""
+"""Payloads too large for a row: files named by the digest of their bytes, and a protocol for other places."""
 
 from __future__ import annotations
 
@@ -23,46 +23,52 @@ from durable_nb.stores.blobs import disk
 
 __all__ = ["DIGEST", "BlobData", "BlobFolder", "Blobs", "MemoryBlobs"]
 
-_Mark: TypeAlias = tuple[bytes, int]
-"""A faster hash of bytes than their digest, and how many there are."""
+_QuickHash: TypeAlias = tuple[bytes, int]
+"""A hash of bytes that is faster than their digest, and their number."""
 
 BlobData: TypeAlias = bytes | bytearray | memoryview | Iterable[bytes | bytearray | memoryview]
-"""Bytes in one piece, or in several that are joined without a copy in memory."""
+"""Bytes in one buffer, or in several that are joined without a copy in memory."""
 
 _WRITING: Final = ".writing-"
-"""What the name of a file begins with that is not whole yet; its writer holds a lock on it."""
+"""The prefix of incomplete files; the writer of each holds a lock on it."""
 
 DIGEST: Final = re.compile("[0-9a-f]{64}")
-"""What names a blob, and nothing else: no path of somebody's that leads elsewhere."""
+"""The only valid names of blobs, so that no name in a database leads to another file."""
 
 
 class Blobs(Protocol):
-    """Keeps bytes under the SHA-256 of themselves. Threads may call it at the same time."""
+    """Keeps bytes under their SHA-256. Safe to call from several threads at the same time."""
 
     def put(self, data: BlobData) -> str:
-        """Keep bytes for good; gives their digest, 64 hexadecimal digits."""
+        """Write bytes durably, and return their digest, 64 hexadecimal digits."""
 
     def get(self, digest: str) -> bytes:
-        """The bytes of a digest, compared with it; ``StepNotRestored`` where they are missing or damaged."""
+        """Return the bytes of a digest, verified; ``StepNotRestored`` if they are missing or damaged."""
 
     def exists(self, digest: str) -> bool:
-        """Whether there are bytes under a digest."""
+        """Return whether a blob of this digest exists."""
 
     def view(self, digest: str, size: int, stamp: str) -> memoryview:
-        """The bytes of a digest as memory of the caller's own, which may be written to; best mapped.
+        """Return the bytes of a digest as writable memory of the caller, mapped if possible.
 
-        ``StepNotRestored`` where they are missing or damaged. ``stamp`` is what ``stamp`` gave once.
+        Args:
+            digest: The digest that ``put`` returned.
+            size: The number of bytes.
+            stamp: The stamp that ``stamp`` returned after ``put``.
+
+        Raises:
+            StepNotRestored: The bytes are missing or damaged.
         """
 
     def stamp(self, digest: str) -> str:
-        """How what holds the bytes looks now that ``put`` has given their digest; never empty."""
+        """Return a text that identifies the state of the blob after ``put``; never empty."""
 
 
 class BlobFolder:
     """Blobs as files ``ab/<digest>`` of a folder, by default ``<db>.blobs`` beside the database.
 
     Args:
-        folder: The folder; created with mode 0700 when the first blob is put.
+        folder: The folder; it is created with mode 0700 when the first blob is written.
 
     Example:
         >>> blobs = BlobFolder(Path("durable.db.blobs"))
@@ -72,40 +78,40 @@ class BlobFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[_Mark, str] = {}  # digests by the faster hash of what was put
-        self._turns = WeakValueDictionary[_Mark, Lock]()  # equal columns come at the same time
-        self._vouched: dict[str, str] = {}  # stamps of files whose bytes this process wrote or compared
+        self._digests: dict[_QuickHash, str] = {}  # of blobs that this process has written
+        self._locks = WeakValueDictionary[_QuickHash, Lock]()  # equal columns are written at the same time
+        self._verified: dict[str, str] = {}  # stamps of files that this process wrote or compared
 
     def put(self, data: BlobData) -> str:
-        """Keep bytes for good: once it returns, they are on disk under their digest.
+        """Write bytes, and return their digest once they are on disk. An existing blob is not written again.
 
         Args:
-            data: The bytes, or several buffers to be joined. What is there already is not written again.
+            data: The bytes, or several buffers to be joined.
 
         Raises:
             StoreUnavailable: The folder cannot be written, or the disk is full.
-            StepNotSaved: Somebody changed the bytes meanwhile.
+            StepNotSaved: Another thread changed the bytes meanwhile.
         """
         with self._translated("written"):
             if not isinstance(data, bytes | bytearray | memoryview):
                 return self._write(data)
-            mark = _mark(data)
-            with self._turn(mark):
-                known = self._known.get(mark)
-                if known is None or not self._keep_present(known, mark[1]):
-                    known = self._write((data,))
-                    self._check_unchanged(data, mark, known)
-                    self._known[mark] = known
-                return known
+            quick_hash = _quick_hash(data)
+            with self._locks.setdefault(quick_hash, Lock()):
+                digest = self._digests.get(quick_hash)
+                if digest is None or not self._keep_present(digest, quick_hash[1]):
+                    digest = self._write((data,))
+                    self._check_unchanged(data, quick_hash, digest)
+                    self._digests[quick_hash] = digest
+                return digest
 
     def get(self, digest: str) -> bytes:
-        """The bytes under a digest, compared with it.
+        """Return the bytes of a digest, verified.
 
         Args:
-            digest: What ``put`` gave.
+            digest: The digest that ``put`` returned.
 
         Raises:
-            StepNotRestored: They are missing or damaged. A damaged file is set aside as ``<digest>.damaged``,
+            StepNotRestored: They are missing or damaged. A damaged file is renamed to ``<digest>.damaged``,
                 so that running the step again writes a good one.
             StoreUnavailable: The file cannot be read.
         """
@@ -120,19 +126,19 @@ class BlobFolder:
         return data
 
     def view(self, digest: str, size: int, stamp: str) -> memoryview:
-        """The bytes under a digest, mapped: nothing is read before it is touched, writing changes no file.
+        """Map the bytes of a digest as private memory: pages are read on access, writing changes no file.
 
-        Reading all of a large file at each restart to compare it with its digest would cost what mapping
-        saves. So it is compared unless its inode and its times of change are those noted when this library
-        wrote or compared it, and then once a process. The kernel sets the time of change and no program can
-        forge it: a file that was written into, replaced, copied or brought back from a backup is compared.
-        What goes unseen is a disk that gives other bytes than were written. Only buffers are mapped; streams
-        that could run code are read through ``get``, and compared each time.
+        Comparing a large file with its digest at each restart would cost as much as mapping saves. So it is
+        compared, once per process, only if its inode or its times of change differ from those recorded when
+        this library wrote or compared it. The kernel sets the time of change, and no program can forge it: a
+        file that was modified, replaced, copied or restored from a backup is compared. A disk that returns
+        other bytes than were written goes unnoticed. Only buffers are mapped; streams that could run code are
+        read by ``get``, which compares them each time.
 
         Args:
-            digest: What ``put`` gave.
-            size: How many bytes there were; a shorter file, once mapped, would kill the process.
-            stamp: What ``stamp`` gave then.
+            digest: The digest that ``put`` returned.
+            size: The number of bytes; a file that is shorter than its mapping would kill the process.
+            stamp: The stamp that ``stamp`` returned after ``put``.
 
         Raises:
             StepNotRestored: They are missing or damaged.
@@ -149,44 +155,43 @@ class BlobFolder:
                 found = disk.stamp_of(status)
                 if status.st_size != size:
                     raise self._damaged(path)
-                unknown = found not in (stamp, self._vouched.get(digest))
-                if unknown and hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                changed = found not in (stamp, self._verified.get(digest))
+                if changed and hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise self._damaged(path)
-                self._vouched[digest] = found
-                if not size:  # nothing can be mapped of it
+                self._verified[digest] = found
+                if not size:  # an empty file cannot be mapped
                     return memoryview(bytearray())
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
     def stamp(self, digest: str) -> str:
-        """The file's inode and times of change, now that its bytes are known to be right."""
-        return self._vouched[digest]
+        """Return the inode and times of change of a file that this process wrote or compared."""
+        return self._verified[digest]
 
     def sweep(self) -> None:
-        """Delete what writers that were killed have left half-written. Others are left alone."""
-        with contextlib.suppress(OSError):  # no folder yet, or somebody else was faster
+        """Delete incomplete files whose writers were killed."""
+        with contextlib.suppress(
+            OSError
+        ):  # the folder does not exist yet, or another process deleted the file
             for path in self.folder.glob(f"{_WRITING}*"):
                 if _is_abandoned(path):
                     path.unlink(missing_ok=True)
 
     def exists(self, digest: str) -> bool:
-        """Whether there is a file under a digest; its bytes are not looked at."""
+        """Return whether the file of a digest exists; its bytes are not read."""
         return self.path(digest).is_file()
 
     def path(self, digest: str) -> Path:
-        """The file of a digest, whether it is there or not.
+        """Return the path of a digest, whether the file exists or not.
 
         Args:
-            digest: What ``put`` gave.
+            digest: The digest that ``put`` returned.
 
         Raises:
-            StepNotRestored: It is no digest, and would name a file outside the folder.
+            StepNotRestored: It is not a digest, and might name a file outside the folder.
         """
         if not DIGEST.fullmatch(digest):
-            raise _not_restored(digest, "not to be found: that is no SHA-256")
+            raise _not_restored(digest, "invalid: its name is no SHA-256")
         return self.folder / digest[:2] / digest
-
-    def _turn(self, mark: _Mark) -> Lock:
-        return self._turns.setdefault(mark, Lock())
 
     def _write(self, parts: Iterable[bytes | bytearray | memoryview]) -> str:
         disk.make_folder(self.folder)
@@ -195,7 +200,7 @@ class BlobFolder:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 disk.lock(descriptor)
-                digest, size = disk.copied(parts, file)
+                digest, size = disk.write_hashed(parts, file)
                 if not self._keep_present(digest, size):
                     self._name(file, temporary, digest)
         finally:
@@ -209,7 +214,7 @@ class BlobFolder:
         disk.make_folder(path.parent)
         temporary.replace(path)
         disk.sync_folder(path.parent)
-        self._vouched[digest] = disk.stamp_of(path.stat())
+        self._verified[digest] = disk.stamp_of(path.stat())
 
     def _keep_present(self, digest: str, size: int) -> bool:
         path = self.path(digest)
@@ -217,27 +222,29 @@ class BlobFolder:
             status = path.stat()
             if status.st_size != size:
                 return False
-            if self._vouched.get(digest) != disk.stamp_of(status):
+            if self._verified.get(digest) != disk.stamp_of(status):
                 self.view(digest, size, "")
         except (FileNotFoundError, StepNotRestored):
             return False
-        disk.sync_folder(path.parent)  # whoever wrote it may not have come that far
+        disk.sync_folder(path.parent)  # its writer may have been killed before this
         return True
 
-    def _check_unchanged(self, data: bytes | bytearray | memoryview, mark: _Mark, digest: str) -> None:
-        # The digest and the file were made side by side, and another thread may own the memory: if what they
-        # saw differs, nobody must take the file's stamp for its digest.
-        if not isinstance(data, bytes) and _mark(data) != mark:
-            self._vouched.pop(digest, None)
+    def _check_unchanged(
+        self, data: bytes | bytearray | memoryview, quick_hash: _QuickHash, digest: str
+    ) -> None:
+        # One thread hashed the memory while another wrote it. If the user's code changed it meanwhile, digest
+        # and file may differ, and the stamp must not vouch for the file.
+        if not isinstance(data, bytes) and _quick_hash(data) != quick_hash:
+            self._verified.pop(digest, None)
             raise StepNotSaved(
-                f"{mark[1]:,} bytes of a large value were changed while they were saved",
-                remedy="Have no thread change it before its step has ended, then run it again.",
+                f"a large value of {quick_hash[1]:,} bytes was changed by another thread while it was saved",
+                remedy="Do not change the value in another thread before its step has ended, and run again.",
             )
 
     def _damaged(self, path: Path) -> StepNotRestored:
         with contextlib.suppress(OSError):
             path.replace(f"{path}.damaged")
-        return _not_restored(path.name, f"damaged: {str(path)!r} is not what was written")
+        return _not_restored(path.name, f"damaged: the contents of {str(path)!r} have changed")
 
     @contextlib.contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
@@ -246,12 +253,12 @@ class BlobFolder:
         except OSError as error:
             raise StoreUnavailable(
                 f"a large value could not be {verb} in {str(self.folder)!r} ({error.strerror})",
-                remedy="Check the permissions and the free space of that folder, then run it again.",
+                remedy="Check the permissions and the free space of that folder, and run again.",
             ) from error
 
 
 class MemoryBlobs:
-    """Blobs of this process, gone when it ends.
+    """Blobs in the memory of this process.
 
     Example:
         >>> blobs = MemoryBlobs()
@@ -260,36 +267,36 @@ class MemoryBlobs:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, bytes] = {}
+        self._blobs: dict[str, bytes] = {}
 
     def put(self, data: BlobData) -> str:
-        """Keep a copy of the bytes; gives their digest."""
-        kept = bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
-        digest = hashlib.sha256(kept).hexdigest()
-        self._kept.setdefault(digest, kept)
+        """Keep a copy of the bytes, and return their digest."""
+        copy = bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
+        digest = hashlib.sha256(copy).hexdigest()
+        self._blobs.setdefault(digest, copy)
         return digest
 
     def get(self, digest: str) -> bytes:
-        """The bytes under a digest; ``StepNotRestored`` where there are none."""
+        """Return the bytes of a digest; raise ``StepNotRestored`` if there are none."""
         try:
-            return self._kept[digest]
+            return self._blobs[digest]
         except KeyError:
-            raise _not_restored(digest, "missing: this process never kept it") from None
+            raise _not_restored(digest, "missing: this process has not written it") from None
 
     def exists(self, digest: str) -> bool:
-        """Whether there are bytes under a digest."""
-        return digest in self._kept
+        """Return whether a blob of this digest exists."""
+        return digest in self._blobs
 
     def view(self, digest: str, size: int, stamp: str) -> memoryview:  # noqa: ARG002 - nothing can change them
-        """A copy of the bytes under a digest."""
+        """Return a copy of the bytes of a digest."""
         return memoryview(bytearray(self.get(digest)))
 
-    def stamp(self, digest: str) -> str:  # noqa: ARG002 - they all look the same
-        """What says that nothing can have changed them."""
+    def stamp(self, digest: str) -> str:  # noqa: ARG002 - all have the same one
+        """Return a constant: blobs in memory do not change."""
         return "memory"
 
 
-def _mark(data: bytes | bytearray | memoryview) -> _Mark:
+def _quick_hash(data: bytes | bytearray | memoryview) -> _QuickHash:
     return xxhash.xxh3_128_digest(data), memoryview(data).nbytes
 
 
@@ -302,5 +309,5 @@ def _is_abandoned(path: Path) -> bool:
 def _not_restored(digest: str, how: str) -> StepNotRestored:
     return StepNotRestored(
         f"the large value {digest!r} is {how}",
-        remedy=("Put the file back from a copy, or run the step again: ", ResetStep()),
+        remedy=("Restore the file from a backup, or run the step again: ", ResetStep()),
     )

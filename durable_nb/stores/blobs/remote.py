@@ -1,4 +1,4 @@
-"""Blobs elsewhere: in whatever fsspec reaches, such as S3, for runs that several machines share."""
+"""Blobs in a file system of fsspec, such as S3, for runs that several machines share."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from durable_nb.stores.blobs.folder import DIGEST, BlobData, BlobFolder, Blobs
 __all__ = ["BlobPlace", "RemoteBlobs", "blobs_at"]
 
 BlobPlace: TypeAlias = Blobs | str | Path
-"""What names where blobs are kept: a folder, a URL, or an object of one's own."""
+"""The type of ``blobs`` arguments: a folder, a URL, or an object of the user."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE)
 
 
 def blobs_at(place: BlobPlace) -> Blobs:
-    """The blobs of a place. A folder, a ``file://`` one too, has our own writer, which is atomic.
+    """Return the blobs of a place. Folders, also as ``file://`` URLs, are written atomically.
 
     Args:
-        place: A folder, a URL such as ``s3://bucket/path``, or an object that keeps blobs.
+        place: A folder, a URL such as ``s3://bucket/path``, or an object that implements ``Blobs``.
 
     Raises:
-        InvalidOption: fsspec is not installed, or knows no such URL.
+        InvalidOption: fsspec is not installed, or does not support the URL.
 
     Example:
         >>> blobs_at("/mnt/shared/blobs")
@@ -43,13 +43,13 @@ def blobs_at(place: BlobPlace) -> Blobs:
 
 
 class RemoteBlobs:
-    """Blobs in a folder of any file system of fsspec's; verified when they are read.
+    """Blobs in a folder of a file system of fsspec; verified when they are read.
 
     Args:
-        url: The folder. Its options, such as a key, come from the environment or fsspec's configuration.
+        url: The folder. Options such as a key come from the environment or from fsspec's configuration.
 
     Raises:
-        InvalidOption: fsspec is not installed, or knows no such URL.
+        InvalidOption: fsspec is not installed, or does not support the URL.
 
     Example:
         >>> blobs = RemoteBlobs("memory://durable")
@@ -64,29 +64,29 @@ class RemoteBlobs:
             self._files, self._folder = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise InvalidOption(
-                f"blobs={url!r} cannot be used ({error})",
-                remedy="pip install 'durable_nb[blobs]', and what fsspec names for it, such as s3fs.",
+                f"cannot use blobs={url!r} ({error})",
+                remedy="pip install 'durable_nb[blobs]', and the package for this URL, such as s3fs.",
             ) from error
         self._url = url
 
     def put(self, data: BlobData) -> str:
-        """Keep bytes for good; gives their digest. What is there already is not sent again."""
+        """Write bytes, and return their digest. An existing blob is not sent again."""
         whole = bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
         digest = hashlib.sha256(whole).hexdigest()
         name = self._name(digest)
         try:
             if not (self._is_there(name) and self._files.size(name) == len(whole)):
                 self._write(name, whole)
-        except Exception as error:  # each file system has exceptions of its own
+        except Exception as error:  # each file system raises exceptions of its own
             raise self._unavailable("written", error) from error
         return digest
 
     def get(self, digest: str) -> bytes:
-        """The bytes under a digest, compared with it.
+        """Return the bytes of a digest, verified.
 
         Raises:
-            StepNotRestored: They are missing or damaged. What is damaged is kept as ``<digest>.damaged``, so
-                that running the step again writes it anew.
+            StepNotRestored: They are missing or damaged. A damaged file is renamed to ``<digest>.damaged``,
+                so that running the step again writes a good one.
             StoreUnavailable: The place cannot be reached.
         """
         name = self._name(digest)
@@ -99,11 +99,11 @@ class RemoteBlobs:
         if hashlib.sha256(data).hexdigest() != digest:
             with contextlib.suppress(Exception):
                 self._files.mv(name, f"{name}.damaged")
-            raise _not_restored(digest, f"damaged in {self._url!r}: it is not what was written")
+            raise _not_restored(digest, f"damaged in {self._url!r}: its contents have changed")
         return data
 
     def exists(self, digest: str) -> bool:
-        """Whether there are bytes under a digest; they are not looked at."""
+        """Return whether the file of a digest exists; its bytes are not read."""
         name = self._name(digest)
         try:
             return self._is_there(name)
@@ -111,11 +111,11 @@ class RemoteBlobs:
             raise self._unavailable("looked for", error) from error
 
     def view(self, digest: str, size: int, stamp: str) -> memoryview:  # noqa: ARG002 - they are read anyway
-        """The bytes of a digest as memory of the caller's own, which may be written to."""
+        """Return the bytes of a digest as writable memory of the caller."""
         return memoryview(bytearray(self.get(digest)))
 
-    def stamp(self, digest: str) -> str:  # noqa: ARG002 - each reading is compared with the digest
-        """What never changes: bytes that were damaged do not go unnoticed."""
+    def stamp(self, digest: str) -> str:  # noqa: ARG002 - each read is verified
+        """Return a constant: the bytes are compared with their digest at each read."""
         return "remote"
 
     def _is_there(self, name: str) -> bool:
@@ -125,25 +125,27 @@ class RemoteBlobs:
     def _write(self, name: str, whole: bytes) -> None:
         try:
             self._files.pipe_file(name, whole)
-        except FileNotFoundError:  # where folders are real; making one in a bucket may not be permitted
+        except (
+            FileNotFoundError
+        ):  # a file system with real folders; creating one in a bucket may be forbidden
             self._files.makedirs(name.rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(name, whole)
 
     def _name(self, digest: str) -> str:
         if not DIGEST.fullmatch(digest):
-            raise _not_restored(digest, "not to be found: that is no SHA-256")
+            raise _not_restored(digest, "invalid: its name is no SHA-256")
         return f"{self._folder}/{digest[:2]}/{digest}"
 
     def _unavailable(self, verb: str, error: Any) -> StoreUnavailable:
-        said = " ".join(str(error).split()) or type(error).__name__
+        detail = " ".join(str(error).split()) or type(error).__name__
         return StoreUnavailable(
-            f"a large value could not be {verb} in {self._url!r} ({said})",
-            remedy="Check that it can be reached, and your permissions there, then run it again.",
+            f"a large value could not be {verb} in {self._url!r} ({detail})",
+            remedy="Check the connection and your permissions there, and run again.",
         )
 
 
 def _not_restored(digest: str, how: str) -> StepNotRestored:
     return StepNotRestored(
         f"the large value {digest!r} is {how}",
-        remedy=("Put it back from a copy, or run the step again: ", ResetStep()),
+        remedy=("Restore it from a backup, or run the step again: ", ResetStep()),
     )

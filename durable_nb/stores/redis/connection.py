@@ -1,4 +1,4 @@
-"""The way to a Redis server: one connection, on which all that waits goes out together."""
+"""Connections to a Redis server or cluster; commands that wait are sent together."""
 
 from __future__ import annotations
 
@@ -16,75 +16,75 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from durable_nb import settings
-from durable_nb.stores.redis.errors import is_passing, translated
+from durable_nb.stores.redis.errors import is_transient, translated
 from durable_nb.stores.redis.scripts import Script
 
-__all__ = ["Link", "Pipe", "Spread", "run_script"]
+__all__ = ["ClusterConnection", "Connection", "PipelinedConnection", "run_script"]
 
 T = TypeVar("T")
 Word: TypeAlias = bytes | str | int | float
-Sent: TypeAlias = tuple[tuple[Word, ...], "asyncio.Future[Any]"]
+Command: TypeAlias = tuple[tuple[Word, ...], "asyncio.Future[Any]"]
 
 
-class Link(Protocol):
-    """A way to send commands, every one of which may arrive twice."""
+class Connection(Protocol):
+    """Sends commands, each of which may reach the server more than once."""
 
     async def call(self, *command: Word) -> Any:
-        """What the server answers to a command."""
+        """Return the reply to a command."""
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
 
 
-async def run_script(link: Link, script: Script, keys: tuple[str, ...], *words: Word) -> Any:
-    """Run a script; its source is sent only where the server does not know it.
+async def run_script(connection: Connection, script: Script, keys: tuple[str, ...], *words: Word) -> Any:
+    """Run a script, and return its reply; its source is sent only if the server does not have it.
 
     Args:
-        link: The way to the server.
+        connection: The connection to the server.
         script: The script.
-        keys: The keys that it touches.
-        *words: Its further arguments.
+        keys: The keys it accesses.
+        *words: Its other arguments.
     """
     try:
-        return await link.call("EVALSHA", script.sha, len(keys), *keys, *words)
+        return await connection.call("EVALSHA", script.sha, len(keys), *keys, *words)
     except NoScriptError:
-        return await link.call("EVAL", script.source, len(keys), *keys, *words)
+        return await connection.call("EVAL", script.source, len(keys), *keys, *words)
 
 
-async def patiently(action: Callable[[], Awaitable[T]], location: str, patience: float) -> T:
-    """Try until it succeeds or time is up, through restarts, failovers and lost connections.
+async def retry(action: Callable[[], Awaitable[T]], location: str, time_limit: float) -> T:
+    """Call ``action`` until it succeeds, through restarts, failovers and lost connections.
 
     Args:
-        action: What to try.
-        location: Where, for the message.
-        patience: Seconds until no further try is made.
+        action: The coroutine function to call.
+        location: The server's URL, for messages.
+        time_limit: Seconds after which it is not tried again.
 
     Raises:
-        StoreUnavailable: Nobody answered all the time.
+        StoreUnavailable: The server could not be reached within the time limit.
     """
-    until, pause = time.monotonic() + patience, settings.REDIS_FIRST_PAUSE
+    deadline, pause = time.monotonic() + time_limit, settings.REDIS_FIRST_PAUSE
     while True:
         try:
             return await action()
         except Exception as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise translated(error, location) from error
-        # Half of it at random: many kernels must not come back in step.
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+        # Half of the pause is random, so that many kernels do not reconnect at the same moment.
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
         pause = min(2 * pause, settings.REDIS_LONGEST_PAUSE)
 
 
-class Pipe:
-    """One connection to one server; while a batch is under way, the next one gathers.
+class PipelinedConnection:
+    """One connection to one server; commands issued while a batch is under way form the next batch.
 
     Args:
-        url: The server.
-        location: The same for people.
+        url: The server's URL.
+        location: The URL without its password, for messages.
 
     Attributes:
-        batches: How often commands were sent together.
+        batches: Number of batches sent.
     """
 
     def __init__(self, url: str, location: str) -> None:
@@ -92,38 +92,38 @@ class Pipe:
         self._pool = redis.asyncio.ConnectionPool.from_url(
             url,
             protocol=2,
-            socket_timeout=None,  # one clock for all of a batch costs less
+            socket_timeout=None,  # one time limit for a whole batch costs less
             socket_connect_timeout=settings.REDIS_TIMEOUT,
         )
         self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         self._location = location
-        self._patience = settings.REDIS_LONGEST_PAUSE  # who mistyped the URL must not wait for a minute
-        self._waiting: deque[Sent] = deque()
-        self._pump: asyncio.Task[None] | None = None
+        self._time_limit = settings.REDIS_LONGEST_PAUSE  # short at first: the URL may be mistyped
+        self._waiting: deque[Command] = deque()
+        self._sender: asyncio.Task[None] | None = None
         self._busy = False
 
     async def call(self, *command: Word) -> Any:
-        """What the server answers to a command: sent at once if it is free, else with whatever else waits."""
-        sent = command, asyncio.get_running_loop().create_future()
-        self._waiting.append(sent)
+        """Return the reply to a command, which is sent at once or with the next batch."""
+        queued = command, asyncio.get_running_loop().create_future()
+        self._waiting.append(queued)
         if not self._busy:
             await self._send_first()
         try:
-            return await sent[1]
+            return await queued[1]
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
             raise translated(error, self._location) from error
 
     async def close(self) -> None:
-        """Send what is waiting, then hang up."""
-        if self._pump is not None and not self._pump.done():
-            await asyncio.wait([self._pump], timeout=settings.REDIS_TIMEOUT)
-            self._pump.cancel()
+        """Send the waiting commands, then close the connection."""
+        if self._sender is not None and not self._sender.done():
+            await asyncio.wait([self._sender], timeout=settings.REDIS_TIMEOUT)
+            self._sender.cancel()
         await self._connection.disconnect(nowait=True)
 
     async def _send_first(self) -> None:
-        # Without a task of its own, which costs as much as the sending.
+        # Without a task: creating one costs as much as sending.
         self._busy = True
         try:
             await self._send(self._next_batch())
@@ -134,81 +134,81 @@ class Pipe:
 
     def _send_the_rest(self) -> None:
         self._busy = True
-        self._pump = asyncio.create_task(self._send_all())
+        self._sender = asyncio.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        # A task of its own: a caller that is cancelled takes nobody else's command along.
+        # In a task of its own: cancelling one caller must not cancel the commands of others.
         try:
             while self._waiting:
                 await self._send(self._next_batch())
         finally:
             self._busy = False
-            for _, answer in self._waiting:  # something is left only when the loop is shut down
-                answer.cancel()
+            for _, reply in self._waiting:  # not empty only while the loop is shutting down
+                reply.cancel()
 
-    async def _send(self, batch: list[Sent]) -> None:
+    async def _send(self, batch: list[Command]) -> None:
         self.batches += 1
         try:
-            await patiently(functools.partial(self._exchange, batch), self._location, self._patience)
+            await retry(functools.partial(self._exchange, batch), self._location, self._time_limit)
         except Exception as error:
-            for _, answer in batch:
-                _settle(answer, error)
+            for _, reply in batch:
+                _resolve(reply, error)
         finally:
-            for _, answer in batch:
-                answer.cancel()
+            for _, reply in batch:
+                reply.cancel()
 
-    def _next_batch(self) -> list[Sent]:
-        batch: list[Sent] = []
+    def _next_batch(self) -> list[Command]:
+        batch: list[Command] = []
         size = 0
         while self._waiting and len(batch) < settings.REDIS_BATCH and size < settings.REDIS_CHUNK:
-            sent = self._waiting.popleft()
-            size += sum(len(word) for word in sent[0] if isinstance(word, bytes))
-            batch.append(sent)
+            command = self._waiting.popleft()
+            size += sum(len(word) for word in command[0] if isinstance(word, bytes))
+            batch.append(command)
         return batch
 
-    async def _exchange(self, batch: list[Sent]) -> None:
-        """Send what is unanswered of a batch, and settle it; what fails on the way is sent again later."""
+    async def _exchange(self, batch: list[Command]) -> None:
+        """Send the commands of a batch that have no reply yet, and read their replies."""
         connection = self._connection
         try:
             if not connection.is_connected:
                 await connection.connect()
-            unanswered = [sent for sent in batch if not sent[1].done()]
+            unanswered = [command for command in batch if not command[1].done()]
             packed = [hiredis.pack_command(words) for words, _ in unanswered]  # type: ignore[arg-type]
-            async with asyncio.timeout(settings.REDIS_TIMEOUT) as silence:
+            async with asyncio.timeout(settings.REDIS_TIMEOUT) as timeout:
                 await connection.send_packed_command(packed)
-                for number, (_, answer) in enumerate(unanswered):
-                    if number:  # a reply has come: the clock starts anew
-                        silence.reschedule(asyncio.get_running_loop().time() + settings.REDIS_TIMEOUT)
-                    _settle(answer, await self._reply())
-            self._patience = settings.REDIS_PATIENCE
+                for number, (_, reply) in enumerate(unanswered):
+                    if number:  # each reply extends the time limit
+                        timeout.reschedule(asyncio.get_running_loop().time() + settings.REDIS_TIMEOUT)
+                    _resolve(reply, await self._read_reply())
+            self._time_limit = settings.REDIS_PATIENCE
         except BaseException:
-            await connection.disconnect(nowait=True)  # whatever is on its way belongs to nobody now
+            await connection.disconnect(nowait=True)  # replies under way no longer belong to a command
             raise
 
-    async def _reply(self) -> Any:
+    async def _read_reply(self) -> Any:
         try:
             return await self._connection.read_response()
         except ResponseError as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             return error
 
 
-def _settle(answer: asyncio.Future[Any], reply: Any) -> None:
-    if answer.done():  # whoever asked was cancelled
+def _resolve(reply: asyncio.Future[Any], outcome: Any) -> None:
+    if reply.done():  # the caller was cancelled
         return
-    if isinstance(reply, Exception):
-        answer.set_exception(reply)
+    if isinstance(outcome, Exception):
+        reply.set_exception(outcome)
     else:
-        answer.set_result(reply)
+        reply.set_result(outcome)
 
 
-class Spread:
-    """The servers of a cluster, each command sent to the one that has its key.
+class ClusterConnection:
+    """Connections to the servers of a cluster; each command goes to the server of its key.
 
     Args:
-        url: One of the servers.
-        location: The same for people.
+        url: The URL of one of the servers.
+        location: The URL without its password, for messages.
     """
 
     def __init__(self, url: str, location: str) -> None:
@@ -219,22 +219,22 @@ class Spread:
             socket_connect_timeout=settings.REDIS_TIMEOUT,
         )
         self._location = location
-        self._at_once = asyncio.Semaphore(settings.REDIS_CONNECTIONS)
+        self._limit = asyncio.Semaphore(settings.REDIS_CONNECTIONS)
 
     async def call(self, *command: Word) -> Any:
-        """What the server of the command's key answers."""
-        async with self._at_once:
+        """Return the reply of the server that has the command's key."""
+        async with self._limit:
             try:
-                reply = await patiently(
+                reply = await retry(
                     lambda: self._client.execute_command(*command), self._location, settings.REDIS_PATIENCE
                 )
             except NoScriptError:
                 raise
             except (RedisError, OSError) as error:
                 raise translated(error, self._location) from error
-        # This client makes a dict of a hash.
+        # This client turns a hash into a dict.
         return [word for pair in reply.items() for word in pair] if isinstance(reply, dict) else reply
 
     async def close(self) -> None:
-        """Hang up on all of them."""
+        """Close all connections."""
         await self._client.aclose()

@@ -1,4 +1,4 @@
-"""Records as the fields of a run's hash, and back."""
+"""Conversion of records to the fields of a run's hash, and back."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, S
 
 __all__ = [
     "CONTROL",
-    "field_of",
-    "holder",
-    "made",
-    "name",
-    "opened",
-    "origin",
+    "decode_id",
+    "delivery_columns",
+    "encode_id",
     "packed",
+    "packed_creation",
+    "packed_opening",
     "packed_request",
     "packed_signal",
+    "packed_status",
     "packed_step",
+    "payload_field",
+    "payload_owner",
     "read_payload",
     "read_request",
     "read_run",
@@ -28,13 +30,11 @@ __all__ = [
     "read_steps",
     "request_field",
     "signal_field",
-    "standing",
     "step_field",
-    "text",
 ]
 
 CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "session")
-"""The fields that make up a run, without its steps and signals."""
+"""The fields of a run, without its steps and signals."""
 
 _STEP: Final = b"s:"
 _SIGNAL: Final = b"g:"
@@ -46,54 +46,59 @@ _ATTEMPT_AT: Final = Step._fields.index("attempt")
 _PAYLOAD_AT: Final = Step._fields.index("payload")
 _BEFORE_PAYLOAD: Final = slice(1, 1 + _PAYLOAD_AT - _ATTEMPT_AT)
 _AFTER_PAYLOAD: Final = slice(_BEFORE_PAYLOAD.stop, _PAYLOAD)
-_AT_ONCE: Final = 128
-"""Steps to be read together: JSON takes half the time then, and so few do not wake the garbage collector."""
+_PARSED_TOGETHER: Final = 128
+"""Steps parsed by one call of JSON, which takes half the time; more would trigger garbage collections."""
 
 _STATUSES = {status.value.encode(): status for status in StepStatus}
 _KINDS = {kind.value: kind for kind in StepKind}
 
 
-def name(text: str) -> bytes:
-    """Any id or name as bytes."""
+def encode_id(text: str) -> bytes:
+    """Return an id or a name as bytes."""
     return text.encode("utf-8", "surrogatepass")
 
 
-def text(name: bytes) -> str:
-    """The id or name that was made bytes of."""
-    return name.decode("utf-8", "surrogatepass")
+def decode_id(encoded: bytes) -> str:
+    """Return the id or name in bytes."""
+    return encoded.decode("utf-8", "surrogatepass")
 
 
 def step_field(step_id: str) -> bytes:
-    """The field of a step."""
-    return _STEP + name(step_id)
+    """Return the field of a step."""
+    return _STEP + encode_id(step_id)
 
 
 def signal_field(signal: str) -> bytes:
-    """The field of a signal."""
-    return _SIGNAL + name(signal)
+    """Return the field of a signal."""
+    return _SIGNAL + encode_id(signal)
 
 
 def request_field(signal: str) -> bytes:
-    """The field of a request for a signal."""
-    return _REQUEST + name(signal)
+    """Return the field of a request for a signal."""
+    return _REQUEST + encode_id(signal)
 
 
-def field_of(table: str, name: str) -> bytes:
-    """The field with a payload: a step's, a signal's, or what a run returned."""
+def payload_field(table: str, name: str) -> bytes:
+    """Return the field with a payload: of a step, of a signal, or the result of a run.
+
+    Args:
+        table: ``steps``, ``signals`` or ``runs``.
+        name: The step or the signal; empty for ``runs``.
+    """
     return {"steps": step_field, "signals": signal_field}[table](name) if table != "runs" else _RESULT
 
 
-def holder(field: bytes) -> tuple[str, str] | None:
-    """Whose payload is in a field, as ``field_of`` takes it; None where there is none in it."""
+def payload_owner(field: bytes) -> tuple[str, str] | None:
+    """Return the arguments of ``payload_field`` for a field; None if it holds no payload."""
     tables = {_STEP: "steps", _SIGNAL: "signals"}
     if field == _RESULT:
         return "runs", ""
     table = tables.get(field[:2])
-    return (table, text(field[2:])) if table else None
+    return (table, decode_id(field[2:])) if table else None
 
 
 def packed(first: str, columns: Sequence[Any], payload: Payload | None) -> bytes:
-    """A value: a line that scripts can change, the columns as JSON, and the payload's bytes."""
+    """Return the value of a field: a line that scripts may change, columns as JSON, and a payload's bytes."""
     if payload is None:
         line = [*columns, None, None, None]
         data = b""
@@ -105,7 +110,7 @@ def packed(first: str, columns: Sequence[Any], payload: Payload | None) -> bytes
 
 
 def read_payload(columns: Sequence[Any], data: bytes) -> Payload | None:
-    """The payload of a value, or None."""
+    """Return the payload of a value, or None."""
     kind, blob, signature = columns
     if kind is None:
         return None
@@ -113,20 +118,20 @@ def read_payload(columns: Sequence[Any], data: bytes) -> Payload | None:
 
 
 def packed_step(step: Step, payload: Payload | None) -> bytes:
-    """A step with its payload as it is to be stored."""
+    """Return the value of a step, with its payload as it is to be stored."""
     columns = (step.kind.value, *step[_ATTEMPT_AT:_PAYLOAD_AT], *step[_PAYLOAD_AT + 1 :])
     return packed(step.status.value, columns, payload)
 
 
 def read_steps(run_id: str, fields: Mapping[bytes, bytes]) -> list[Step]:
-    """All steps among a run's fields."""
+    """Return all steps among a run's fields."""
     steps: list[Step] = []
     names = [field for field in fields if field.startswith(_STEP)]
-    for first in range(0, len(names), _AT_ONCE):
-        some = names[first : first + _AT_ONCE]
-        statuses, lines, data = zip(*[fields[field].split(b"\n", 2) for field in some], strict=True)
+    for first in range(0, len(names), _PARSED_TOGETHER):
+        group = names[first : first + _PARSED_TOGETHER]
+        statuses, lines, data = zip(*[fields[field].split(b"\n", 2) for field in group], strict=True)
         parsed = json.loads(b"[%s]" % b",".join(lines))
-        steps += map(_step, itertools.repeat(run_id), some, statuses, parsed, data)
+        steps += map(_step, itertools.repeat(run_id), group, statuses, parsed, data)
     return steps
 
 
@@ -134,21 +139,21 @@ def _step(run_id: str, field: bytes, status: bytes, columns: list[Any], data: by
     kind = _KINDS[columns[0]]
     payload = read_payload(columns[_PAYLOAD:], data)
     before, after = columns[_BEFORE_PAYLOAD], columns[_AFTER_PAYLOAD]
-    return Step._make((run_id, text(field[2:]), kind, _STATUSES[status], *before, payload, *after))
+    return Step._make((run_id, decode_id(field[2:]), kind, _STATUSES[status], *before, payload, *after))
 
 
 def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:
-    """A signal with its payload as it is to be stored."""
+    """Return the value of a signal, with its payload as it is to be stored."""
     return packed(delivery, (signal.delivered_by, signal.delivered_at), payload)
 
 
-def origin(signal: Signal) -> str:
-    """What the columns of a signal begin with: by whom it was delivered, and when."""
+def delivery_columns(signal: Signal) -> str:
+    """Return the first columns of a signal's value: the author and the time of its delivery."""
     return json.dumps((signal.delivered_by, signal.delivered_at)).removesuffix("]") + ", "
 
 
 def read_signal(run_id: str, signal: str, value: bytes) -> Signal:
-    """The signal in a value."""
+    """Return the signal in a value."""
     _, line, data = value.split(b"\n", 2)
     by, at, *rest = json.loads(line)
     payload = read_payload(rest, data)
@@ -157,39 +162,41 @@ def read_signal(run_id: str, signal: str, value: bytes) -> Signal:
 
 
 def packed_request(request: SignalRequest) -> tuple[str, str]:
-    """Since when a request is there, and the rest of it."""
+    """Return the time of a request, and the rest of its value."""
     columns = (request.prompt, request.schema, request.choices, request.refused, request.asked_by)
     return json.dumps(request.asked_at), json.dumps(columns)
 
 
 def read_request(run_id: str, field: bytes, value: bytes) -> SignalRequest:
-    """The request in a field and its value."""
+    """Return the request in a field and its value."""
     since, line = value.split(b"\n", 1)
     prompt, schema, choices, refused, by = json.loads(line)
-    return SignalRequest(run_id, text(field[2:]), prompt, schema, choices, refused, by, json.loads(since))
+    return SignalRequest(
+        run_id, decode_id(field[2:]), prompt, schema, choices, refused, by, json.loads(since)
+    )
 
 
-def made(run: Run) -> str:
-    """What of a run is recorded once."""
+def packed_creation(run: Run) -> str:
+    """Return the value of ``made``: the columns of a run that never change."""
     return json.dumps([run.workflow, run.code, run.arguments, run.arguments_repr, run.parent, run.created_at])
 
 
-def opened(run: Run) -> str:
-    """What of a run each opening records."""
+def packed_opening(run: Run) -> str:
+    """Return the value of ``opened``: the columns of a run that each opening sets."""
     return json.dumps([run.owner, run.python])
 
 
-def standing(run: Run) -> str:
-    """How a run stands."""
+def packed_status(run: Run) -> str:
+    """Return the value of ``standing``: the status of a run, and the time of its last change."""
     return json.dumps([run.status.value, run.updated_at])
 
 
 def read_run(run_id: str, fields: Mapping[bytes, bytes | None]) -> Run | None:
-    """The run in its fields, or None where there is none."""
-    once = fields.get(b"made")
-    if once is None:
+    """Return the run in its fields, or None if there is none."""
+    created = fields.get(b"made")
+    if created is None:
         return None
-    workflow, code, arguments, shown, parent, created_at = json.loads(once)
+    workflow, code, arguments, arguments_repr, parent, created_at = json.loads(created)
     owner, python = json.loads(fields[b"opened"] or b"")
     status, updated_at = json.loads(fields[b"standing"] or b"")
     result = None
@@ -204,7 +211,7 @@ def read_run(run_id: str, fields: Mapping[bytes, bytes | None]) -> Run | None:
         int(fields[b"passes"] or 0),
         code,
         arguments,
-        shown,
+        arguments_repr,
         python,
         parent,
         owner,

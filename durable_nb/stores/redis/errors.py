@@ -1,4 +1,4 @@
-"""Whatever goes wrong with a Redis server, as one of our errors: the one place where that is decided."""
+"""Translation of a Redis server's failures into the errors of this package; no other module decides that."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from redis import exceptions
 
 from durable_nb.errors import DurableError, RunHeld, StoreError, StoreUnavailable, StoreUnreadable
 
-__all__ = ["foreign", "forgotten", "is_passing", "translated", "written_again"]
+__all__ = ["foreign_keys", "is_transient", "lost_writes_notice", "run_forgotten", "translated"]
 
 E = TypeVar("E", bound=BaseException)
 
-_PASSING = (
+_TRANSIENT = (
     OSError,
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -23,15 +23,15 @@ _PASSING = (
     exceptions.TryAgainError,
     exceptions.MasterDownError,
 )
-"""What a restart, a failover or a network brings, and time heals: the same command may be sent again."""
+"""Errors of a restart, a failover or a network, after which the command may be sent again."""
 
-_PASSING_WORDS = ("BUSY ", "NOREPLICAS ")
-"""The same, where the client has no exception of its own: somebody's long script, replicas that are away."""
+_TRANSIENT_CODES = ("BUSY ", "NOREPLICAS ")
+"""Transient errors without an exception class in the client: a long script, missing replicas."""
 
 _IN_SCRIPT = re.compile(r"Error running script .*?: -(([A-Z]+) .*)", re.DOTALL)
-"""What a server before 7 says of a command that failed in a script."""
+"""The message of a server before 7 about a command that failed in a script."""
 
-_OF_CODES = {
+_CLASSES = {
     "OOM": exceptions.OutOfMemoryError,
     "READONLY": exceptions.ReadOnlyError,
     "NOPERM": exceptions.NoPermissionError,
@@ -42,49 +42,49 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str, str],
     (
         (exceptions.NoPermissionError,),
         StoreUnavailable,
-        "does not permit its user what is needed",
-        "Permit it our keys and channel: redis-cli ACL SETUSER USER +@all '~durable:*' '&durable:*'.",
+        "does not give the user the permissions needed",
+        "Permit the keys and the channel: redis-cli ACL SETUSER USER +@all '~durable:*' '&durable:*'.",
     ),
     (
         _REFUSED,
         StoreUnavailable,
-        "does not let us in",
+        "rejected the login",
         "Check the user and the password in the URL: redis://USER:PASSWORD@HOST:PORT/0.",
     ),
     (
         (exceptions.OutOfMemoryError,),
         StoreUnavailable,
         "is full",
-        "Give the server more memory (maxmemory), or delete what is not needed; what was finished is kept.",
+        "Give the server more memory (maxmemory), or delete unneeded keys; finished steps are kept.",
     ),
     (
         (exceptions.ReadOnlyError,),
         StoreUnavailable,
-        "is a replica, which takes no writes",
-        "Give the URL of the server that it follows: redis-cli INFO replication.",
+        "is a replica, which accepts no writes",
+        "Give the URL of its primary server, which redis-cli INFO replication shows.",
     ),
     (
-        _PASSING,
+        _TRANSIENT,
         StoreUnavailable,
         "cannot be reached",
-        "Start the server, or check the URL, then run it again; what was finished before is kept.",
+        "Start the server, or check the URL, and run again; finished steps are kept.",
     ),
 )
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same command may succeed in a while."""
-    error = _itself(error)
-    if isinstance(error, exceptions.ResponseError) and str(error).startswith(_PASSING_WORDS):
+def is_transient(error: BaseException) -> bool:
+    """Return whether the command may succeed if it is sent again later."""
+    error = _unwrapped(error)
+    if isinstance(error, exceptions.ResponseError) and str(error).startswith(_TRANSIENT_CODES):
         return True
-    return isinstance(error, _PASSING) and not isinstance(error, _REFUSED)
+    return isinstance(error, _TRANSIENT) and not isinstance(error, _REFUSED)
 
 
 def translated(error: Exception, location: str) -> DurableError:
-    """Any failure of a server, as one of our errors, in one line and with a remedy.
+    """Return the ``StoreError`` for a failure of a server, in one line and with a remedy.
 
     Args:
-        error: What redis or the system raised; one of ours is handed through.
+        error: The exception of redis or the system; a ``DurableError`` is returned as it is.
         location: The server's URL, without its password.
 
     Example:
@@ -93,49 +93,49 @@ def translated(error: Exception, location: str) -> DurableError:
     """
     if isinstance(error, DurableError):
         return error
-    error = _itself(error)
-    said = " ".join(str(error).split())
+    error = _unwrapped(error)
+    detail = " ".join(str(error).split())
     for kinds, kind, what, remedy in _MEANINGS:
         if isinstance(error, kinds):
-            return kind(f"{location!r} {what}: {said}", remedy=remedy)
-    if said.startswith("WRONGTYPE"):
-        return foreign(location, said)
-    if said.startswith("MISCONF"):
+            return kind(f"{location!r} {what}: {detail}", remedy=remedy)
+    if detail.startswith("WRONGTYPE"):
+        return foreign_keys(location, detail)
+    if detail.startswith("MISCONF"):
         return StoreUnavailable(
-            f"{location!r} takes no writes, since it cannot save its data: {said}",
-            remedy="See its log, and free its disk; then run it again: what was finished before is kept.",
+            f"{location!r} accepts no writes, since it cannot save its data: {detail}",
+            remedy="Check the server's log and disk, and run again; finished steps are kept.",
         )
-    return StoreError(f"{location!r} did not take it: {said}", remedy="Nothing was written.")
+    return StoreError(f"{location!r} rejected the write: {detail}", remedy="Nothing was written.")
 
 
-def _itself(error: E) -> E | exceptions.ResponseError:
-    """An error as it would be outside a script."""
+def _unwrapped(error: E) -> E | exceptions.ResponseError:
+    """Return an error of a command in a script as the command itself would raise it."""
     found = _IN_SCRIPT.match(str(error)) if isinstance(error, exceptions.ResponseError) else None
-    return _OF_CODES.get(found[2], exceptions.ResponseError)(found[1]) if found else error
+    return _CLASSES.get(found[2], exceptions.ResponseError)(found[1]) if found else error
 
 
-def foreign(location: str, said: str) -> StoreUnreadable:
-    """The error for keys under our prefix that are not ours."""
+def foreign_keys(location: str, detail: str) -> StoreUnreadable:
+    """Return the error for keys under the prefix that another application wrote."""
     return StoreUnreadable(
-        f"{location!r} holds keys of another application under our prefix: {said}",
-        remedy="They were left as they are; choose another prefix: RedisStore(url, prefix=…).",
+        f"{location!r} holds keys of another application under this prefix: {detail}",
+        remedy="They were not changed; choose another prefix: RedisStore(url, prefix=…).",
     )
 
 
-def forgotten(location: str, run_id: str, step: str | None) -> RunHeld:
-    """The error for a write to a run of which the server knows less than we."""
+def run_forgotten(location: str, run_id: str, step: str | None) -> RunHeld:
+    """Return the error for a write to a run that the server has lost, wholly or in part."""
     return RunHeld(
-        f"{location!r} has forgotten the run: it was emptied, or restarted without its log of writes",
+        f"{location!r} has lost the run: it was flushed, or restarted without an append-only file",
         run_id=run_id,
         step=step,
-        remedy="Nothing was written. Restore the server's data, or run it again: what it has forgotten is "
-        "then executed anew. To have it kept: redis-cli CONFIG SET appendonly yes.",
+        remedy="Nothing was written. Restore the server's data, or run again, which executes the lost steps "
+        "anew. To prevent this: redis-cli CONFIG SET appendonly yes.",
     )
 
 
-def written_again(location: str, run_id: str, lost: int) -> str:
-    """What a person should know of a server that came back without what it had acknowledged."""
+def lost_writes_notice(location: str, run_id: str, lost: int) -> str:
+    """Return the notice about a server that came back without writes it had acknowledged."""
     return (
-        f"{location!r} has lost the last {lost} writes of run {run_id!r}, which it had acknowledged: "
-        "they were written again. To have none lost: redis-cli CONFIG SET appendfsync always"
+        f"{location!r} lost the last {lost} writes of run {run_id!r}, which it had acknowledged: "
+        "they were written again. To prevent this: redis-cli CONFIG SET appendfsync always"
     )

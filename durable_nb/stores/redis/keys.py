@@ -1,4 +1,4 @@
-"""What our keys on a Redis server are called."""
+"""The names of keys on a Redis server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Keys:
     """The names of keys, all under one prefix.
 
     Args:
-        prefix: What they begin with.
+        prefix: The text that all keys begin with.
 
     Raises:
-        InvalidOption: It is empty, or has braces, which say where in a cluster a key belongs.
+        InvalidOption: It is empty, or contains braces, which would change the slot of a key in a cluster.
 
     Example:
         >>> Keys("durable").run("orders/7~2")
@@ -27,8 +27,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         if not prefix or "{" in prefix or "}" in prefix:
             raise InvalidOption(
-                f"prefix={prefix!r} makes no sense",
-                remedy="Give some text without braces, such as 'durable'.",
+                f"invalid prefix={prefix!r}: expected a text without braces, such as 'durable'"
             )
         self.runs = f"{prefix}:runs"
         self.layout = f"{prefix}:layout"
@@ -37,25 +36,25 @@ class Keys:
         self._prefix = prefix
 
     def run(self, run_id: str) -> str:
-        """The hash of a run. What stands in braces decides in which slot of a cluster it is."""
+        """Return the key of a run's hash; the part in braces decides its slot in a cluster."""
         base, mark, rest = run_id.partition("~")
         return f"{self._prefix}:{{run/{_quoted(base)}}}{mark}{_quoted(rest)}"
 
     def chunks(self, run_id: str) -> str:
-        """The hash of the pieces of a run's large values, in the same slot."""
+        """Return the key of the chunks of a run's large values, which is in the slot of the run."""
         return f"{self.run(run_id)}:chunks"
 
     def both(self, run_id: str) -> tuple[str, str]:
-        """The two hashes of a run."""
+        """Return the keys of both hashes of a run."""
         return self.run(run_id), self.chunks(run_id)
 
     def session(self, token: str) -> str:
-        """The sign of life of a process."""
+        """Return the key of a session."""
         return f"{self._prefix}:session:{token}"
 
 
 def same_slot(run_id: str, other_id: str) -> bool:
-    """Whether two runs are in one slot of a cluster for sure: a run set aside stays with its successor."""
+    """Return whether two runs are certain to share a slot: a run set aside stays beside its successor."""
     return run_id.partition("~")[0] == other_id.partition("~")[0]
 
 

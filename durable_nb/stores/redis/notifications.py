@@ -1,4 +1,4 @@
-"""Hears of signals at once: whoever delivers one publishes that on a channel."""
+"""Notifications of delivered signals, which are published on a Redis channel."""
 
 from __future__ import annotations
 
@@ -14,49 +14,51 @@ __all__ = ["DeliveryListener"]
 
 
 class DeliveryListener:
-    """Listens on a connection of its own, and rings for each delivery; now and then unasked as well.
+    """Subscribes to deliveries on a connection of its own, and wakes the waits for each one.
+
+    It wakes them every few seconds in any case, since a message may be lost.
 
     Args:
-        url: The server, or one of a cluster's.
+        url: The URL of the server, or of one server of a cluster.
         channel: The channel.
 
     Attributes:
-        rings: How often it rang.
+        notifications: Number of notifications so far.
     """
 
     def __init__(self, url: str, channel: str) -> None:
         self.notifications = 0
         self._url = url
         self._channel = channel
-        self._subscription: asyncio.Task[None] | None = None
-        self._rung = asyncio.Event()
+        self._listening: asyncio.Task[None] | None = None
+        self._notified = asyncio.Event()
 
     def listen(self) -> None:
-        """Listen from now on, if nobody did: what was delivered before is heard as one ring."""
-        if self._subscription is None or self._subscription.done():
-            self._subscription = asyncio.get_running_loop().create_task(self._listen())
+        """Start to listen, if it does not yet; deliveries before that count as one notification."""
+        if self._listening is None or self._listening.done():
+            self._listening = asyncio.get_running_loop().create_task(self._listen())
 
-    def silence(self) -> None:
-        """Listen no more."""
-        if self._subscription is not None and not self._subscription.get_loop().is_closed():
-            self._subscription.cancel()
-        self._subscription = None
+    def stop(self) -> None:
+        """Stop listening."""
+        if self._listening is not None and not self._listening.get_loop().is_closed():
+            self._listening.cancel()
+        self._listening = None
 
-    def count_heard(self) -> int:
-        """How often it rang until now; who waits from now on waits for the next ring."""
-        self._rung.clear()
+    def count(self) -> int:
+        """Return the number of notifications so far; ``wait`` then waits for the next one."""
+        self._notified.clear()
         return self.notifications
 
     def notify(self) -> None:
-        """Wake who waits."""
+        """Wake all waits."""
         self.notifications += 1
-        self._rung.set()
+        self._notified.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait until it has rung since it was last heard, and no longer than so many seconds."""
+        """Wait for a notification since the last ``count``, at most so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._rung.wait()
+                await self._notified.wait()
 
     async def _listen(self) -> None:
         client = redis.asyncio.Redis.from_url(
@@ -65,15 +67,15 @@ class DeliveryListener:
         async with client:
             while True:
                 try:
-                    await self._hear(client)
-                except (OSError, RedisError):  # the other connection says what is wrong, to whoever asks
+                    await self._receive(client)
+                except (OSError, RedisError):  # the next command on the journal's own connection raises it
                     await asyncio.sleep(settings.REDIS_LONGEST_PAUSE)
-                    self.notify()  # who may not subscribe looks now and then
+                    self.notify()  # without permission to subscribe, waits poll
 
-    async def _hear(self, client: redis.asyncio.Redis) -> None:
-        async with client.pubsub() as ear:
-            await ear.subscribe(self._channel)
+    async def _receive(self, client: redis.asyncio.Redis) -> None:
+        async with client.pubsub() as subscription:
+            await subscription.subscribe(self._channel)
             while True:
-                # Also when nothing came: a message can be lost, and a look costs little.
-                await ear.get_message(timeout=settings.SIGNAL_BACKSTOP)
+                # Notify also after a timeout: a message can be lost, and checking costs little.
+                await subscription.get_message(timeout=settings.SIGNAL_BACKSTOP)
                 self.notify()

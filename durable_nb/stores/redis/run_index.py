@@ -1,4 +1,4 @@
-"""Lists of run ids on a Redis server: a hash that expires tells nobody, so what is gone is dropped later."""
+"""Lists of run ids on a Redis server. An expired run sends no event: its id is removed when next noticed."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from collections.abc import Iterable
 
 from durable_nb import settings
 from durable_nb.stores.redis import encoding, scripts
-from durable_nb.stores.redis.connection import Link, run_script
+from durable_nb.stores.redis.connection import Connection, run_script
 
 __all__ = ["RunIndex"]
 
 
 class RunIndex:
-    """One list of run ids, each with when it was last noted.
+    """A list of run ids, each with the time at which it was last added.
 
     Args:
-        key: The sorted set.
-        link: The way to the server.
+        key: The key of the sorted set.
+        connection: The connection to the server.
     """
 
-    def __init__(self, key: str, link: Link) -> None:
+    def __init__(self, key: str, connection: Connection) -> None:
         self._key = key
-        self._link = link
+        self._connection = connection
 
-    async def note(self, run_id: str) -> None:
-        """Put a run on the list, before what makes it belong there."""
-        await self._link.call("ZADD", self._key, time.time(), encoding.name(run_id))
+    async def add(self, run_id: str) -> None:
+        """Add a run id; called before the run is written, so that no run is missing from the list."""
+        await self._connection.call("ZADD", self._key, time.time(), encoding.encode_id(run_id))
 
     async def run_ids(self) -> list[str]:
-        """All that are on it."""
-        return [encoding.text(name) for name in await self._link.call("ZRANGE", self._key, 0, -1)]
+        """Return all run ids."""
+        return [encoding.decode_id(name) for name in await self._connection.call("ZRANGE", self._key, 0, -1)]
 
-    async def forget(self, run_ids: Iterable[str]) -> None:
-        """Take runs off the list that are gone; not one that is about to be created."""
+    async def remove(self, run_ids: Iterable[str]) -> None:
+        """Remove ids of runs that are gone, unless they were added recently and are about to be written."""
         old = time.time() - settings.SESSION_KEPT
-        names = map(encoding.name, run_ids)
+        names = map(encoding.encode_id, run_ids)
         await asyncio.gather(
-            *(run_script(self._link, scripts.STRIKE, (self._key,), name, old) for name in names)
+            *(run_script(self._connection, scripts.REMOVE_OLD, (self._key,), name, old) for name in names)
         )

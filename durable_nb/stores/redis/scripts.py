@@ -1,11 +1,11 @@
-"""What Redis does in one go: the Lua scripts, each of which may be sent again without harm.
+"""The Lua scripts that Redis executes atomically; each may be sent again without harm.
 
-A run is one hash. ``epoch`` is the fence, and outlives the run under its id; a server that has lost it
-counts anew, so that a write also names the ``opening`` that it belongs to. ``written`` counts the steps
-that were written since. ``made`` is there while there is a run; ``opened``, ``standing``, ``passes``,
-``session`` and ``result`` say how it stands. Its steps are the fields ``s:<id>``, its signals ``g:<name>``,
-its requests for them ``q:<name>``. A value's first line can be changed here, its second one has the columns
-as JSON, the rest is the payload. Beside the hash, ``:chunks`` keeps what is too large for it.
+A run is one hash. ``epoch`` is the fence; it remains after the run was renamed. A server that has lost it
+counts from the start, so that each write also names the ``opening`` it belongs to. ``written`` counts the
+step writes since that opening. The field ``made`` exists while the run does; ``opened``, ``standing``,
+``passes``, ``session`` and ``result`` hold its state. Steps are the fields ``s:<id>``, signals ``g:<name>``,
+requests for signals ``q:<name>``. The first line of a value may be changed by a script, the second line has
+the columns as JSON, the rest is the payload. The hash ``:chunks`` holds values too large for the first one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 __all__ = [
-    "ASK",
     "FINISH",
     "OPEN",
     "PROGRESS",
     "PUT_SIGNAL",
     "PUT_STEP",
+    "REMOVE_OLD",
     "RENAME",
     "REPLACE",
+    "REQUEST_SIGNAL",
     "RESET",
     "SET_ASIDE",
-    "STRIKE",
     "UNANSWERED",
     "Script",
 ]
@@ -33,13 +33,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script, and the digest by which a server knows it."""
+    """A Lua script, and the digest by which a server identifies it."""
 
     source: str
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # Redis names scripts by SHA-1; nothing is kept safe by it.
+        # Redis identifies scripts by SHA-1; security does not depend on it.
         object.__setattr__(self, "sha", hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -48,7 +48,7 @@ local made, epoch, opening = unpack(redis.call('HMGET', KEYS[1], 'made', 'epoch'
 if not made or epoch ~= ARGV[1] or (ARGV[2] ~= '' and opening ~= ARGV[2]) then return 0 end
 """
 
-_CHUNKS_TOO = """
+_EXPIRE_CHUNKS = """
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
 """
@@ -84,8 +84,8 @@ redis.call('PERSIST', KEYS[2])
 return epoch
 """
 )
-"""Opens the run KEYS[1]. ARGV: opening's own id, the epoch that it must have or nothing, made, opened,
-standing, session. Gives its epoch, or 0 where that is not the one that it must have."""
+"""Opens the run KEYS[1]. ARGV: id of the opening, expected epoch or empty, made, opened, standing, session.
+Returns the new epoch, or 0 if the present epoch is not the expected one."""
 
 PUT_STEP: Final = Script(
     _FENCE
@@ -96,13 +96,13 @@ if redis.call('HGET', KEYS[1], ARGV[3]) == ARGV[4] then
 end
 replace(ARGV[3], ARGV[4])
 """
-    + _CHUNKS_TOO
+    + _EXPIRE_CHUNKS
     + """
 return 1 + redis.call('HINCRBY', KEYS[1], 'written', 1)
 """
 )
-"""Writes a field of the run KEYS[1], with chunks in KEYS[2]. ARGV: epoch, opening or nothing, field, value.
-Gives one more than how many were written since the opening, below 0 where the value was there; or 0."""
+"""Writes a field of the run KEYS[1], with chunks in KEYS[2]. ARGV: epoch, opening or empty, field, value.
+Returns 1 + the number of writes since the opening, negative if the value was there; 0 if fenced off."""
 
 FINISH: Final = Script(
     _FENCE
@@ -117,8 +117,8 @@ end
 return 1 + tonumber(redis.call('HGET', KEYS[1], 'written') or 0)
 """
 )
-"""Says how a run stands. ARGV: epoch, opening or nothing, standing, result or nothing, seconds until it is
-forgotten or 0. Gives one more than how many steps were written since the opening; or 0."""
+"""Records the status of a run. ARGV: epoch, opening or empty, standing, result or empty, seconds until it
+expires or 0. Returns 1 + the number of writes since the opening; 0 if fenced off."""
 
 RESET: Final = Script(
     _FENCE
@@ -134,8 +134,8 @@ end
 return found
 """
 )
-"""Gives steps another first line. ARGV: epoch, opening or nothing, line, fields. Gives one more than how many
-there were; or 0."""
+"""Changes the first line of steps. ARGV: epoch, opening or empty, line, fields. Returns 1 + the number of
+steps that exist; 0 if fenced off."""
 
 PROGRESS: Final = Script("""
 local found, all = {0}, redis.call('HGETALL', KEYS[1])
@@ -148,14 +148,14 @@ for number = 1, #all, 2 do
 end
 return found
 """)
-"""Gives how many steps of a run are done, and the fields of the signals that were asked for."""
+"""Returns the number of finished steps of a run, and the fields of the signals it waits for."""
 
 PUT_SIGNAL: Final = Script(
     """
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 1 then
     redis.pcall('PUBLISH', ARGV[4], '')
 """
-    + _CHUNKS_TOO
+    + _EXPIRE_CHUNKS
     + """
     return 1
 end
@@ -163,8 +163,8 @@ local there = redis.call('HGET', KEYS[1], ARGV[1])
 return string.sub(there, 1, #ARGV[3] + 1) == ARGV[3] .. '\\n' and 1 or 0
 """
 )
-"""Delivers a signal. ARGV: field, value, the delivery's own id, which is the value's first line, channel. Who
-may not publish delivers all the same: whoever waits looks now and then."""
+"""Delivers a signal, and returns 1 if it is the first of its name. ARGV: field, value, id of the delivery,
+which is the value's first line, channel. Without permission to publish it still delivers: waits poll too."""
 
 SET_ASIDE: Final = Script("""
 local value = redis.call('HGET', KEYS[1], ARGV[1])
@@ -173,15 +173,15 @@ if string.sub(columns, 1, #ARGV[3]) ~= ARGV[3] then return 0 end
 if redis.call('HSETNX', KEYS[1], ARGV[2], value) == 1 then redis.call('HDEL', KEYS[1], ARGV[1]) end
 return 1
 """)
-"""Keeps a signal under another field. ARGV: field, other field, what the signal's columns begin with."""
+"""Moves a signal to another field. ARGV: field, other field, the beginning of the signal's columns."""
 
-ASK: Final = Script("""
+REQUEST_SIGNAL: Final = Script("""
 local there = redis.call('HGET', KEYS[1], ARGV[1])
 local since = there and string.match(there, '^[^\\n]*') or ARGV[2]
 redis.call('HSET', KEYS[1], ARGV[1], since .. '\\n' .. ARGV[3])
 return since .. '\\n' .. ARGV[3]
 """)
-"""Records a request. ARGV: field, since when if it is new, its columns. Gives the value as it is now."""
+"""Records a request for a signal. ARGV: field, its time if it is new, its columns. Returns its value."""
 
 UNANSWERED: Final = Script("""
 local found = {}
@@ -195,7 +195,7 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
 end
 return found
 """)
-"""Gives the requests of a run, each a field and its value, under whose names nothing was delivered."""
+"""Returns the requests of a run for signals not yet delivered, each as a field and its value."""
 
 REPLACE: Final = Script("""
 if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[3] then return 1 end
@@ -203,14 +203,14 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """)
-"""Writes another value over one that has not changed meanwhile. ARGV: field, value there, new value."""
+"""Replaces a value if it has not changed. ARGV: field, expected value, new value."""
 
-STRIKE: Final = Script("""
+REMOVE_OLD: Final = Script("""
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if score and tonumber(score) < tonumber(ARGV[2]) then return redis.call('ZREM', KEYS[1], ARGV[1]) end
 return 0
 """)
-"""Takes a member off the sorted set KEYS[1] if it is old. ARGV: member, the lowest score that stays."""
+"""Removes a member from the sorted set KEYS[1] if its score is low. ARGV: member, lowest score that stays."""
 
 RENAME: Final = Script("""
 if redis.call('HGET', KEYS[3], 'renaming') == ARGV[1] then return 'done' end
@@ -238,5 +238,5 @@ redis.call('HDEL', KEYS[3], 'session')
 redis.call('HSET', KEYS[1], 'epoch', epoch)
 return 'done'
 """)
-"""Renames the run KEYS[1] with chunks KEYS[2] to KEYS[3] and KEYS[4]; the old id keeps its epoch. ARGV: the
-renaming's own id."""
+"""Renames the run KEYS[1] with chunks KEYS[2] to KEYS[3] and KEYS[4]; the old id keeps its epoch. ARGV: id of
+the renaming."""

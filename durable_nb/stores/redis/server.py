@@ -1,4 +1,4 @@
-"""What kind of Redis server there is, and whether it would lose what it has acknowledged."""
+"""Connecting to a Redis server or cluster, and checking the settings by which it would lose data."""
 
 from __future__ import annotations
 
@@ -8,117 +8,117 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from durable_nb.errors import DurableNotice, InvalidOption, StoreTooNew
-from durable_nb.stores.redis.connection import Link, Pipe, Spread
-from durable_nb.stores.redis.errors import foreign
+from durable_nb.stores.redis.connection import ClusterConnection, Connection, PipelinedConnection
+from durable_nb.stores.redis.errors import foreign_keys
 from durable_nb.stores.redis.keys import Keys
 
-__all__ = ["LAYOUT", "reached"]
+__all__ = ["LAYOUT", "connect"]
 
-L = TypeVar("L", bound=Link)
+C = TypeVar("C", bound=Connection)
 
 LAYOUT: Final = 1
-"""The version of how runs are kept under a prefix."""
+"""The version of the layout of keys under a prefix."""
 
 
-async def reached(url: str, keys: Keys, location: str) -> Link:
-    """The way to a server or a cluster that is fit for us; says what of its settings would lose data.
+async def connect(url: str, keys: Keys, location: str) -> Connection:
+    """Connect to a server or a cluster, and warn of settings by which it would lose data.
 
     Args:
-        url: The server, or one of a cluster's.
-        keys: How keys are called there.
-        location: The URL for people.
+        url: The URL of the server, or of one server of a cluster.
+        keys: The names of its keys.
+        location: The URL without its password, for messages.
 
     Raises:
-        InvalidOption: The URL makes no sense.
-        StoreUnavailable: Nobody answers there.
+        InvalidOption: The URL is invalid.
+        StoreUnavailable: The server cannot be reached.
         StoreTooNew: A newer durable_nb keeps its runs there.
     """
-    link: Link = _linked(Pipe, url, location)
+    connection: Connection = _new_connection(PipelinedConnection, url, location)
     try:
-        server = await _examined(link, location)
+        server = await _inspect(connection, location)
         if server.is_cluster:
-            await link.close()
-            link = _linked(Spread, url, location)
-        await _check_layout(link, keys, location)
+            await connection.close()
+            connection = _new_connection(ClusterConnection, url, location)
+        await _check_layout(connection, keys, location)
     except BaseException:
-        await link.close()
+        await connection.close()
         raise
     for notice in server.notices:
         warnings.warn(notice, DurableNotice, stacklevel=2)
-    return link
+    return connection
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """What a server says of itself.
+    """The settings of a server.
 
     Attributes:
-        is_cluster: Whether it is one of a cluster.
-        notices: What a person should know of its settings.
+        is_cluster: True if it belongs to a cluster.
+        notices: Warnings about its settings.
     """
 
     is_cluster: bool
     notices: tuple[str, ...]
 
 
-def _linked(kind: Callable[[str, str], L], url: str, location: str) -> L:
-    """The way to a server.
+def _new_connection(kind: Callable[[str, str], C], url: str, location: str) -> C:
+    """Return a connection of the given class, which is not open yet.
 
     Raises:
-        InvalidOption: Its URL makes no sense.
+        InvalidOption: The URL is invalid.
     """
     try:
         return kind(url, location)
     except (TypeError, ValueError) as error:
-        # Without what a ValueError says: a password with a slash in it is taken for a port, and quoted.
-        said = f" ({error})" if isinstance(error, TypeError) else ""
+        # Without a ValueError's text: it may quote a password with a slash as an invalid port.
+        detail = f" ({error})" if isinstance(error, TypeError) else ""
         raise InvalidOption(
-            f"db={location!r} is no URL of a Redis server{said}",
-            remedy="Write redis://USER:PASSWORD@HOST:PORT/0, what is special in the password quoted: "
+            f"invalid db={location!r}: not a URL of a Redis server{detail}",
+            remedy="Write redis://USER:PASSWORD@HOST:PORT/0, with the password quoted by "
             "urllib.parse.quote(password, safe='').",
         ) from None
 
 
-async def _check_layout(link: Link, keys: Keys, location: str) -> None:
-    """Note our version under the prefix, or find out that a newer one is there.
+async def _check_layout(connection: Connection, keys: Keys, location: str) -> None:
+    """Check the layout version under the prefix, and write it if there is none.
 
     Raises:
         StoreTooNew: A newer durable_nb keeps its runs there.
-        StoreUnreadable: Another application keeps something there.
+        StoreUnreadable: Another application uses the prefix.
     """
-    await link.call("SETNX", keys.layout, LAYOUT)
-    said = await link.call("GET", keys.layout)
-    if said is not None and not said.isdigit():
-        raise foreign(location, f"{keys.layout!r} is no version of ours")
-    there = int(said or LAYOUT)
-    if there > LAYOUT:
+    await connection.call("SETNX", keys.layout, LAYOUT)
+    found = await connection.call("GET", keys.layout)
+    if found is not None and not found.isdigit():
+        raise foreign_keys(location, f"{keys.layout!r} is not a version number")
+    version = int(found or LAYOUT)
+    if version > LAYOUT:
         raise StoreTooNew(
-            f"{location!r} was written by a newer durable_nb (its version is {there}, ours is {LAYOUT})",
-            remedy="It was left as it is; install that durable_nb (pip install -U durable_nb), or choose "
-            "another prefix: RedisStore(url, prefix=…).",
+            f"{location!r} was written by a newer durable_nb (format {version}; ours is {LAYOUT})",
+            remedy="Nothing was changed; upgrade with pip install -U durable_nb, or choose another prefix: "
+            "RedisStore(url, prefix=…).",
         )
 
 
-async def _examined(link: Link, location: str) -> _Server:
-    """Look at a server's settings.
+async def _inspect(connection: Connection, location: str) -> _Server:
+    """Read a server's settings.
 
     Args:
-        link: The way to it.
+        connection: The connection to it.
         location: Its URL, for messages.
     """
-    said = _fields(await link.call("INFO"))
-    is_cluster = said.get("cluster_enabled") == "1"
+    info = _fields(await connection.call("INFO"))
+    is_cluster = info.get("cluster_enabled") == "1"
     notices = []
-    if said.get("aof_enabled") == "0":
+    if info.get("aof_enabled") == "0":
         notices.append(
-            f"{location!r} forgets finished steps when it is killed, since it keeps no log of writes: "
-            "set appendonly yes (redis-cli CONFIG SET appendonly yes)"
+            f"{location!r} loses finished steps when it is killed, since its append-only file is off: "
+            "redis-cli CONFIG SET appendonly yes"
         )
-    policy = said.get("maxmemory_policy", "noeviction")
+    policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         notices.append(
-            f"{location!r} may throw runs away when its memory is full (maxmemory-policy is {policy}): "
-            "set it to noeviction (redis-cli CONFIG SET maxmemory-policy noeviction)"
+            f"{location!r} may evict runs when its memory is full, since its maxmemory-policy is {policy}: "
+            "redis-cli CONFIG SET maxmemory-policy noeviction"
         )
     return _Server(is_cluster, tuple(notices))
 

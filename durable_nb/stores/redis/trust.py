@@ -1,4 +1,4 @@
-"""Checkpoints on a Redis server that would run code and that nobody known has signed."""
+"""Find and sign the checkpoints on a Redis server that would run code and have no trusted signature."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from durable_nb.codec import signing
 from durable_nb.records import Payload
 from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
-from durable_nb.stores.redis.connection import Link, run_script
+from durable_nb.stores.redis.connection import Connection, run_script
 from durable_nb.stores.redis.keys import Keys
 from durable_nb.stores.redis.run_index import RunIndex
 from durable_nb.stores.sqlite.trust import Untrusted
 
-__all__ = ["Notary"]
+__all__ = ["TrustSigner"]
 
 _SIGNATURE: Final = -1
 _PAYLOAD: Final = slice(-3, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Notary:
-    """Finds them, and signs them anew.
+class TrustSigner:
+    """Finds such checkpoints, and signs them with the key of this user.
 
     Args:
-        keys: How keys are called.
-        link: The way to the server.
-        chunks: Where large values are.
-        runs: Which runs there are.
+        keys: The names of the keys.
+        connection: The connection to the server.
+        chunks: The chunks of large values.
+        runs: The list of runs.
     """
 
     keys: Keys
-    link: Link
+    connection: Connection
     chunks: Chunks
     runs: RunIndex
 
     async def find(self) -> list[Untrusted]:
-        """Those of all runs."""
-        return [one for run_id in await self.runs.run_ids() for one in await self._of_run(run_id)]
+        """Return those of all runs."""
+        return [one for run_id in await self.runs.run_ids() for one in await self._find_in_run(run_id)]
 
     async def sign(self, untrusted: Sequence[Untrusted]) -> int:
-        """Sign them; those that have changed meanwhile are left. Gives how many it signed."""
+        """Sign payloads, and return how many were signed; those that have changed since are skipped."""
         return sum([await self._sign(one) for one in untrusted])
 
-    async def _of_run(self, run_id: str) -> list[Untrusted]:
-        words = await self.link.call("HGETALL", self.keys.run(run_id))
+    async def _find_in_run(self, run_id: str) -> list[Untrusted]:
+        words = await self.connection.call("HGETALL", self.keys.run(run_id))
         found = []
         for field, value in zip(words[::2], words[1::2], strict=True):
-            named = encoding.holder(field)
-            payload = _payload(value) if named else None
-            if named and payload is not None and payload.format in codec.RUNS_CODE:
+            owner = encoding.payload_owner(field)
+            payload = _payload(value) if owner else None
+            if owner and payload is not None and payload.format in codec.RUNS_CODE:
                 whole = await self.chunks.get(run_id, payload) or payload
-                found.append(Untrusted(named[0], run_id, named[1], whole))
+                found.append(Untrusted(owner[0], run_id, owner[1], whole))
         return [one for one in found if not signing.is_trusted(one.payload, run_id, one.step)]
 
     async def _sign(self, one: Untrusted) -> bool:
-        key, field = self.keys.run(one.run_id), encoding.field_of(one.table, one.name)
-        value = await self.link.call("HGET", key, field)
+        key, field = self.keys.run(one.run_id), encoding.payload_field(one.table, one.name)
+        value = await self.connection.call("HGET", key, field)
         payload = None if value is None else await self.chunks.get(one.run_id, _payload(value))
         if payload is None or payload._replace(signature=one.payload.signature) != one.payload:
             return False
@@ -69,7 +69,7 @@ class Notary:
         columns = json.loads(line)
         columns[_SIGNATURE] = signature.hex()
         signed = b"\n".join((first, json.dumps(columns).encode(), data))
-        return bool(await run_script(self.link, scripts.REPLACE, (key,), field, value, signed))
+        return bool(await run_script(self.connection, scripts.REPLACE, (key,), field, value, signed))
 
 
 def _payload(value: bytes) -> Payload | None:

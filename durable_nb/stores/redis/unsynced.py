@@ -1,7 +1,7 @@
-"""The passes of this process, and what it wrote in each: a server may lose what it has acknowledged.
+"""The steps that this process has written: a server may lose writes it has acknowledged.
 
-One that syncs its log every second, or whose replica takes over, comes back without the last writes. What is
-missing is seen by the count that the server keeps, and written again: the values are still here.
+A server that syncs its log once a second, or whose replica takes over, comes back without the last writes.
+The server's counter shows that some are missing; they are written again from the copies kept here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["UnsyncedWrites"]
 
 
 @dataclass(slots=True)
-class _Pass:
+class _OpenedRun:
     epoch: int
     opening: str
     steps: dict[str, Step] = field(default_factory=dict)
@@ -23,78 +23,78 @@ class _Pass:
 
 
 class UnsyncedWrites:
-    """What each run that this process has opened was opened as, and has written since."""
+    """The opening of each run that this process has opened, and the steps written since."""
 
     def __init__(self) -> None:
-        self._passes: dict[str, _Pass] = {}
+        self._opened: dict[str, _OpenedRun] = {}
 
     def begin(self, run: Run, opening: str) -> None:
         """Note that a run was opened."""
-        self._passes[run.run_id] = _Pass(run.epoch, opening)
+        self._opened[run.run_id] = _OpenedRun(run.epoch, opening)
 
     def end(self, run: Run) -> None:
-        """Note that a run is over: what it has written is held no longer, and its fence stays."""
-        if (known := self._of(run.run_id, run.epoch)) is not None:
-            self.begin(run, known.opening)
+        """Note that a run has ended: drop the copies of its steps, and keep its fence."""
+        if (opened_run := self._find(run.run_id, run.epoch)) is not None:
+            self.begin(run, opened_run.opening)
 
-    def leave(self, run_id: str) -> None:
-        """Note that an id is another run's from now on."""
-        self._passes.pop(run_id, None)
+    def forget(self, run_id: str) -> None:
+        """Forget a run that was renamed: its id may become that of another run."""
+        self._opened.pop(run_id, None)
 
     def fence(self, run_id: str, epoch: int) -> tuple[int, str]:
-        """The epoch, and the opening if it was ours."""
-        known = self._of(run_id, epoch)
-        return epoch, known.opening if known else ""
+        """Return the epoch, and the id of the opening if this process made it, else an empty text."""
+        opened_run = self._find(run_id, epoch)
+        return epoch, opened_run.opening if opened_run else ""
 
-    def send(self, step: Step) -> bool:
-        """Note a write that is about to be sent; gives whether it is another one than the step's last."""
-        known = self._of(step.run_id, step.epoch)
-        if known is None:
+    def note_sent(self, step: Step) -> bool:
+        """Note a write that is about to be sent; return whether it differs from the step's last write."""
+        opened_run = self._find(step.run_id, step.epoch)
+        if opened_run is None:
             return True
-        before, known.steps[step.step_id] = known.steps.get(step.step_id), step
+        before, opened_run.steps[step.step_id] = opened_run.steps.get(step.step_id), step
         return step != before
 
     def is_newest(self, step: Step) -> bool:
-        """Whether no later write of a step was sent."""
-        known = self._of(step.run_id, step.epoch)
-        return known is not None and known.steps.get(step.step_id) is step
+        """Return whether no later write of the step was sent."""
+        opened_run = self._find(step.run_id, step.epoch)
+        return opened_run is not None and opened_run.steps.get(step.step_id) is step
 
-    def wrote(self, step: Step, written: int, *, counted: bool) -> None:
-        """Note a write that was acknowledged.
+    def note_acknowledged(self, step: Step, written: int, *, counted: bool) -> None:
+        """Note a write that the server has acknowledged.
 
         Args:
             step: The step.
-            written: How many the server has counted then.
-            counted: Whether this one is among them, be it that it arrived twice.
+            written: The number of writes that the server has counted.
+            counted: Whether this write is among them; it may have arrived twice.
         """
-        if (known := self._of(step.run_id, step.epoch)) is not None:
-            known.acknowledged += counted
-            known.counted = max(known.counted, written)
+        if (opened_run := self._find(step.run_id, step.epoch)) is not None:
+            opened_run.acknowledged += counted
+            opened_run.counted = max(opened_run.counted, written)
 
     def reset(self, run: Run, step_ids: set[str]) -> None:
-        """Note that steps are to run again."""
-        if (known := self._of(run.run_id, run.epoch)) is not None:
+        """Note that steps were reset."""
+        if (opened_run := self._find(run.run_id, run.epoch)) is not None:
             for step_id in step_ids:
-                known.steps.pop(step_id, None)
+                opened_run.steps.pop(step_id, None)
 
     def missing(
         self, run_id: str, epoch: int, written: int, *, settled: bool = False
     ) -> tuple[int, list[Step]]:
-        """How many writes the server has lost, and all the steps that may be among them; told once.
+        """Return how many writes the server has lost, and the steps that may be among them; each loss once.
 
         Args:
             run_id: The run.
             epoch: Its epoch.
-            written: How many the server has counted.
-            settled: Whether nothing is on its way: answers may come in another order on a cluster.
+            written: The number of writes that the server has counted.
+            settled: Whether no write is under way; replies of a cluster may arrive in another order.
         """
-        known = self._of(run_id, epoch)
-        if known is None or known.acknowledged <= (written if settled else known.counted):
+        opened_run = self._find(run_id, epoch)
+        if opened_run is None or opened_run.acknowledged <= (written if settled else opened_run.counted):
             return 0, []
-        lost = known.acknowledged - written
-        known.acknowledged = known.counted = written
-        return lost, list(known.steps.values())
+        lost = opened_run.acknowledged - written
+        opened_run.acknowledged = opened_run.counted = written
+        return lost, list(opened_run.steps.values())
 
-    def _of(self, run_id: str, epoch: int) -> _Pass | None:
-        known = self._passes.get(run_id)
-        return known if known is not None and known.epoch == epoch else None
+    def _find(self, run_id: str, epoch: int) -> _OpenedRun | None:
+        opened_run = self._opened.get(run_id)
+        return opened_run if opened_run is not None and opened_run.epoch == epoch else None

@@ -1,4 +1,4 @@
-"""Whatever goes wrong with a SQLite file, as one of our errors: the one place where that is decided."""
+"""Translation of SQLite's failures into the errors of this package; no other module decides that."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from pathlib import Path
 
 from durable_nb.errors import DurableError, StoreError, StoreUnavailable, StoreUnreadable
 
-__all__ = ["meaning", "result_code", "translated"]
+__all__ = ["error_for_code", "result_code", "translated"]
 
 
 def translated(error: Exception, path: Path) -> DurableError:
-    """Any failure of the database, as one of our errors, in one line and with a remedy.
+    """Return the ``StoreError`` for a failure of the database, in one line and with a remedy.
 
     Args:
-        error: What sqlite3, aiosqlite or the system raised; one of ours is handed through.
+        error: The exception of sqlite3, aiosqlite or the system; a ``DurableError`` is returned as it is.
         path: The database's file.
 
     Example:
         >>> translated(sqlite3.OperationalError("?"), Path("durable.db"))
-        StoreError("'durable.db' did not take it: ?", None, None, 'Nothing was written.')
+        StoreError("'durable.db' rejected the write: ?", None, None, 'Nothing was written.')
     """
     if isinstance(error, DurableError):
         return error
-    said = " ".join(str(error).split())
+    detail = " ".join(str(error).split())
     if isinstance(error, OSError):
         return StoreUnavailable(
-            f"the system did not let us use {str(path)!r} ({said})",
+            f"cannot access {str(path)!r} ({detail})",
             remedy="Check the permissions and the free space of its folder, or choose another path with db=.",
         )
-    return meaning(result_code(error), path, said)
+    return error_for_code(result_code(error), path, detail)
 
 
 _UNWRITABLE = "Give yourself permission to write the file and its folder, or choose another path with db=."
-_DAMAGED = "Restore a copy of it, or try: sqlite3 FILE .recover; to go on without it, choose another path."
-_LOCKED = "End the process that holds it, or wait and run it again."
+_DAMAGED = (
+    "Restore a backup, or try: sqlite3 FILE .recover; to continue without it, choose another path with db=."
+)
+_LOCKED = "End the process that holds the lock, or wait, and run again."
 _MEANINGS: dict[int, tuple[type[StoreError], str, str]] = {
     sqlite3.SQLITE_BUSY: (StoreUnavailable, "is locked by another process", _LOCKED),
     sqlite3.SQLITE_LOCKED: (StoreUnavailable, "is locked by another process", _LOCKED),
@@ -44,36 +46,36 @@ _MEANINGS: dict[int, tuple[type[StoreError], str, str]] = {
     sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "cannot be opened", _UNWRITABLE),
     sqlite3.SQLITE_FULL: (
         StoreUnavailable,
-        "was not written, the disk is full",
-        "Free some space and run it again; what was finished before is kept.",
+        "cannot be written: the disk is full",
+        "Free some space and run again; finished steps are kept.",
     ),
     sqlite3.SQLITE_IOERR: (
         StoreUnavailable,
-        "could not be read or written",
-        "Check the disk and its free space, then run it again; what was finished before is kept.",
+        "cannot be read or written",
+        "Check the disk and its free space, then run again; finished steps are kept.",
     ),
     sqlite3.SQLITE_CORRUPT: (StoreUnreadable, "is damaged", _DAMAGED),
     sqlite3.SQLITE_NOTADB: (
         StoreUnreadable,
         "is not an SQLite database",
-        "It was left as it is; choose another path with db=.",
+        "The file was not changed; choose another path with db=.",
     ),
 }
 
 
-def meaning(code: int, path: Path, said: str) -> StoreError:
-    """The error for one of SQLite's primary result codes.
+def error_for_code(code: int, path: Path, detail: str) -> StoreError:
+    """Return the error for one of SQLite's primary result codes.
 
     Args:
         code: The code, such as ``sqlite3.SQLITE_FULL``.
         path: The database's file.
-        said: What the failure says of itself, in one line.
+        detail: The failure's own message, in one line.
     """
-    kind, what, remedy = _MEANINGS.get(code, (StoreError, "did not take it", "Nothing was written."))
-    return kind(f"{str(path)!r} {what}: {said}", remedy=remedy)
+    kind, what, remedy = _MEANINGS.get(code, (StoreError, "rejected the write", "Nothing was written."))
+    return kind(f"{str(path)!r} {what}: {detail}", remedy=remedy)
 
 
 def result_code(error: BaseException) -> int:
-    """SQLite's primary result code, or -1."""
+    """Return SQLite's primary result code, or -1 if the error has none."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return -1 if code is None else code & 0xFF

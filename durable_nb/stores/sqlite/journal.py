@@ -1,12 +1,13 @@
-"""The SQLite journal: one persistent connection, and commits that take along whatever else is waiting."""
+"""The SQLite journal: one persistent connection, and commits that include all other waiting writes."""
 
 # ruff: noqa: S608 - what is put into SQL as text is column names of ours
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +15,15 @@ import aiosqlite
 
 from durable_nb import settings
 from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable
-from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Step
+from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
+from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 from durable_nb.stores.sqlite import schema
-from durable_nb.stores.sqlite.connection import READ, WRITE, Database, Outcome, Work
+from durable_nb.stores.sqlite.connection import READ, WRITE, ChangeObserver, Database, Outcome, Work
 from durable_nb.stores.sqlite.errors import translated
-from durable_nb.stores.sqlite.schema import RUN, STEP, excluded, marks
+from durable_nb.stores.sqlite.schema import REQUEST, RUN, SIGNAL, STEP, excluded, marks
 from durable_nb.stores.sqlite.sessions import Sessions
-from durable_nb.stores.sqlite.signals import Observer, SignalTables
 
 __all__ = ["SqliteJournal"]
 
@@ -47,7 +48,7 @@ _FINISH_RUN = """
         result_signature = ? WHERE run_id = ? AND epoch = ?"""
 _IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
 _RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
-# changes() is what the statement before it changed: signals of a run that is not there stay where they are.
+# changes() counts the rows of the previous statement: signals of a run that does not exist are not moved.
 _RENAME_RUN = (
     "UPDATE runs SET run_id = ?, sid = NULL WHERE run_id = ?",
     "UPDATE signals SET run_id = ? WHERE run_id = ? AND changes() > 0",
@@ -55,24 +56,42 @@ _RENAME_RUN = (
     "UPDATE requests SET run_id = ? WHERE run_id = ?",
 )
 
+_GET_SIGNAL = f"SELECT {SIGNAL} FROM signals WHERE run_id = ? AND name = ?"
+_FIND_SIGNALS = f"""
+    SELECT {SIGNAL} FROM signals WHERE (run_id, name) IN
+        (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
+_PUT_SIGNAL = f"""
+    INSERT INTO signals ({SIGNAL}) VALUES ({marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
+_SET_ASIDE = """
+    UPDATE signals SET name = ? WHERE run_id = ? AND name = ? AND delivered_by = ? AND delivered_at = ?"""
+_REQUEST_SIGNAL = f"""
+    INSERT INTO requests ({REQUEST}) VALUES ({marks(REQUEST)}) ON CONFLICT (run_id, name) DO UPDATE
+    SET {excluded(REQUEST, "run_id", "name", "asked_at")}"""
+_GET_REQUEST = f"SELECT {REQUEST} FROM requests WHERE run_id = ? AND name = ?"
+_WITHDRAW = "DELETE FROM requests WHERE run_id = ? AND name = ?"
+_OPEN_SIGNALS = f"""
+    SELECT {REQUEST} FROM requests WHERE NOT EXISTS
+        (SELECT 1 FROM signals WHERE signals.run_id = requests.run_id AND signals.name = requests.name)
+    ORDER BY asked_at, run_id, name"""
+
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
 
-class SqliteJournal(SignalTables):
-    """Runs in a SQLite file, on this machine's disk, shared with any number of processes.
+class SqliteJournal(Journal):
+    """Keeps runs in a SQLite file on this machine's disk, shared by any number of processes.
 
     Args:
-        path: The file; created when it is not there, its folder must be.
-        synchronous: ``full``: an acknowledged step survives power loss. ``normal``: faster; it survives the
-            death of the process, but power loss may take the last steps.
-        busy_timeout: Seconds to wait for another process's lock.
+        path: The file; it is created if it does not exist. Its folder must exist.
+        synchronous: ``full``: a recorded step survives power loss. ``normal``: faster; a recorded step
+            survives the death of the process, but power loss may lose the last ones.
+        busy_timeout: Seconds to wait for a lock that another process holds.
 
     Attributes:
-        commits: How many write transactions this object has committed.
-        selects: How many times it has read the steps of a run.
+        commits: Number of write transactions that this object has committed.
+        selects: Number of times it has read the steps of a run.
 
     Raises:
-        InvalidOption: ``synchronous`` is neither.
+        InvalidOption: ``synchronous`` is neither ``full`` nor ``normal``.
 
     Example:
         >>> journal = SqliteJournal("durable.db", synchronous="normal")
@@ -89,19 +108,17 @@ class SqliteJournal(SignalTables):
         busy_timeout: float = settings.BUSY_TIMEOUT,
     ) -> None:
         if synchronous not in ("full", "normal"):
-            raise InvalidOption(
-                f"synchronous={synchronous!r} makes no sense", remedy="Use 'full' or 'normal'."
-            )
+            raise InvalidOption(f"invalid synchronous={synchronous!r}: expected 'full' or 'normal'")
         self.selects = 0
         self._database = Database(Path(path).resolve(), synchronous, busy_timeout)
         self._blobs = BlobFolder(Path(f"{self._database.path}.blobs"))
         self._connection: aiosqlite.Connection | None = None
         self._closed = False
-        self._changing = asyncio.Lock()
+        self._setup_lock = asyncio.Lock()
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
-        self._drainer: asyncio.Task[None] | None = None
-        self._observed = Observer(self._database)
+        self._drain_task: asyncio.Task[None] | None = None
+        self._observer = ChangeObserver(self._database)
         self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
@@ -116,43 +133,43 @@ class SqliteJournal(SignalTables):
 
     @property
     def is_there(self) -> bool:
-        """Whether the file exists."""
+        """True if the file exists."""
         return self._database.path.exists()
 
     @property
     def blobs(self) -> Blobs:
-        """Where large payloads are kept: ``<path>.blobs``."""
+        """The folder of large payloads: ``<path>.blobs``."""
         return self._blobs
 
     @property
     def commits(self) -> int:
-        """How many write transactions this object has committed."""
+        """Number of write transactions that this object has committed."""
         return self._database.commits
 
     @property
     def closed(self) -> bool:
-        """Whether it is of no more use: closed, or its file was deleted or replaced."""
+        """True after ``close``, and after the file was deleted or replaced."""
         return self._closed or self._database.moved()
 
     async def setup(self) -> None:
-        """Open the file, created or migrated as need be."""
-        async with self._changing:
+        """Open the file, and create or migrate it if necessary."""
+        async with self._setup_lock:
             if self._closed:
-                raise self._shut()
+                raise self._closed_error()
             if self._connection is None:
                 self._connection = await self._connect()
                 await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
-        """Commit what is waiting, then close the file. Whatever is called from now on is refused."""
+        """Commit the waiting writes, then close the file; later calls raise ``StoreUnavailable``."""
         self._closed = True
-        async with self._changing:
+        async with self._setup_lock:
             if self._busy:
-                await self._queued(Work(()))  # comes after all that is waiting
+                await self._commit_in_batch(Work(()))  # is committed after all writes that wait
             connection, self._connection = self._connection, None
             try:
                 self._sessions.end()
-                self._observed.close()
+                self._observer.close()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
@@ -161,13 +178,13 @@ class SqliteJournal(SignalTables):
                 self._database.release()
 
     async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
-        """Create the run, or take it over for another pass, under the next epoch."""
+        """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         self._check_open()
         run_id = opening.run_id
         new = opening._replace(epoch=0, passes=1, result=None)
-        sid = await self._sessions.enrol()
+        sid = await self._sessions.start()
         changed = 0
-        while not changed:  # until nobody else has opened it between our look at its owner and our opening
+        while not changed:  # another process may open the run after its owner was checked
             epoch = None if take_over else await self._sessions.free_epoch(run_id)
             (_, changed), _, run, steps = await self._write(
                 (_OPEN_RUN, (*schema.run_row(new), sid, take_over, epoch)),
@@ -181,24 +198,24 @@ class SqliteJournal(SignalTables):
         return RunSnapshot(opened, tuple(map(schema.read_step, steps.rows)))
 
     async def check_owner(self, run_id: str) -> None:
-        """Raise ``RunHeld`` as ``open_run`` would; changes nothing."""
+        """Raise ``RunHeld`` if ``open_run`` would, and change nothing."""
         await self._sessions.free_epoch(run_id)
 
     def watch(self, run: Run, lost: Callable[[RunHeld], None]) -> None:
-        """Have the owner of a run told with the next sign of life if somebody else has opened it."""
+        """Call ``lost`` with the next heartbeat after another process has opened the run."""
         self._sessions.watch(run, lost)
 
     async def abandoned(self) -> frozenset[str]:
-        """The runs that are recorded as running or waiting, and whose owners are known to be dead."""
+        """Return the ids of runs recorded as running or waiting whose owners are known to be dead."""
         return await self._sessions.abandoned()
 
     async def get_run(self, run_id: str) -> Run | None:
-        """The run alone, or None."""
+        """Return the run without its steps, or None."""
         (run,) = await self._read((_GET_RUN, (run_id,)))
         return schema.read_run(run.rows[0]) if run.rows else None
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
-        """The run and its steps, or None."""
+        """Return the run and its steps, or None."""
         run, steps = await self._read((_GET_RUN, (run_id,)), (_GET_STEPS, (run_id,)))
         self.selects += 1
         if not run.rows:
@@ -206,33 +223,33 @@ class SqliteJournal(SignalTables):
         return RunSnapshot(schema.read_run(run.rows[0]), tuple(map(schema.read_step, steps.rows)))
 
     async def list_runs(self) -> Sequence[Run]:
-        """All runs, the one with the latest ``updated_at`` first."""
+        """Return all runs, the one with the latest ``updated_at`` first."""
         (runs,) = await self._read((_LIST_RUNS, ()))
         return [schema.read_run(row) for row in runs.rows]
 
     async def progress(self) -> Mapping[str, Progress]:
-        """How far each run has come."""
+        """Return the progress of each run."""
         done, awaited = await self._read(*((sql, ()) for sql in schema.PROGRESS))
         return schema.read_progress(done.rows, awaited.rows)
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Set a run, its steps and its signals aside under another id."""
+        """Rename a run with its steps, its signals and its requests."""
         if new_id == run_id:
             raise id_taken(run_id, new_id)
         work = await self._commit([(sql, (new_id, run_id)) for sql in _RENAME_RUN])
         if isinstance(work.error, sqlite3.IntegrityError):
             raise id_taken(run_id, new_id) from work.error
         if not self._outcomes(work)[0].changed:
-            raise unknown_run(run_id)
+            raise unknown_run(run_id, self.address)
 
     async def put_step(self, step: Step) -> None:
-        """Record a step, over what was recorded under its id; fenced by ``step.epoch``."""
+        """Record a step in place of its previous record; fenced by ``step.epoch``."""
         (put,) = await self._write((_PUT_STEP, (*schema.step_row(step), step.run_id, step.epoch)))
         if not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
-        """One step as it was last recorded, or None."""
+        """Return a step as it was last recorded, or None."""
         (step,) = await self._read((_GET_STEP, (run_id, step_id)))
         return schema.read_step(step.rows[0]) if step.rows else None
 
@@ -247,7 +264,7 @@ class SqliteJournal(SignalTables):
             raise lost_run(run.run_id, await self.get_run(run.run_id))
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
-        """Mark steps ``reset``; gives how many of them there were; fenced by ``run.epoch``."""
+        """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
         ours = run.run_id, run.epoch
         steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
         held, *reset = await self._write((_IS_OURS, ours), *steps)
@@ -255,14 +272,60 @@ class SqliteJournal(SignalTables):
             raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
 
+    async def put_signal(self, signal: Signal) -> bool:
+        """Deliver a signal; return True if it is the first of its name. The run need not exist."""
+        (put,) = await self._write((_PUT_SIGNAL, schema.signal_row(signal)))
+        return put.changed == 1
+
+    async def get_signal(self, run_id: str, name: str) -> Signal | None:
+        """Return the signal delivered under a name, or None."""
+        (signal,) = await self._read((_GET_SIGNAL, (run_id, name)))
+        return schema.read_signal(signal.rows[0]) if signal.rows else None
+
+    async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
+        """Return those of the wanted signals that were delivered."""
+        (signals,) = await self._read((_FIND_SIGNALS, (json.dumps(wanted),)))
+        return [schema.read_signal(row) for row in signals.rows]
+
+    async def set_aside_signal(self, signal: Signal, name: str) -> None:
+        """Rename a delivered signal, so that its name is free for another delivery."""
+        delivery = signal.run_id, signal.name, signal.delivered_by, signal.delivered_at
+        await self._write((_SET_ASIDE, (name, *delivery)))
+
+    async def version(self) -> Hashable:
+        """Return a value that changes with each commit, of this process or of another."""
+        return self._observer.version()
+
+    async def request_signal(self, request: SignalRequest) -> SignalRequest:
+        """Record a request for a signal, and return it as recorded."""
+        _, recorded = await self._write(
+            (_REQUEST_SIGNAL, schema.request_row(request)),
+            (_GET_REQUEST, (request.run_id, request.name)),
+        )
+        return schema.read_request(recorded.rows[0])
+
+    async def withdraw_signal(self, run_id: str, name: str) -> None:
+        """Delete a request."""
+        await self._write((_WITHDRAW, (run_id, name)))
+
+    async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
+        """Return a run's request for a signal of that name, or None."""
+        (request,) = await self._read((_GET_REQUEST, (run_id, name)))
+        return schema.read_request(request.rows[0]) if request.rows else None
+
+    async def open_signals(self) -> Sequence[SignalRequest]:
+        """Return the requests for signals that were not delivered yet, the oldest first."""
+        (requests,) = await self._read((_OPEN_SIGNALS, ()))
+        return [schema.read_request(row) for row in requests.rows]
+
     async def _connect(self) -> aiosqlite.Connection:
         database = self._database
         connection = await aiosqlite.connect(
             database.uri, uri=True, timeout=database.timeout, isolation_level=None, factory=database.open
         )
-        if database.refusal is not None:
+        if database.open_error is not None:
             await connection.close()
-            raise translated(database.refusal, database.path) from database.refusal
+            raise translated(database.open_error, database.path) from database.open_error
         return connection
 
     async def _read(self, *statements: tuple[str, Sequence[Any]]) -> list[Outcome]:
@@ -275,41 +338,41 @@ class SqliteJournal(SignalTables):
         return self._outcomes(await self._commit(statements))
 
     async def _commit(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> Work:
-        """Commit at once if nothing is under way; else share the next transaction with whoever waits too."""
+        """Commit at once if no transaction is under way, else together with all writes that wait."""
         self._check_open()
         work = Work(statements)
         if self._busy:
-            await self._queued(work)
+            await self._commit_in_batch(work)
             return work
         self._busy = True
         try:
             await self._run(WRITE, [work])
-        finally:  # also when cancelled: the transaction goes on, and the others must not wait for nobody
+        finally:  # also when cancelled: the transaction goes on, and the queued writes still need a task
             if self._queue:
-                self._drainer = asyncio.create_task(self._drain())
+                self._drain_task = asyncio.create_task(self._drain())
             else:
                 self._busy = False
         return work
 
-    async def _queued(self, work: Work) -> None:
-        settled = asyncio.get_running_loop().create_future()
-        self._queue.append((work, settled))
-        await settled
+    async def _commit_in_batch(self, work: Work) -> None:
+        finished = asyncio.get_running_loop().create_future()
+        self._queue.append((work, finished))
+        await finished
 
     async def _drain(self) -> None:
-        # A task of its own: a caller that is cancelled takes nobody else's work along.
+        # Runs in a task of its own: cancelling one caller must not cancel the writes of others.
         batch: list[tuple[Work, asyncio.Future[None]]] = []
         try:
             while self._queue:
                 batch, self._queue = self._queue, []
                 await self._run(WRITE, [work for work, _ in batch])
-                for _, settled in batch:
-                    if not settled.done():
-                        settled.set_result(None)
+                for _, finished in batch:
+                    if not finished.done():
+                        finished.set_result(None)
         finally:
             self._busy = False
-            for _, settled in batch + self._queue:  # something is left only when the loop is being shut down
-                settled.cancel()
+            for _, finished in batch + self._queue:  # not empty only while the loop is shutting down
+                finished.cancel()
 
     async def _run(self, begin: str, batch: list[Work]) -> None:
         assert self._connection is not None
@@ -326,11 +389,11 @@ class SqliteJournal(SignalTables):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise self._shut()
+            raise self._closed_error()
         if self._connection is None:
-            raise StoreUnavailable(f"{self.location!r} is not open yet", remedy="Await setup() first.")
+            raise StoreUnavailable(f"{self.location!r} is not open yet", remedy="Call await setup() first.")
 
-    def _shut(self) -> StoreUnavailable:
+    def _closed_error(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.location!r} was closed",
             remedy=("Open it again: ", OpenRun(), ", or open_journal(path)."),

@@ -1,4 +1,15 @@
-"""The file ``<db>.lock``: byte locks between processes that end with the process that holds them."""
+"""The file ``<db>.lock``: locks on single bytes, which the kernel drops when their process dies.
+
+These are POSIX record locks (``fcntl.lockf``). Two of their properties shape everything below:
+
+- A process does not conflict with itself. Locking a byte that the process has locked already succeeds, and
+  may turn an exclusive lock into a shared one. So the threads of a process exclude each other by another
+  lock, and the bytes that the process holds are noted in ``claimed``.
+- Closing *any* descriptor of a file drops *all* locks that the process has on that file, those taken through
+  other descriptors included. So a process must have one descriptor per lock file, and close it last.
+
+Byte 0 is the mutex around write transactions. Byte N is held for as long as session N lives.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +34,15 @@ __all__ = ["LockFile"]
 
 
 class LockFile:
-    """One process's hold on a lock file. Take it with ``LockFile.shared``, never with the constructor.
+    """The lock file of one path in this process. Use ``LockFile.shared`` instead of the constructor.
 
-    POSIX drops all locks of a process on a file as soon as it closes *any* descriptor of that file, so there
-    is exactly one object, and one descriptor, per process and path, shared and counted.
+    There is one object, with one descriptor, per process and file; it counts its users.
 
     Args:
-        path: The lock file; created with mode 0600 when it is first needed.
+        path: The lock file; it is created with mode 0600 when the first byte is locked.
 
     Attributes:
-        claimed: The bytes that this process has locked for good.
+        claimed: The bytes that this process holds until ``unclaim``.
 
     Example:
         >>> lock = LockFile.shared(Path("durable.db.lock"))
@@ -46,128 +56,151 @@ class LockFile:
         self.path = path
         self._users = 0
         self._descriptor: int | None = None
-        self._thread = threading.Lock()
+        self._mutex = threading.Lock()
         self.claimed: set[int] = set()
 
     @classmethod
     def shared(cls, path: Path) -> LockFile:
-        """The process's one object for ``path``; to be given back with ``release``.
+        """Return this process's object for a path; the caller must ``release`` it.
+
+        Args:
+            path: The lock file.
 
         Raises:
-            StoreUnavailable: The platform has no locks that end with their process.
+            StoreUnavailable: The platform has no POSIX record locks.
         """
         if fcntl is None:
             raise StoreUnavailable(
-                f"this platform has no locks that tell whether the owner of a run in {path.stem!r} lives",
+                f"cannot open {path.stem!r}: this platform lacks the POSIX file locks that protect its runs",
                 remedy="Use WSL on Windows; to try things out, keep runs in memory: db=InMemoryStore().",
             )
         with cls._guard:
+            # Looking up, creating and counting are one critical section with release(): otherwise a caller
+            # could get an object whose descriptor is about to be closed.
             lock = cls._known.get(path)
+            # A lock file that was deleted, renamed or replaced is another inode. Other processes open the new
+            # one by its path, and locks on the old one do not stop them: start with a new object. The old one
+            # stays with its users; closing it later drops locks on the old inode alone.
             if lock is None or lock.is_deleted():
                 lock = cls._known[path] = cls(path)
             lock._users += 1
             return lock
 
     def release(self) -> None:
-        """Give the object back; the last one closes the file and with it drops every lock."""
+        """Release the object; the last user closes the file, which drops all locks of this process on it."""
         with self._guard:
             self._users -= 1
             if self._users > 0:
                 return
+            # Not necessarily self: the file may have been replaced, and have a new object since.
             if self._known.get(self.path) is self:
                 del self._known[self.path]
+            # Close last, and with the guard still held. If another thread could open the file before this
+            # close, its fresh locks would be dropped by it: see the second property above.
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
 
-    def take(self, byte: int) -> bool:
-        """Lock one byte against other processes without waiting.
+    def try_lock(self, byte: int) -> bool:
+        """Lock a byte against other processes, without waiting.
 
         Args:
-            byte: Which; byte 0 is the mutex round write transactions.
+            byte: The offset of the byte.
 
         Returns:
-            False if another process holds it.
+            False if another process holds it; True also if this process held it already.
 
         Raises:
             OSError: The file cannot be created or locked.
         """
         return self._try(fcntl.LOCK_EX, byte)
 
-    def drop(self, byte: int) -> None:
-        """Unlock one byte.
+    def unlock(self, byte: int) -> None:
+        """Unlock a byte.
 
         Args:
-            byte: Which.
+            byte: The offset of the byte.
         """
         fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
 
     def claim(self, byte: int) -> bool:
-        """Lock a byte that this process has not locked yet, to keep it.
+        """Lock a byte that this process does not hold yet, and keep it until ``unclaim``.
 
         Args:
-            byte: Which.
+            byte: The offset of the byte.
 
         Returns:
             False if this process or another one holds it.
         """
-        if byte in self.claimed or not self.take(byte):
+        if byte in self.claimed or not self.try_lock(byte):
             return False
         self.claimed.add(byte)
         return True
 
     def unclaim(self, byte: int) -> None:
-        """Give back what was claimed.
+        """Unlock a claimed byte.
 
         Args:
-            byte: Which.
+            byte: The offset of the byte.
         """
         self.claimed.discard(byte)
-        self.drop(byte)
+        self.unlock(byte)
 
-    def is_taken(self, byte: int) -> bool:
-        """Whether a process that lives holds a byte: this one or another.
+    def is_locked(self, byte: int) -> bool:
+        """Return whether a living process holds a byte, this one included.
 
         Args:
-            byte: Which.
+            byte: The offset of the byte.
         """
+        # Before any lock call: trying our own byte would succeed, turn our exclusive lock into a shared one,
+        # and the unlock below would then give it up. Session bytes are claimed before their rows are
+        # committed, so that no thread asks for a byte while another one is claiming it.
         if byte in self.claimed:
             return True
-        # Shared, so that two who look at once do not take each other for the owner.
+        # Try a shared lock, so that two processes that ask at the same time do not mistake each other for the
+        # owner. (F_GETLK would ask without locking, but ``lockf`` does not offer it.)
         if not self._try(fcntl.LOCK_SH, byte):
             return True
-        self.drop(byte)
+        self.unlock(byte)
         return False
 
     @contextlib.contextmanager
     def mutex(self, timeout: float) -> Iterator[Self]:
-        """Hold byte 0, against other processes and against other threads of this one.
+        """Hold byte 0 inside a ``with`` block, against other processes and other threads of this one.
 
         Args:
             timeout: Seconds to wait for it at most.
 
         Raises:
-            StoreUnavailable: Another process held it all that time.
+            StoreUnavailable: Another process or thread held it all that time.
             OSError: The file cannot be created or locked.
         """
         deadline = time.monotonic() + timeout
-        if not self._thread.acquire(timeout=timeout):
-            raise self._late(timeout)
+        # The thread lock comes first: two threads of a process would both get the byte.
+        if not self._mutex.acquire(timeout=timeout):
+            raise self._timeout_error(timeout)
         try:
-            while not self.take(0):
+            # Poll: a blocking lockf has no time limit, and only a signal could interrupt it.
+            while not self.try_lock(0):
                 if time.monotonic() >= deadline:
-                    raise self._late(timeout)
-                time.sleep(settings.LOCK_POLL)  # a blocking lockf could not be given a time limit
+                    raise self._timeout_error(timeout)
+                time.sleep(settings.LOCK_POLL)
             try:
                 yield self
             finally:
-                self.drop(0)
+                # The byte goes first, in reverse order of acquisition. With the thread lock released first,
+                # the next thread could "lock" the byte that we still hold, and we would unlock it for both.
+                self.unlock(0)
         finally:
-            self._thread.release()
+            self._mutex.release()
 
     @classmethod
     def forget(cls) -> None:
-        """In a forked child: the locks are the parent's, and so are the objects."""
+        """Forget all objects in a forked child, which inherits none of its parent's record locks."""
+        # The descriptors stay open: inherited objects may refer to them, and they do the parent no harm:
+        # record locks belong to a process, and the child cannot drop its parent's. The guard is a new one,
+        # since another thread of the parent may have held the old one at the moment of the fork; that thread
+        # does not exist in the child, and would never release it.
         cls._known = {}
         cls._guard = threading.Lock()
 
@@ -175,20 +208,25 @@ class LockFile:
         try:
             fcntl.lockf(self._open(), kind | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError) as error:
-            if error.filename is not None:  # not the lock but the file itself was refused
+            if (
+                error.filename is not None
+            ):  # raised by os.open, not by lockf: no permission for the file itself
                 raise
             return False
         return True
 
     def _open(self) -> int:
+        # Opened at the first lock, not in the constructor: the folder of the database may not exist yet.
         if self._descriptor is None:
             with self._guard:
+                # Checked again: a second descriptor would drop our locks as soon as it is closed. O_CLOEXEC
+                # keeps it from the programs that a user starts.
                 if self._descriptor is None:
                     self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return self._descriptor
 
     def is_deleted(self) -> bool:
-        """Whether the file is gone from its path: other processes would lock another one."""
+        """Return whether the path no longer leads to this file: other processes would lock another one."""
         if self._descriptor is None:
             return False
         try:
@@ -196,10 +234,10 @@ class LockFile:
         except FileNotFoundError:
             return True
 
-    def _late(self, timeout: float) -> StoreUnavailable:
+    def _timeout_error(self, timeout: float) -> StoreUnavailable:
         return StoreUnavailable(
             f"another process held the lock {str(self.path)!r} for more than {timeout:g} s",
-            remedy="End or resume that process, or wait and run it again.",
+            remedy="End or resume that process, or wait, and run again.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The tables of a SQLite database of ours, how they came to be, and records as rows of them."""
+"""The tables of a SQLite database, their migrations, and the conversion of records to rows and back."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 APPLICATION_ID: Final = 0x444E4231
-"""``DNB1`` in a database's header: how a file of ours is told from anybody else's."""
+"""``DNB1`` in the header of a database, which marks it as one of durable_nb."""
 
 RUN: Final = (
     "run_id, workflow, status, epoch, passes, code, arguments, shown, python, parent, owner, "
@@ -72,7 +72,7 @@ PROGRESS: Final = (
     "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
     "SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started' ORDER BY run_id, step_id",
 )
-"""How many steps of each run are done, and the signals that were asked for."""
+"""Count the finished steps of each run, and list the signals it waits for."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -111,24 +111,24 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     ("ALTER TABLE steps ADD COLUMN used TEXT",),
 )
-"""What was done to the tables, version by version. Append only: what stands here is in people's files."""
+"""The statements that lead from each version to the next. Append only: users' files were made by these."""
 
 VERSION: Final = len(MIGRATIONS)
-"""The version that this durable_nb writes, kept in ``PRAGMA user_version``."""
+"""The version of the tables that this durable_nb writes, stored in ``PRAGMA user_version``."""
 
-# One statement, so one moment: between two of them another process may create the tables.
+# One statement, so that it reads one state: another process may create the tables between two statements.
 _HEADER = """
     SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version
     FROM pragma_application_id, pragma_user_version"""
 
 
 def marks(columns: str) -> str:
-    """A question mark for each column."""
+    """Return a question mark for each column."""
     return ", ".join("?" * len(columns.split(", ")))
 
 
 def excluded(columns: str, *keys: str) -> str:
-    """What an upsert sets: each column but the keys, to the new row's value."""
+    """Return the assignments of an upsert: each column but the keys, to the new row's value."""
     return ", ".join(f"{name} = excluded.{name}" for name in columns.split(", ") if name not in keys)
 
 
@@ -138,44 +138,44 @@ _STEP_KINDS = {str(kind): kind for kind in StepKind}
 
 
 def check(connection: sqlite3.Connection, path: str) -> int:
-    """Find out whether a database is ours, reading only.
+    """Check that a database belongs to durable_nb or is empty; only reads.
 
     Args:
         connection: A connection to it.
-        path: Its file, for the message.
+        path: Its file, for messages.
 
     Returns:
         The version of its tables; 0 for an empty database.
 
     Raises:
-        StoreTooNew: It is ours, of a version that we don't know.
+        StoreTooNew: It was written by a newer durable_nb.
         StoreUnreadable: It belongs to another application.
     """
     tables, ours, version = connection.execute(_HEADER).fetchone()
     if ours != APPLICATION_ID and (ours or version or tables):
         raise StoreUnreadable(
             f"{path!r} is an SQLite database of another application",
-            remedy="It was left as it is; choose another path with db=.",
+            remedy="The file was not changed; choose another path with db=.",
         )
     if version > VERSION:
         raise StoreTooNew(
-            f"{path!r} was written by a newer durable_nb (its version is {version}, ours is {VERSION})",
-            remedy="It was left as it is; install that durable_nb (pip install -U durable_nb), or choose "
-            "another path with db=.",
+            f"{path!r} was written by a newer durable_nb (format {version}; ours is {VERSION})",
+            remedy="The file was not changed; upgrade with pip install -U durable_nb, or choose another path "
+            "with db=.",
         )
     return int(version)
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring a database of ours, or an empty one, to our version: all of it or nothing.
+    """Migrate a database, which may be empty, to ``VERSION`` in one transaction.
 
     Args:
         connection: A connection to it, outside a transaction.
         path: Its file, for messages.
 
     Raises:
-        StoreTooNew: Another process has brought it beyond our version meanwhile.
-        StoreUnreadable: Another application has taken it meanwhile.
+        StoreTooNew: Another process has migrated it to a newer version.
+        StoreUnreadable: It belongs to another application.
     """
     if check(connection, path) == VERSION:
         return
@@ -193,7 +193,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def run_row(run: Run) -> tuple[Any, ...]:
-    """A run as the values of its columns."""
+    """Return a run as the values of ``RUN``."""
     return (
         run.run_id,
         run.workflow,
@@ -213,7 +213,7 @@ def run_row(run: Run) -> tuple[Any, ...]:
 
 
 def step_row(step: Step) -> tuple[Any, ...]:
-    """A step as the values of its columns."""
+    """Return a step as the values of ``STEP``."""
     return (
         step.run_id,
         step.step_id,
@@ -237,7 +237,7 @@ def step_row(step: Step) -> tuple[Any, ...]:
 
 
 def signal_row(signal: Signal) -> tuple[Any, ...]:
-    """A signal as the values of its columns."""
+    """Return a signal as the values of ``SIGNAL``."""
     return (
         signal.run_id,
         signal.name,
@@ -248,44 +248,44 @@ def signal_row(signal: Signal) -> tuple[Any, ...]:
 
 
 def read_run(row: Sequence[Any]) -> Run:
-    """The run in a row of ``runs``."""
+    """Return the run in a row of ``runs``."""
     values = *row[:2], _RUN_STATUSES[row[2]], *row[3:11], _read_payload(row[11:15]), *row[15:]
     return Run(*values)
 
 
 def read_step(row: Sequence[Any]) -> Step:
-    """The step in a row of ``steps``."""
+    """Return the step in a row of ``steps``."""
     kind, status, once = _STEP_KINDS[row[2]], _STEP_STATUSES[row[3]], bool(row[12])
     values = *row[:2], kind, status, *row[4:12], once, _read_payload(row[13:17]), *row[17:]
     return Step(*values)
 
 
 def read_signal(row: Sequence[Any]) -> Signal:
-    """The signal in a row of ``signals``."""
+    """Return the signal in a row of ``signals``."""
     values = *row[:2], Payload(*row[2:6]), *row[6:]
     return Signal(*values)
 
 
 def request_row(request: SignalRequest) -> tuple[Any, ...]:
-    """A request as the values of its columns."""
+    """Return a request as the values of ``REQUEST``."""
     return tuple(request)
 
 
 def read_request(row: Sequence[Any]) -> SignalRequest:
-    """The request in a row of ``requests``."""
+    """Return the request in a row of ``requests``."""
     return SignalRequest(*row)
 
 
 def read_progress(done: Sequence[Any], awaited: Sequence[Any]) -> dict[str, Progress]:
-    """How far each run has come, from the rows of ``PROGRESS``."""
-    waits: dict[str, list[str]] = {}
+    """Return the progress of each run, from the rows of the two ``PROGRESS`` statements."""
+    waits_for: dict[str, list[str]] = {}
     for run_id, step_id in awaited:
-        waits.setdefault(run_id, []).append(step_id)
-    return {run_id: Progress(count, tuple(waits.get(run_id, ()))) for run_id, count in done}
+        waits_for.setdefault(run_id, []).append(step_id)
+    return {run_id: Progress(count, tuple(waits_for.get(run_id, ()))) for run_id, count in done}
 
 
 def payload_row(payload: Payload | None) -> tuple[Any, ...]:
-    """A payload, or none, as the values of its four columns."""
+    """Return a payload, or None, as the values of its four columns."""
     if payload is None:
         return None, None, None, None
     return payload.format, payload.data, payload.blob, payload.signature

@@ -1,6 +1,6 @@
-"""Checkpoints that would run code and that nobody known has signed: finding them in a database, signing them.
+"""Find and sign the checkpoints of a database that would run code and have no trusted signature.
 
-In plain synchronous code and past the journal: it is for a person in a terminal, and no part of a run.
+Synchronous, and without a journal: it serves a command, and is no part of a run.
 """
 
 # ruff: noqa: S608 - what is put into SQL as text is names of ours
@@ -27,16 +27,16 @@ _TABLES: Final = {
     "steps": ("run_id, step_id", "payload"),
     "signals": ("run_id, name", "payload"),
 }
-"""Where payloads are: what names one in its table, and what its columns begin with."""
+"""The tables with payloads: the columns that name one, and the prefix of the payload's columns."""
 
 
 class Untrusted(NamedTuple):
-    """A payload that no known key has signed.
+    """A payload without a trusted signature.
 
     Attributes:
-        table: The table that it is in.
+        table: The table with the payload: ``runs``, ``steps`` or ``signals``.
         run_id: The run it belongs to.
-        name: The step or the signal; empty for what a run returned.
+        name: The step or the signal; empty for the result of a run.
         payload: The payload as it is stored.
     """
 
@@ -47,18 +47,18 @@ class Untrusted(NamedTuple):
 
     @property
     def step(self) -> str:
-        """The step that it is signed for."""
+        """The step id that its signature covers."""
         return signal_step(self.name) if self.table == "signals" else self.name
 
 
 def find_untrusted(path: Path) -> list[Untrusted]:
-    """The payloads of a database that would run code when loaded and that no known key has signed.
+    """Return the payloads of a database that would run code when loaded and have no trusted signature.
 
     Args:
-        path: The database.
+        path: The database file.
 
     Raises:
-        StoreError: It is not there, or no database of ours.
+        StoreError: The file does not exist, or is not a database of durable_nb.
     """
     found = []
     try:
@@ -74,14 +74,14 @@ def find_untrusted(path: Path) -> list[Untrusted]:
 
 
 def trust(path: Path, untrusted: Sequence[Untrusted]) -> int:
-    """Sign payloads anew, all or none; those that have changed meanwhile are left. Gives how many it signed.
+    """Sign payloads, all or none, and return how many were signed; those that have changed since are skipped.
 
     Args:
-        path: The database.
-        untrusted: What ``find_untrusted`` gave.
+        path: The database file.
+        untrusted: The payloads that ``find_untrusted`` returned.
 
     Raises:
-        StoreError: It cannot be written, or there is no key.
+        StoreError: The database cannot be written, or there is no signing key.
     """
     signed = 0
     try:
@@ -108,7 +108,7 @@ def _signing(one: Untrusted) -> tuple[str, tuple[object, ...]]:
 
 def _open(path: Path) -> sqlite3.Connection:
     if not path.is_file():
-        raise StoreUnavailable(f"there is no database {str(path)!r}", remedy="Give the path of one.")
+        raise StoreUnavailable(f"no database {str(path)!r}", remedy="Give the path of an existing database.")
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=settings.BUSY_TIMEOUT, isolation_level=None
     )

@@ -1,6 +1,6 @@
-"""The conformance suite of journals, for people who write their own: it is what our own have to pass.
+"""The conformance suite for subclasses of ``Journal``, which the journals of this package pass too.
 
-Needs pytest and pytest-asyncio.
+Requires pytest and pytest-asyncio.
 
 Example:
     >>> class TestMyJournal(JournalContract):
@@ -24,12 +24,12 @@ __all__ = ["JournalContract", "LeaseContract", "RunContract", "SignalContract", 
 
 
 class JournalContract(RunContract, StepContract, SignalContract):
-    """All of it. Subclass it, and define the fixture ``journal``: one that is set up, and empty.
+    """The whole suite. Subclass it, and define the fixture ``journal``: an empty journal after ``setup``.
 
-    Where the data outlives the object, define ``reopen`` too: it gives a coroutine function without arguments
-    that opens the same place anew. Where ``has_leases``, take ``LeaseContract`` as a base too, and define
-    ``rival``: it gives a coroutine function that opens a run of that id in another process, which lives until
-    the end of the test.
+    If the data outlives the object, define the fixture ``reopen`` too: a coroutine function without arguments
+    that opens the same database again. If ``has_leases``, add ``LeaseContract`` as a base, and define the
+    fixture ``rival``: a coroutine function that takes a run id and opens that run in another process, which
+    lives until the end of the test.
 
     Example:
         >>> class TestMyJournal(JournalContract):

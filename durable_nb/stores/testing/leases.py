@@ -1,4 +1,4 @@
-"""The part of the conformance suite about who owns a run."""
+"""Conformance tests of the ownership of runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from durable_nb.stores.testing.samples import RUN, opened, read_steps, sample_st
 __all__ = ["LeaseContract", "Rival"]
 
 Rival = Callable[[str], Awaitable[None]]
-"""What the fixture ``rival`` gives: it opens a run in another process, which goes on living."""
+"""The type of the fixture ``rival``, which opens a run in another process that stays alive."""
 
 
 class LeaseContract:
-    """What a journal does with runs of other living processes. Define the fixture ``rival``."""
+    """Tests of runs that other living processes own. Define the fixture ``rival``."""
 
     pytestmark = pytest.mark.asyncio
 
     @pytest.mark.parametrize("status", [RunStatus.RUNNING, RunStatus.WAITING])
     async def test_ones_own_run_is_opened_again(self, journal: Journal, status: RunStatus) -> None:
-        """The same process takes its run over silently, as another pass."""
+        """A process opens its own run again without a refusal, as another pass."""
         first = await opened(journal, status=status)
         assert (await opened(journal)).epoch == first.epoch + 1
         await journal.check_owner("r/1")
@@ -32,15 +32,15 @@ class LeaseContract:
 
     @pytest.mark.parametrize("take_over", [False, True])
     async def test_taking_over_what_nobody_owns(self, journal: Journal, take_over: bool) -> None:
-        """A run that is new or has ended is opened, whatever ``take_over`` says."""
+        """A run that is new or has ended is opened with any ``take_over``."""
         first = (await journal.open_run(RUN, take_over=take_over)).run
         await journal.finish_run(first._replace(status=RunStatus.DONE))
         again = (await journal.open_run(RUN, take_over=take_over)).run
         assert (again.epoch, again.passes) == (first.epoch + 1, 2)
 
     async def test_a_living_owner_is_left_alone(self, journal: Journal, rival: Rival) -> None:
-        """``RunHeld`` names it and says what to type; nothing is changed."""
-        await self._rivalled(journal, rival)
+        """``RunHeld`` names the owner and has a remedy; nothing is changed."""
+        await self._open_elsewhere(journal, rival)
         before = await journal.read_run("r/1")
         assert before is not None
         with pytest.raises(RunHeld, match="take it over: ") as caught:
@@ -53,8 +53,8 @@ class LeaseContract:
         assert await journal.abandoned() == frozenset()
 
     async def test_a_living_owner_is_taken_over(self, journal: Journal, rival: Rival) -> None:
-        """``take_over`` takes the next epoch, and may write."""
-        await self._rivalled(journal, rival)
+        """``take_over`` opens the run under the next epoch, and its owner may write."""
+        await self._open_elsewhere(journal, rival)
         before = await journal.get_run("r/1")
         assert before is not None
         run = (await journal.open_run(RUN, take_over=True)).run
@@ -65,11 +65,11 @@ class LeaseContract:
         assert await read_steps(journal) == {"load": sample_step(run)}
 
     async def test_an_owner_of_one_run_is_none_of_another(self, journal: Journal, rival: Rival) -> None:
-        """Other runs of the same store are free."""
-        await self._rivalled(journal, rival)
+        """Other runs of the store are not owned by it."""
+        await self._open_elsewhere(journal, rival)
         await journal.check_owner("none")
         assert (await opened(journal, "r/2")).passes == 1
 
-    async def _rivalled(self, journal: Journal, rival: Rival) -> None:
+    async def _open_elsewhere(self, journal: Journal, rival: Rival) -> None:
         assert journal.has_leases
         await rival("r/1")

@@ -1,4 +1,4 @@
-"""The part of the conformance suite about runs."""
+"""Conformance tests of runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["RunContract"]
 
 
 class RunContract:
-    """What a journal does with runs."""
+    """Tests of opening, reading, listing, renaming and finishing runs."""
 
     pytestmark = pytest.mark.asyncio
 
     async def test_setup_again_is_harmless(self, journal: Journal) -> None:
-        """What is recorded survives another ``setup``."""
+        """Records survive another ``setup``."""
         run = await opened(journal)
         await journal.setup()
         assert await journal.get_run("r/1") == run
@@ -63,7 +63,7 @@ class RunContract:
         assert run == Run("bare", "", epoch=run.epoch, passes=1)
 
     async def test_taking_a_run_over(self, journal: Journal) -> None:
-        """Another opening takes the next epoch and pass, and changes what the contract names, no more."""
+        """Another opening takes the next epoch and pass, and changes only the fields the contract names."""
         first = await opened(journal)
         await journal.finish_run(first._replace(status=RunStatus.DONE, result=PICKLE, updated_at=3.0))
         other = Run("r/1", "other", owner="b", python="3.12", code="x", created_at=9.0, updated_at=10.0)
@@ -79,7 +79,7 @@ class RunContract:
         assert await journal.get_run("r/1") == again
 
     async def test_taking_a_run_over_gives_its_steps(self, journal: Journal) -> None:
-        """They come in the order in which they were recorded, and none of another run's."""
+        """They come in the order in which they were recorded, without those of other runs."""
         run, other = await opened(journal), await opened(journal, "r/2")
         await journal.put_step(sample_step(other, "theirs"))
         for number, step_id in [(3, "a"), (1, "c"), (2, "b")]:
@@ -105,7 +105,7 @@ class RunContract:
         assert await journal.get_run("r/1") == end
 
     async def test_an_old_owner_cannot_finish_a_run(self, journal: Journal) -> None:
-        """``RunHeld`` names who has it now; the run is as the new owner left it."""
+        """``RunHeld`` names the new owner, whose run is not changed."""
         old = await opened(journal)
         new = await opened(journal, owner="the other kernel")
         with pytest.raises(RunHeld, match="the other kernel"):
@@ -113,7 +113,7 @@ class RunContract:
         assert await journal.get_run("r/1") == new
 
     async def test_runs_are_listed_latest_first(self, journal: Journal) -> None:
-        """By ``updated_at``."""
+        """They are sorted by ``updated_at``."""
         runs = [
             await opened(journal, name, updated_at=at) for name, at in [("b", 2.0), ("c", 3.0), ("a", 1.0)]
         ]
@@ -134,7 +134,7 @@ class RunContract:
         assert await journal.get_signal("r/1~old", "go") == signal._replace(run_id="r/1~old")
 
     async def test_a_renamed_run_stays_fenced_off_from_its_successor(self, journal: Journal) -> None:
-        """Who owned the old one cannot write to the one that starts over under its id, nor to the old one."""
+        """The owner of the renamed run can write neither to it nor to a new run of its former id."""
         old = await opened(journal)
         await journal.rename_run("r/1", "r/1~old")
         with pytest.raises(RunHeld):
@@ -146,7 +146,7 @@ class RunContract:
         assert await read_steps(journal) == await read_steps(journal, "r/1~old") == {}
 
     async def test_how_far_each_run_has_come(self, journal: Journal) -> None:
-        """Finished steps are counted, and signals named that were asked for."""
+        """Finished steps are counted, and awaited signals are named."""
         assert await journal.progress() == {}
         first, second = await opened(journal, "r/1"), await opened(journal, "r/2")
         await opened(journal, "r/3")
@@ -160,7 +160,7 @@ class RunContract:
         assert progress.get("r/3", Progress()) == Progress()
 
     async def test_renaming_what_is_not_there(self, journal: Journal) -> None:
-        """``RunNotFound``, and a signal that waits for such a run stays where it is."""
+        """It raises ``RunNotFound``; a signal delivered for that run is not moved."""
         await journal.put_signal(Signal("none", "go", JSON))
         with pytest.raises(RunNotFound):
             await journal.rename_run("none", "other")
@@ -168,7 +168,7 @@ class RunContract:
         assert await journal.get_signal("other", "go") is None
 
     async def test_renaming_to_an_id_that_is_taken(self, journal: Journal) -> None:
-        """``StoreError``, and both runs are as they were."""
+        """It raises ``StoreError``; both runs are unchanged."""
         run, step, signal = await self._written(journal)
         other = await opened(journal, "r/2")
         await journal.put_signal(Signal("r/3", "go", PICKLE))
@@ -181,7 +181,7 @@ class RunContract:
         assert await journal.get_signal("r/1", "go") == signal
 
     async def test_recorded_is_recorded(self, journal: Journal, reopen: Reopen) -> None:
-        """What was acknowledged is there when the store is opened anew."""
+        """Acknowledged writes are present after the store was opened again."""
         if reopen is None:
             pytest.skip("this journal keeps nothing beyond itself")
         run, step, signal = await self._written(journal)
@@ -194,7 +194,7 @@ class RunContract:
 
     @pytest.fixture
     def reopen(self) -> Reopen:
-        """A coroutine function that opens the same place anew; None where nothing outlives the object."""
+        """Return a coroutine function that opens the database again; None if no data outlives the object."""
         return None
 
     async def _written(self, journal: Journal) -> tuple[Run, Step, Signal]:

@@ -1,4 +1,4 @@
-"""What the conformance suite writes and reads."""
+"""Sample records of the conformance suite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from durable_nb.stores.base import Journal
 __all__ = ["BLOB", "JSON", "ODD", "PICKLE", "RUN", "Reopen", "opened", "read_steps", "sample_step"]
 
 Reopen = Callable[[], Awaitable[Journal]] | None
-"""What the fixture ``reopen`` gives."""
+"""The type of the fixture ``reopen``."""
 
 JSON = Payload("json", b'{"a": 1}')
 PICKLE = Payload("pickle", b"\x00\xff\n'\"\\", signature=b"\x00\x01")
@@ -34,24 +34,24 @@ ODD = ["", " ", "é☃😀", "a'b\"c", "50%_", "{x}}", "a\nb", "a\x00b", "a:b/c#
 
 
 def sample_step(run: Run, step_id: str = "load", **changes: object) -> Step:
-    """A finished step of a run, under the run's epoch.
+    """Return a finished step of a run, under the run's epoch.
 
     Args:
-        run: The run, as ``open_run`` gave it.
-        step_id: What names the step.
-        **changes: Fields of the step.
+        run: The run that ``open_run`` returned.
+        step_id: The step's id.
+        **changes: Further fields of the step.
     """
     step = Step(run.run_id, step_id, StepKind.TASK, StepStatus.DONE, epoch=run.epoch, payload=JSON)
     return step._replace(**changes)  # type: ignore[arg-type]
 
 
 async def opened(journal: Journal, run_id: str = "r/1", **changes: object) -> Run:
-    """Open a run that is much like ``RUN``; gives it as it then stands."""
+    """Open a run like ``RUN``, and return it as recorded."""
     opening = RUN._replace(run_id=run_id, **changes)  # type: ignore[arg-type]
     return (await journal.open_run(opening)).run
 
 
 async def read_steps(journal: Journal, run_id: str = "r/1") -> dict[str, Step]:
-    """The steps of a run as they are recorded, by id."""
+    """Return the recorded steps of a run, by id."""
     snapshot = await journal.read_run(run_id)
     return {} if snapshot is None else {step.step_id: step for step in snapshot.steps}

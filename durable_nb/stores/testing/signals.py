@@ -1,4 +1,4 @@
-"""The part of the conformance suite about signals and blobs."""
+"""Conformance tests of signals and blobs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["SignalContract"]
 
 
 class SignalContract:
-    """What a journal does with signals and blobs."""
+    """Tests of signals, of requests for them, and of blobs."""
 
     pytestmark = pytest.mark.asyncio
 
     @pytest.mark.parametrize("payload", [JSON, PICKLE, BLOB, Payload("raw", b"")])
     async def test_the_first_delivery_wins(self, journal: Journal, payload: Payload) -> None:
-        """The run need not be there; later deliveries change nothing."""
+        """The run need not exist; later deliveries change nothing."""
         first = Signal("r/1", "go", payload, "ann", 1.5)
         assert await journal.put_signal(first) is True
         assert await journal.put_signal(Signal("r/1", "go", JSON, "bob", 2.5)) is False
         assert await journal.get_signal("r/1", "go") == first
 
     async def test_signals_have_a_run_and_a_name(self, journal: Journal) -> None:
-        """The same name in another run is another signal."""
+        """A signal of another run is another signal, even with an equal name."""
         signals = [
             Signal(run, name, Payload("raw", f"{run}{name}".encode())) for run in "ab" for name in "xy"
         ]
@@ -37,14 +37,14 @@ class SignalContract:
             assert await journal.get_signal(signal.run_id, signal.name) == signal
 
     async def test_of_many_deliveries_at_once_one_wins(self, journal: Journal) -> None:
-        """Exactly one is told so, and its value is the one that is kept."""
+        """Exactly one call returns True, and its value is kept."""
         signals = [Signal("r/1", "go", Payload("raw", str(number).encode())) for number in range(50)]
         won = await asyncio.gather(*map(journal.put_signal, signals))
         assert won.count(True) == 1
         assert await journal.get_signal("r/1", "go") == signals[won.index(True)]
 
     async def test_a_signal_survives_the_opening_of_its_run(self, journal: Journal) -> None:
-        """A value that was delivered early is there for the run."""
+        """A run receives a value that was delivered before it was opened."""
         signal = Signal("r/1", "go", JSON)
         await journal.put_signal(signal)
         await opened(journal)
@@ -52,7 +52,7 @@ class SignalContract:
         assert await journal.get_signal("r/1", "go") == signal
 
     async def test_blobs_come_back(self, journal: Journal) -> None:
-        """Bytes are found under their digest, however handed over; others are said to be missing."""
+        """Bytes are found by their digest, whether written in one buffer or several; others are missing."""
         blobs = journal.blobs
         if blobs is None:  # any size fits a row there
             return
@@ -65,7 +65,7 @@ class SignalContract:
             blobs.get("0" * 64)
 
     async def test_a_request_is_open_until_something_is_delivered(self, journal: Journal) -> None:
-        """The oldest comes first; what was delivered, whatever it is, closes it."""
+        """The oldest comes first; any delivery closes a request."""
         later, first = SignalRequest("r/1", "b", asked_at=2.0), SignalRequest("r/2", "a", asked_at=1.0)
         for request in later, first:
             assert await journal.request_signal(request) == request
@@ -76,7 +76,7 @@ class SignalContract:
         assert await journal.get_request("r/2", "b") is None
 
     async def test_asking_again_is_no_later_question(self, journal: Journal) -> None:
-        """All of it is replaced but for when it was asked first."""
+        """The request is replaced, except for its ``asked_at``."""
         await journal.request_signal(SignalRequest("r/1", "go", prompt="now?", asked_by="ann", asked_at=1.0))
         again = SignalRequest("r/1", "go", "then?", '{"type": "boolean"}', "[true]", "no", "bob", 2.0)
         assert await journal.request_signal(again) == again._replace(asked_at=1.0)
@@ -91,7 +91,7 @@ class SignalContract:
             assert await self._open(journal) == []
 
     async def test_a_signal_that_is_set_aside_leaves_its_name_free(self, journal: Journal) -> None:
-        """It is kept under the other name; a later delivery is never set aside in its place."""
+        """It is kept under the other name; a later delivery is not renamed in its place."""
         bad, good = Signal("r/1", "go", JSON, "ann", 1.5), Signal("r/1", "go", JSON, "bob", 2.5)
         await journal.put_signal(bad)
         for _ in range(2):
@@ -102,7 +102,7 @@ class SignalContract:
         assert await journal.get_signal("r/1", "go") == good
 
     async def test_what_was_delivered_is_found(self, journal: Journal) -> None:
-        """Of many that are waited for, those that are there, however odd their names."""
+        """Of many wanted signals, those that were delivered are returned, even with odd names."""
         there = [Signal('r"1', "o'k", JSON, "ann", 1.5), Signal("r/2", "go", JSON, "ann", 1.5)]
         for signal in there:
             await journal.put_signal(signal)
@@ -111,14 +111,14 @@ class SignalContract:
         assert list(await journal.find_signals([])) == []
 
     async def test_the_version_differs_after_a_delivery(self, journal: Journal) -> None:
-        """And stays the same while nothing happens; a store that cannot tell says None each time."""
+        """It stays equal while nothing happens; a store that cannot tell returns None."""
         before = await journal.version()
         assert await journal.version() == before
         await journal.put_signal(Signal("r/1", "go", JSON))
         assert before is None or await journal.version() != before
 
     async def test_requests_go_with_their_run_when_it_is_set_aside(self, journal: Journal) -> None:
-        """Nothing is asked twice."""
+        """A renamed run keeps its requests, and its former id has none."""
         await opened(journal)
         await journal.request_signal(SignalRequest("r/1", "go", asked_at=1.0))
         await journal.rename_run("r/1", "r/1~old")

@@ -1,4 +1,4 @@
-"""The part of the conformance suite about steps."""
+"""Conformance tests of steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["StepContract"]
 
 
 class StepContract:
-    """What a journal does with steps."""
+    """Tests of recording, reading and resetting steps."""
 
     pytestmark = pytest.mark.asyncio
 
@@ -48,7 +48,7 @@ class StepContract:
         assert await read_steps(journal) == {"load/fetch#1": step}
 
     async def test_a_step_of_nothing_but_its_names(self, journal: Journal) -> None:
-        """Fields that were never set come back as None, and every kind and status as itself."""
+        """Fields that were never set come back as None; every kind and status comes back unchanged."""
         run = await opened(journal)
         wanted = {}
         for kind in StepKind:
@@ -59,7 +59,7 @@ class StepContract:
         assert await read_steps(journal) == wanted
 
     async def test_the_last_record_of_a_step_stands(self, journal: Journal) -> None:
-        """A step is written over as a whole; the same write again changes nothing."""
+        """A step is replaced as a whole; repeating a write changes nothing."""
         run = await opened(journal)
         await journal.put_step(
             sample_step(run, code="x", lineage="y", delivered_by="z", once=True, finished_at=1.0)
@@ -70,7 +70,7 @@ class StepContract:
         assert await read_steps(journal) == {"load": last}
 
     async def test_an_old_owner_cannot_write(self, journal: Journal) -> None:
-        """``RunHeld`` names who has the run now; neither a new step nor an old one is touched."""
+        """``RunHeld`` names the new owner; neither a new step nor an old one is changed."""
         old = await opened(journal)
         kept = sample_step(old, "kept")
         await journal.put_step(kept)
@@ -91,13 +91,13 @@ class StepContract:
         assert await read_steps(journal) == {}
 
     async def test_a_run_that_was_never_opened(self, journal: Journal) -> None:
-        """It has no owner, so nobody may write to it."""
+        """It has no owner, so that all writes are refused."""
         with pytest.raises(RunHeld):
             await journal.put_step(sample_step(Run("none", "w", epoch=1)))
         assert await journal.read_run("none") is None
 
     async def test_resetting_steps(self, journal: Journal) -> None:
-        """Those that are there are marked and counted; all else of them stays, and so do the others."""
+        """Existing steps are marked and counted; their other fields, and other steps, are unchanged."""
         run = await opened(journal)
         steps = {name: sample_step(run, name) for name in ("a", "b", "c")}
         for step in steps.values():
@@ -113,7 +113,7 @@ class StepContract:
         assert await read_steps(journal) == steps | reset
 
     async def test_many_steps_at_once(self, journal: Journal) -> None:
-        """A gather of 1,500 loses none; all can be reset together."""
+        """A gather of 1,500 writes loses none; all can be reset together."""
         run = await opened(journal)
         steps = [sample_step(run, f"s#{number}", recorded_seq=number) for number in range(1500)]
         await asyncio.gather(*map(journal.put_step, steps))
@@ -123,7 +123,7 @@ class StepContract:
         assert await journal.reset_steps(run, [step.step_id for step in steps]) == 1500
 
     async def test_one_refused_write_leaves_its_neighbours_alone(self, journal: Journal) -> None:
-        """Of writes that are made together only the fenced one fails."""
+        """Of writes that are committed together only the fenced one fails."""
         old = await opened(journal)
         run = await opened(journal)
         writes = [sample_step(old if number == 5 else run, f"s#{number}") for number in range(10)]
@@ -132,8 +132,8 @@ class StepContract:
         assert isinstance(outcomes[5], RunHeld)
         assert set(await read_steps(journal)) == {f"s#{number}" for number in range(10) if number != 5}
 
-    async def test_a_cancelled_caller_takes_nobody_along(self, journal: Journal) -> None:
-        """Whoever else is waiting for the same commit gets it."""
+    async def test_a_cancelled_caller_cancels_no_other(self, journal: Journal) -> None:
+        """Other callers that wait for the commit are not cancelled."""
         run = await opened(journal)
         names = [f"s#{number}" for number in range(20)]
         tasks = [asyncio.ensure_future(journal.put_step(sample_step(run, name))) for name in names]
@@ -146,7 +146,7 @@ class StepContract:
 
     @pytest.mark.parametrize("name", ODD)
     async def test_any_text_is_an_id(self, journal: Journal, name: str) -> None:
-        """Quotes, control characters and other scripts stay apart from each other and come back."""
+        """Ids with quotes, control characters and other scripts stay distinct and come back unchanged."""
         run = await opened(journal, f"r{name}")
         await opened(journal, f"r{name}x")
         await journal.put_step(sample_step(run, name, arguments_repr=name))

@@ -1,1 +1,1 @@
-"""Stores of values in the ancestor's manner, and the journal that is made of one."""
+"""Stores of values, as python-durable has them, and the adapter that makes a journal of one."""

@@ -1,4 +1,4 @@
-"""Our stores by value: what the ancestor called stores."""
+"""The stores of this package as ``Store`` objects, as python-durable has them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["InMemoryStore", "JournalStore", "RedisStore", "SQLiteStore"]
 
 
 class JournalStore(Store):
-    """A store of ours, by value; it can be used from any event loop.
+    """A journal as a ``Store``; it can be used from any event loop.
 
     Args:
-        journal: The journal behind it.
+        journal: The journal.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -32,7 +32,7 @@ class JournalStore(Store):
 
     @property
     def journal(self) -> Journal:
-        """The journal behind it."""
+        """The journal."""
         return self._journal
 
     def __repr__(self) -> str:
@@ -43,15 +43,15 @@ class JournalStore(Store):
         await ASYNC.store(self.journal.setup())
 
     async def close(self) -> None:
-        """Release what the store holds."""
+        """Release files, connections and locks."""
         await ASYNC.store(self.journal.close())
 
     async def get_step(self, run_id: str, step_id: str) -> tuple[bool, Any]:
-        """Whether a step is done, and its result."""
+        """Return whether a step is done, and its result."""
         return _value(await ASYNC.store(self._get_step(run_id, step_id)))
 
     async def set_step(self, run_id: str, step_id: str, result: Any, attempt: int = 1) -> None:
-        """Record a result as if the step had run."""
+        """Record a result as if the step had been executed."""
         step = Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, attempt, payload=codec.encode(result))
         await ASYNC.store(self._set_step(step))
 
@@ -60,15 +60,15 @@ class JournalStore(Store):
         await ASYNC.store(self._mark(run_id, RunStatus.DONE, None))
 
     async def mark_run_failed(self, run_id: str, error: str) -> None:
-        """Record that a run has failed, and how."""
+        """Record that a run has failed, and its error."""
         await ASYNC.store(self._mark(run_id, RunStatus.FAILED, error))
 
     async def get_signal(self, run_id: str, name: str) -> tuple[bool, Any]:
-        """Whether a signal was delivered, and its payload."""
+        """Return whether a signal was delivered, and its payload."""
         return _value(await ASYNC.store(self._get_signal(run_id, name)))
 
     async def set_signal(self, run_id: str, name: str, payload: Any) -> bool:
-        """Deliver a signal; True if it was the first of its name."""
+        """Deliver a signal; return True if it is the first of its name."""
         signal = Signal(run_id, name, codec.encode(payload), delivered_at=time.time())
         return await ASYNC.store(self._set_signal(signal))
 
@@ -96,11 +96,11 @@ class JournalStore(Store):
 
     async def _run(self, run_id: str) -> Run:
         await self.journal.setup()
-        known = await self.journal.get_run(run_id)
-        if known is None:  # nobody executes it yet, and so nobody owns it
+        run = await self.journal.get_run(run_id)
+        if run is None:  # interrupted: no process executes or owns it yet
             opening = Run(run_id, "", RunStatus.INTERRUPTED)
-            known = (await self.journal.open_run(opening, take_over=True)).run
-        return known
+            run = (await self.journal.open_run(opening, take_over=True)).run
+        return run
 
     async def _get_signal(self, run_id: str, name: str) -> Payload | None:
         await self.journal.setup()
@@ -120,10 +120,10 @@ def _value(payload: Payload | None) -> tuple[bool, Any]:
 
 
 class SQLiteStore(JournalStore):
-    """Runs in a SQLite file.
+    """Keeps runs in a SQLite file.
 
     Args:
-        path: The file; it is created when first used.
+        path: The file; it is created on first use.
 
     Example:
         >>> SQLiteStore("runs.db")
@@ -136,21 +136,23 @@ class SQLiteStore(JournalStore):
 
     @property
     def journal(self) -> Journal:
-        """The journal of the file; another one when it has been closed."""
+        """The journal of the file; a new one after it was closed."""
         return open_journal(self._path)
 
 
 class RedisStore(JournalStore):
-    """Runs on a Redis server or cluster, shared with any number of machines.
+    """Keeps runs on a Redis server or cluster, shared by any number of machines.
 
     Args:
-        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; any server of a cluster. It may name the other
-            options: ``redis://HOST:PORT/0?prefix=shop``.
-        ttl: Seconds after which a run that has ended is forgotten; never, if not given. A run that is open is
-            always kept.
-        prefix: What all its keys begin with; ``durable`` if not given.
-        blobs: Where values above 256 KiB go: a folder that all share, or a URL such as ``s3://bucket/path``.
-            Without it they are kept on the server, up to 64 MiB each.
+        url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; the URL of any server of a cluster. It may
+            contain the other options: ``redis://HOST:PORT/0?prefix=shop``.
+        ttl: Seconds after which a run that has ended is deleted; None to keep it. Open runs are always kept.
+        prefix: The text that all keys begin with; ``durable`` by default.
+        blobs: The place of values above 256 KiB: a folder that all machines share, or a URL such as
+            ``s3://bucket/path``. By default they are kept on the server, up to 64 MiB each.
+
+    Raises:
+        InvalidOption: An argument, or an option in the URL, is invalid.
 
     Example:
         >>> RedisStore("redis://:secret@localhost:6379/0", ttl=86400)
@@ -173,14 +175,18 @@ class RedisStore(JournalStore):
 
     @property
     def journal(self) -> Journal:
-        """The journal of the server; another one when it has been closed."""
+        """The journal of the server; a new one after it was closed."""
         if self._redis.closed:
             self._redis = self._open()
         return self._redis
 
 
 class InMemoryStore(JournalStore):
-    """Runs in memory: for tests and for trying things out; nothing survives the process."""
+    """Keeps runs in memory, for tests and experiments; they are lost when the process ends.
+
+    Example:
+        >>> wf = Workflow("etl", db=InMemoryStore())
+    """
 
     def __init__(self) -> None:
         super().__init__(MemoryJournal())

@@ -189,7 +189,7 @@ def test_a_database_that_is_not_there_is_said_and_not_made(command, tmp_path, ca
 def test_a_run_that_is_not_there_and_a_file_that_is_no_database(kept, tmp_path, capsys):
     assert main(["status", "none", "--db", str(kept)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("durable-nb: run 'none': ")
+    assert error.startswith(f"durable-nb: run 'none': not found in '{kept}'. ")
     assert f"durable-nb runs --db {kept}" in error
     (tmp_path / "text.db").write_text("no database at all, only text" * 100)
     assert main(["runs", "--db", str(tmp_path / "text.db")]) == 1

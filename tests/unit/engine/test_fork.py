@@ -116,13 +116,13 @@ def test_what_is_refused(store):
     with Workflow("shop", db=store) as wf:
         define(wf, []).run("r")
         define(wf, []).run("other")
-        with pytest.raises(RunNotFound, match="run 'x': there is no such run"):
+        with pytest.raises(RunNotFound, match="run 'x': not found in "):
             fork(wf, "x", "new")
         with pytest.raises(
             StepNotFound, match=r"run 'r', step 'outr': no such step\. Steps: outer, outer#1, outer#2"
         ):
             fork(wf, "r", "new", "outr")
-        with pytest.raises(StoreError, match="'other', that id is taken"):
+        with pytest.raises(StoreError, match="'other': that id is taken"):
             fork(wf, "r", "other")
         assert {run.run_id for run in submit(wf.journal.list_runs()).result()} == {"r", "other"}
 

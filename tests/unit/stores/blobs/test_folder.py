@@ -106,16 +106,16 @@ def test_changing_the_buffer_later_changes_nothing(blobs):
 
 def test_bytes_that_change_while_they_are_written_are_no_blob(folder, monkeypatch):
     data = bytearray(DATA * 10)
-    copied = disk.copied
+    write = disk.write_hashed
 
     def changed(parts, file):
-        done = copied(parts, file)
+        done = write(parts, file)
         data[5] ^= 1
         return done
 
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "copied", changed)
-        with pytest.raises(StepNotSaved, match=r"^3,000,000 bytes of .* saved\. Have no"):
+        patched.setattr(disk, "write_hashed", changed)
+        with pytest.raises(StepNotSaved, match=r"value of 3,000,000 bytes .* saved\. Do not change"):
             folder.put(data)
     assert folder.get(folder.put(data)) == data
 
@@ -155,7 +155,7 @@ def test_damage_is_named_and_a_second_run_repairs_it(folder, damage):
     with pytest.raises(StepNotRestored, match="damaged") as caught:
         folder.get(DIGEST)
     assert DIGEST in str(caught.value)
-    assert "%durable_reset" in str(caught.value)
+    assert "run the step again: " in str(caught.value)
     assert folder.put(DATA) == DIGEST
     assert folder.get(DIGEST) == DATA
 
