@@ -123,9 +123,9 @@ def run_signal(options: argparse.Namespace) -> int:
     name = check_name(options.name, "a signal", InvalidOption)
     journal = open_existing(options.db)
     value = typed.read_value(options.value)
-    signal = delivery.pack(check_run_id(options.run_id), name, value, this_process())
+    signal = delivery.make_signal(check_run_id(options.run_id), name, value, this_process())
     earlier = run_on_loop(delivery.deliver(journal, signal, value))
-    print(delivery.describe(signal, earlier))  # noqa: T201
+    print(delivery.describe_delivery(signal, earlier))  # noqa: T201
     if earlier is None and run_on_loop(journal.get_run(signal.run_id)) is None:
         message = f"run {signal.run_id!r} does not exist yet: the signal is stored until it asks for it"
         print(f"durable-nb: {message}", file=sys.stderr)  # noqa: T201
@@ -179,17 +179,17 @@ def run_on_loop(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _describe(request: SignalRequest, state: RunStatus, address: str | None) -> str:
-    since = delivery.spell_moment(request.asked_at)
+    since = delivery.format_time(request.asked_at)
     lines = [f"run {request.run_id!r} ({state}) waits for signal {request.name!r} since {since}"]
     lines += filter(None, (request.prompt, request.refused and f"rejected: {request.refused}"))
     lines += filter(None, (_accepted(request),))
-    return "\n    ".join([*lines, delivery.command(request, address)])
+    return "\n    ".join([*lines, delivery.answer_command(request, address)])
 
 
 def _accepted(request: SignalRequest) -> str | None:
     if request.choices:
         return f"accepts: {typed.hint(request)}"
-    if (arguments := typed.arguments(request)) is not None:
+    if (arguments := typed.editable_arguments(request)) is not None:
         edited = json.dumps({"approved": True, "arguments": arguments})
         return f"accepts: true | false | TEXT (the reason to reject) | {edited}, or other arguments"
     return request.schema and f"schema: {request.schema}"

@@ -1,1 +1,1 @@
-"""The loop thread, the seam between it and callers, interrupts and time limits."""
+"""The loop thread, the bridge between it and callers, pending commits, interrupts and time limits."""

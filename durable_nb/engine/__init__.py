@@ -1,1 +1,1 @@
-"""One run of one process: its history, what replays, its status."""
+"""The engine: opens a run, decides for each call whether it replays, and records its steps."""

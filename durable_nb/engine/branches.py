@@ -1,4 +1,4 @@
-"""Concurrent branches of a run: a task that is created in a scope counts its steps in one of its own."""
+"""Concurrent branches of a run: a task that is created in a scope gets a scope of its own."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from durable_nb.engine import scopes
 
-__all__ = ["install_task_factory", "outside"]
+__all__ = ["install_task_factory", "task_without_scope"]
 
 
-def outside(work: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Start something of ours beside the user's code: a task that is no branch of any scope."""
+def task_without_scope(work: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Start a task of this package's own beside the user's code: it is no branch of the current scope."""
     context = contextvars.copy_context()
     context.run(scopes.CURRENT.set, None)
     return context.run(asyncio.ensure_future, work)
 
 
 class _BranchNamer:
-    """A task factory that gives each task created in a scope a branch of its own."""
+    """A task factory: a task that is created in a scope runs in a branch of that scope."""
 
     def __init__(self, previous: Callable[..., asyncio.Future[Any]] | None) -> None:
         self.previous = previous or _plain_task
@@ -43,7 +43,11 @@ def _plain_task(
 
 
 def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
-    """Have ``loop`` name each branch that is created inside our scopes; all else goes to its old factory."""
+    """Give each task that is created in a scope a branch of it; the loop's own factory makes the task.
+
+    Args:
+        loop: The event loop of the run.
+    """
     previous = loop.get_task_factory()
     if not isinstance(previous, _BranchNamer):
         loop.set_task_factory(_BranchNamer(previous))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Why a step is replayed or run again: the table of what replays."""
+"""The decision table: whether a call replays its checkpoint, runs, or has to be asked about."""
 
 from __future__ import annotations
 
@@ -17,23 +17,30 @@ __all__ = ["check_policy", "decide"]
 
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
-_GIVEN_UP = Decision(Action.REPLAY, "it was given up by hand")
+_GIVEN_UP = Decision(Action.REPLAY, "it was given up by the user")
 _POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
 
 
 def check_policy(option: str, policy: str) -> str:
-    """Give back a policy for what changed that there is.
+    """Return a policy that is valid.
+
+    Args:
+        option: The name of the option, such as ``on_edit``.
+        policy: Its value.
 
     Raises:
-        InvalidOption: There is none of that name.
+        InvalidOption: The policy is none of ``keep``, ``rerun``, ``ask`` and ``error``.
     """
     if policy not in _POLICIES:
-        raise InvalidOption(f"{option}={policy!r} makes no sense", remedy=f"Use {', '.join(_POLICIES)}.")
+        raise InvalidOption(
+            f"invalid {option}={policy!r}: expected 'keep', 'rerun', 'ask' or 'error'",
+            remedy=f"For example: {option}='rerun'.",
+        )
     return policy
 
 
 def decide(record: Step | None, call: Call) -> Decision:
-    """Say what becomes of a call, given what is on record: the whole table, and nothing else.
+    """Decide whether a call runs or replays, from its record and the call alone.
 
     Args:
         record: The step as recorded under the call's id, or None.
@@ -52,9 +59,9 @@ def decide(record: Step | None, call: Call) -> Decision:
     if record.status is StepStatus.FAILED and record.delivered_by is not None:
         return _decide_done(record, call, unchanged=_GIVEN_UP)
     if record.status is StepStatus.FAILED and call.run_continued and call.kind is not StepKind.CELL:
-        return Decision(Action.REPLAY, "it failed, and the run went on from there")
+        return Decision(Action.REPLAY, "it failed, and the run continued after that")
     failed = record.status is StepStatus.FAILED
-    reason = "it failed last time" if failed else "it was started and never finished"
+    reason = "it failed last time" if failed else "it was started but never recorded as finished"
     if call.once or record.once:
         return Decision(Action.ASK, reason, error=StepInDoubt)
     return Decision(Action.RUN, reason)
@@ -63,14 +70,17 @@ def decide(record: Step | None, call: Call) -> Decision:
 def _decide_done(record: Step, call: Call, unchanged: Decision = _UNCHANGED) -> Decision:
     found = unchanged
     for policy, reason in _changes(record, call):
-        changed = _changed(policy, reason, call)
-        # Keeping a result in spite of one change says nothing about another.
+        changed = _decide_changed(policy, reason, call)
+        # A policy that keeps the result in spite of one change decides nothing about another change.
         found = found if changed.action is Action.REPLAY and found.notice else changed
     return found
 
 
 def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
-    """What changed, with the policy for it; drift is the same code with another value."""
+    """Yield the policy and the reason for each change since the record was made.
+
+    Drift means that the code is unchanged, but a value that it reads is another.
+    """
     if fingerprint.differ(record.code, call.code):
         yield call.on_edit, "its code changed"
     elif call.edit:
@@ -83,7 +93,7 @@ def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
         yield "keep", f"it was called `{record.step_id}`"
 
 
-def _changed(policy: str, reason: str, call: Call) -> Decision:
+def _decide_changed(policy: str, reason: str, call: Call) -> Decision:
     action = _POLICIES[policy]
     if action is Action.RUN and call.once:
         action = Action.ASK

@@ -1,4 +1,4 @@
-"""What is said when a call is neither replayed nor run: why, since when, and what to type."""
+"""The errors of calls that are neither replayed nor run: the reason, and what to type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["refusal"]
 
-_ANSWERS = (
+_HOW_TO_RESOLVE = (
     *("If they did not: ", ResolveRerun(), "; if they did: ", ResolveValue(), "; to give the step up: "),
     *(ResolveFail(), "."),
 )
@@ -38,20 +38,20 @@ _OVER = ("to start the run over: ", StartOver(), ".")
 def refusal(
     decision: Decision, record: Step | None, call: Call, run_id: str, arguments: Mapping[str, Any] | None
 ) -> DurableError:
-    """The error for a call that nobody can be asked about, or that is refused.
+    """Return the error of a call that is refused, or that cannot be asked about in this session.
 
     Args:
-        decision: What was decided.
-        record: What is on record of the step.
+        decision: The decision about the call.
+        record: The step as recorded, or None.
         call: The call.
         run_id: The run.
-        arguments: The call's arguments by name, to show what differs.
+        arguments: The call's arguments by name, to show which differ.
     """
     kind = decision.error or StepChanged
     what = decision.reason
     if kind is StepInDoubt:
-        what += f" (started {_moment(record)}); its side effects may or may not have happened"
-        return kind(what, run_id=run_id, step=call.step_id, remedy=_ANSWERS)
+        what += f" (started at {_started_at(record)}); its side effects may or may not have happened"
+        return kind(what, run_id=run_id, step=call.step_id, remedy=_HOW_TO_RESOLVE)
     if record is not None and record.arguments_repr and arguments:
         what += f" ({fingerprint.explain(record.arguments_repr, fingerprint.show(arguments))})"
     again: RemedyAction = ResetStep()
@@ -63,7 +63,7 @@ def refusal(
     return kind(what, run_id=run_id, step=call.step_id, remedy=remedy)
 
 
-def _moment(record: Step | None) -> str:
+def _started_at(record: Step | None) -> str:
     if record is None or not record.started_at:
-        return "at an unknown time"
+        return "an unknown time"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at))

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["POINTS", "VARIABLE", "hit"]
+__all__ = ["FAILPOINTS", "POINTS", "hit"]
 
-VARIABLE: Final = "DURABLE_NB_FAILPOINTS"
+FAILPOINTS: Final = "DURABLE_NB_FAILPOINTS"
 
 POINTS: Final = (
     "run.opened",
@@ -29,7 +29,7 @@ POINTS: Final = (
     "step.recorded",
     "run.marked",
 )
-"""Where they are, in the order in which a step passes them."""
+"""The names of the points, in the order in which a step passes them."""
 
 _reached: Counter[str] = Counter()
 
@@ -49,19 +49,19 @@ def _delay(argument: str) -> None:
 _ACTIONS: Final[dict[str, Callable[[str], None]]] = {"kill": _kill, "raise": _raise, "delay": _delay}
 
 
-def _parsed(plan: str) -> dict[str, tuple[Callable[[str], None], str, int]]:
+def _parse(plan: str) -> dict[str, tuple[Callable[[str], None], str, int]]:
     parsed = {}
     for rule in filter(None, map(str.strip, plan.split(";"))):
         point, _, what = rule.partition("=")
         what, _, time_reached = what.partition("@")
         action, _, argument = what.partition(":")
         if point not in POINTS:
-            raise ValueError(f"{VARIABLE}: there is no point {point!r}; there are {', '.join(POINTS)}")
+            raise ValueError(f"{FAILPOINTS}: no failpoint {point!r}, expected one of {', '.join(POINTS)}")
         parsed[point] = (_ACTIONS[action], argument, int(time_reached or 0))
     return parsed
 
 
-_plan = _parsed(os.environ.get(VARIABLE, ""))
+_plan = _parse(os.environ.get(FAILPOINTS, ""))
 
 
 def _hit(point: str) -> None:
@@ -72,9 +72,9 @@ def _hit(point: str) -> None:
             action(argument)
 
 
-def _nothing(point: str) -> None:
-    """What a point costs when nobody asked for it."""
+def _skip(point: str) -> None:
+    """Do nothing: the environment has set no failpoints."""
 
 
-hit: Callable[[str], None] = _hit if _plan else _nothing
-"""Say that a point was reached."""
+hit: Callable[[str], None] = _hit if _plan else _skip
+"""Note that a point was reached, and do what the environment asks for there."""

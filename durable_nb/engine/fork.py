@@ -1,4 +1,4 @@
-"""Another run with the history of one up to a step, to go on from there; the first stays as it is."""
+"""Forking: a new run with the history of another run up to a step, which continues from there."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 __all__ = ["fork"]
 
 _UNFINISHED = 0
-"""The number under which a fork is set aside until it is whole: no epoch is 0."""
+"""The epoch under which a fork is hidden until it is complete: no run has epoch 0."""
 
 
 async def fork(journal: Journal, run_id: str, new_id: str, before: str | None = None) -> int:
-    """Give a run's history to a new run. Runs on the loop thread.
+    """Copy a run's history to a new run; the first run is not changed. Runs on the loop thread.
 
     Args:
-        journal: Where both are kept.
-        run_id: The run.
-        new_id: What is to name the new one.
-        before: The step at which the new one is to go on: it, all that was called later, and the steps that
-            it stands inside are left out. None for the whole history.
+        journal: The journal of both runs.
+        run_id: The run to copy.
+        new_id: The id of the new run.
+        before: The step from which the new run continues. That step, the steps called after it, and the steps
+            that contain it are not copied. None copies the whole history.
 
     Returns:
-        How many steps it has.
+        The number of steps copied.
 
     Raises:
-        RunNotFound: There is no such run.
-        StepNotFound: It has no such step.
-        StoreError: There is a run of the new id.
+        RunNotFound: The journal has no run ``run_id``.
+        StepNotFound: The run has no step ``before``.
+        StoreError: A run ``new_id`` exists, or the store cannot list the steps of a run.
         UntrustedCheckpoint: A step would run code when it is loaded, and no known key has signed it.
     """
     if not journal.whole_runs:
         raise StoreError(
-            "it cannot be forked: its store gives no list of steps",
+            "the run cannot be forked: its store cannot list the steps of a run",
             run_id=run_id,
             remedy="Keep runs in SQLite: db='runs.db'.",
         )
@@ -52,8 +52,8 @@ async def fork(journal: Journal, run_id: str, new_id: str, before: str | None = 
         raise unknown_run(run_id, journal.address)
     if await journal.get_run(new_id) is not None:
         raise id_taken(run_id, new_id, "forked under")
-    steps = [_signed_for(journal, step, new_id) for step in _until(snapshot.steps, run_id, before)]
-    new = await _begun(journal, snapshot.run, new_id)
+    steps = [_signed_for(journal, step, new_id) for step in _steps_before(snapshot.steps, run_id, before)]
+    new = await _open_hidden(journal, snapshot.run, new_id)
     for step in steps:
         await journal.put_step(step._replace(run_id=new.run_id, epoch=new.epoch))
     await journal.finish_run(new._replace(status=RunStatus.INTERRUPTED))
@@ -61,19 +61,19 @@ async def fork(journal: Journal, run_id: str, new_id: str, before: str | None = 
     return len(steps)
 
 
-async def _begun(journal: Journal, run: Run, new_id: str) -> Run:
-    """A new run, under another id until it is whole, so that nobody goes on with half a history."""
+async def _open_hidden(journal: Journal, run: Run, new_id: str) -> Run:
+    """Create the new run under a hidden id, which it has until it is complete."""
     hidden = set_aside_id(new_id, _UNFINISHED)
     left = await journal.get_run(hidden)
-    if left is not None:  # by a process that was killed in the middle
+    if left is not None:  # a process was killed while it forked
         await journal.rename_run(hidden, set_aside_id(hidden, left.epoch))
     now = time.time()
     opening = run._replace(run_id=hidden, owner=this_process(), created_at=now, updated_at=now)
     return (await journal.open_run(opening)).run
 
 
-def _until(steps: Iterable[Step], run_id: str, before: str | None) -> list[Step]:
-    """Those called before a step and all inside it, without those that it stands inside."""
+def _steps_before(steps: Iterable[Step], run_id: str, before: str | None) -> list[Step]:
+    """Return the steps called before a step and before all inside it, without those that contain it."""
     if before is None:
         return list(steps)
     steps = list(steps)
@@ -82,7 +82,7 @@ def _until(steps: Iterable[Step], run_id: str, before: str | None) -> list[Step]
     ]
     if not began:
         known = ", ".join(step.step_id for step in steps if not scope_of(step.step_id)) or "none yet"
-        raise StepNotFound("no such step", run_id=run_id, step=before, remedy=f"Steps: {known}.")
+        raise StepNotFound("no step of that name", run_id=run_id, step=before, remedy=f"Steps: {known}.")
     around = [step.step_id for step in steps if before.startswith(f"{step.step_id}/")]
     return [step for step in steps if step.called_seq < min(began) and step.step_id not in around]
 

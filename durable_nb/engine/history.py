@@ -1,4 +1,4 @@
-"""What is on record of an open run, in memory."""
+"""The recorded steps of an open run, in memory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ class History(dict[str, Step]):
         super().__init__((step.step_id, step) for step in steps)
 
     @property
-    def latest(self) -> int:
-        """The highest number of the run's own counter; 0 if there are no steps."""
+    def last_seq(self) -> int:
+        """The highest sequence number of the run's steps; 0 if there are none."""
         return max((max(step.called_seq, step.recorded_seq) for step in self.values()), default=0)
 
     def record_of(self, call: Call) -> Step | None:
-        """The record of a call, also under the name that its step had before."""
+        """Return the record of a call, also if it is under the name that its step had before."""
         return self.get(call.step_id) or self.get(call.renamed)
 
     def inside(self, step_id: str) -> list[Step]:
-        """The steps inside a step, at whatever depth."""
+        """Return the steps inside a step, at any depth."""
         return [step for known, step in self.items() if known.startswith(f"{step_id}/")]
 
-    def moved_past(self, recorded: Step) -> bool:
-        """Whether a later step was called in the scope of a recorded one, or in one that joined its branch.
+    def continued_after(self, recorded: Step) -> bool:
+        """Return whether the run continued after a step: called another in its scope or one that joined it.
 
-        A call that its arguments name, in some thread, proves nothing: it may not have known of the failure.
+        Calls from other threads, which their arguments name, do not count: they may have been made without
+        regard to how the recorded step ended.
         """
         scopes = set(joining_scopes(recorded.step_id))
         return any(

@@ -1,4 +1,4 @@
-"""What can name a run, a step or a signal."""
+"""Which names are valid for a run, a step or a signal."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from durable_nb.errors import DurableError, InvalidRunId
 __all__ = ["check_name", "check_run_id"]
 
 _UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Control characters, lone surrogates, line and paragraph separators: they break a line, or have no UTF-8."""
+"""Control characters, line and paragraph separators, which break a line; surrogates, which have no UTF-8."""
 
 
 def check_name(name: object, role: str, kind: type[DurableError]) -> str:
-    """Give back what can name a run, a step or a signal: any printable text that is not too long.
+    """Return the name of a run, a step or a signal: any printable text that is not too long.
 
     Args:
         name: The name.
-        role: What it is to name.
-        kind: The error to raise.
+        role: What it names, for the message, such as ``a run``.
+        kind: The class of the error.
+
+    Raises:
+        DurableError: The name is no string, blank, too long, or contains a control character.
     """
-    remedy = f"Give a string of at most {settings.LONGEST_NAME} characters, without control characters."
+    remedy = f"Use a string of at most {settings.LONGEST_NAME} characters, without control characters."
     if not isinstance(name, str) or not name.strip():
         raise kind(f"{name!r:.60} cannot name {role}", remedy=remedy)
     if len(name) > settings.LONGEST_NAME:
         raise kind(f"{name[:40]!r}… cannot name {role}: it has {len(name)} characters", remedy=remedy)
     if bad := next((char for char in name if unicodedata.category(char) in _UNFIT), None):
-        raise kind(f"{name[:40]!r} cannot name {role}: it has a {bad!r} in it", remedy=remedy)
+        raise kind(f"{name[:40]!r} cannot name {role}: it contains {bad!r}", remedy=remedy)
     return name
 
 
 def check_run_id(run_id: str) -> str:
-    """Give back a run id that can name a run.
+    """Return a run id that is valid.
 
     Raises:
-        InvalidRunId: It is no string, empty, longer than a name can be, or has control characters in it.
+        InvalidRunId: The id is no string, blank, too long, or contains a control character.
     """
     return check_name(run_id, "a run", InvalidRunId)

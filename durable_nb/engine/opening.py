@@ -1,4 +1,4 @@
-"""Opening a run: a new one, or one that goes on where it stopped."""
+"""Opening a run: creating it, or resuming it where it stopped."""
 
 from __future__ import annotations
 
@@ -24,45 +24,47 @@ if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.stores.base import Journal
 
-__all__ = ["check_same", "open_run", "status_after"]
+__all__ = ["check_same_run", "open_run", "status_after"]
 
 
 async def open_run(
     journal: Journal, opening: Run, mode: CallMode, *, fresh: bool = False, take_over: bool = False
 ) -> RunHandle:
-    """Create a run, or take it up again where it stopped.
+    """Create a run, or resume it where it stopped.
 
     Args:
-        journal: Where it is kept.
+        journal: The journal of the run.
         opening: The run as its caller sees it: id, workflow, arguments.
         mode: How the caller waits.
         fresh: Set an old history aside under another id, and start over.
-        take_over: Open it even if another living process owns it, which can then write no more.
+        take_over: Open the run even if another living process owns it, which can then write no more.
 
     Raises:
-        RunHeld: Another living process owns it.
-        RunChanged: The id is on record with other arguments, or for another workflow.
+        RunHeld: Another living process owns the run.
+        RunChanged: The id is recorded with other arguments, or for another workflow.
         StoreError: The store cannot be opened.
     """
     with error_context(run_id=opening.run_id):
-        await wait_for_pending(mode)  # with what a pass before this one has left to be committed
-        # Waiting for another host's sign of life can be given up; from the first write on nothing can.
-        known = await mode.store(_examined(journal, opening, fresh=fresh, take_over=take_over))
+        # First: the pass before this one may have been interrupted with a commit under way.
+        await wait_for_pending(mode)
+        # Two submissions: a caller may leave while the owner's heartbeat is awaited, which takes
+        # seconds. Once the run is being written, the commit is completed, and undone if the caller has left.
+        known = await mode.store(_check_known(journal, opening, fresh=fresh, take_over=take_over))
         aside = known if fresh else None
-        run = await mode.commit(_open_run(journal, opening, aside, take_over=take_over), undo=_left)
+        run = await mode.commit(_open_run(journal, opening, aside, take_over=take_over), undo=_undo_open)
     before = None if known is None or fresh else known.python
     if before not in (None, run.run.python):
-        message = f"run {run.run_id!r} was begun on Python {before}, and goes on on {run.run.python}"
+        message = f"run {run.run_id!r} was started on Python {before}, and continues on {run.run.python}"
         warnings.warn(message, DurableNotice, stacklevel=2)
     return run
 
 
-async def _examined(journal: Journal, opening: Run, *, fresh: bool, take_over: bool) -> Run | None:
-    """The run as it is on record, if it may be opened."""
+async def _check_known(journal: Journal, opening: Run, *, fresh: bool, take_over: bool) -> Run | None:
+    """Return the run as recorded, if there is one, and raise if it may not be opened."""
     await journal.setup()
     known = await journal.get_run(opening.run_id)
     if known is not None and not fresh:
-        check_same(known, opening)
+        check_same_run(known, opening)
     if known is not None and not take_over:
         await journal.check_owner(known.run_id)
     return known
@@ -85,40 +87,45 @@ async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_o
     return run
 
 
-def _left(opened: Future[RunHandle], reason: BaseException) -> Coroutine[Any, Any, None]:
-    status = status_after(reason)  # asked now: whether it was an interrupt is forgotten with the pass
+def _undo_open(opened: Future[RunHandle], reason: BaseException) -> Coroutine[Any, Any, None]:
+    # Asked here, in the caller's thread: the coroutine may run when the guard that was interrupted has gone.
+    status = status_after(reason)
 
     async def mark() -> None:
         run = await asyncio.wrap_future(opened)
-        await run.marked(status)
+        await run.write_status(status)
 
     return mark()
 
 
 def status_after(reason: BaseException) -> RunStatus:
-    """How a run stands whose pass was ended by an exception."""
+    """Return the status of a run whose pass was ended by an exception."""
     if isinstance(reason, asyncio.CancelledError):
         return RunStatus.INTERRUPTED if interrupts.was_interrupted() else RunStatus.CANCELLED
     return RunStatus.FAILED if isinstance(reason, Exception) else RunStatus.INTERRUPTED
 
 
-def check_same(known: Run, opening: Run) -> None:
-    """Refuse a run id that is on record for another workflow, or with other arguments.
+def check_same_run(known: Run, opening: Run) -> None:
+    """Raise if a run id is recorded for another workflow, or with other arguments.
+
+    Args:
+        known: The run as recorded.
+        opening: The run as its caller sees it.
 
     Raises:
-        RunChanged: With the difference.
+        RunChanged: They differ; the message says how.
     """
-    remedy = ("Use another run id, or start this one over: ", StartOver())
-    if known.workflow not in ("", opening.workflow):  # empty: somebody filled its store beforehand
+    remedy = ("Use another run id, or start the run over: ", StartOver())
+    if known.workflow not in ("", opening.workflow):  # empty: its store was filled before its first pass
         raise RunChanged(
-            f"it belongs to the workflow {known.workflow!r}, not to {opening.workflow!r}",
+            f"the run belongs to workflow {known.workflow!r}, not to {opening.workflow!r}",
             run_id=known.run_id,
             remedy=remedy,
         )
     if fingerprint.differ(known.arguments, opening.arguments):
         difference = fingerprint.explain(known.arguments_repr, opening.arguments_repr)
         raise RunChanged(
-            f"it was started with other arguments ({difference})",
+            f"the run was started with other arguments ({difference})",
             run_id=known.run_id,
             remedy=remedy,
         )

@@ -1,4 +1,4 @@
-"""A person's answer about a step in doubt: that it shall run again, what it gave, or that it is given up."""
+"""Resolving a step in doubt: the user says that it runs again, what it returned, or that it is given up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from durable_nb.concurrency.pending import wait_for_pending
 from durable_nb.engine.run import RunHandle, StepHandle
 from durable_nb.errors import (
     InvalidOption,
+    Remedy,
     ResetStep,
     ResolveRerun,
     RunHeld,
@@ -26,19 +27,24 @@ if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.stores.base import Journal
 
-__all__ = ["ANSWERS", "find_step", "inside", "record_answer", "recorded_run", "resolve"]
+__all__ = ["ANSWERS", "find_step", "record_answer", "recorded_run", "resolve_step", "with_inner"]
 
 ANSWERS = ("rerun", "value", "fail")
 
-_BY_HAND = Decision(Action.RUN, "it was resolved by hand")
+_RESOLVED = Decision(Action.RUN, "it was resolved by the user")
 
 
 async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHandle:
-    """A run as it is on record: not a new pass, nothing is taken over, writes come under its own epoch.
+    """Return a handle of a recorded run, without a new pass: its owner and its epoch stay.
+
+    Args:
+        journal: The journal of the run.
+        run_id: The run.
+        mode: How the caller waits.
 
     Raises:
-        RunNotFound: There is none of that id.
-        RunHeld: Another living process has it open.
+        RunNotFound: The journal has no run of that id.
+        RunHeld: Another living process has the run open.
     """
 
     async def read() -> RunHandle:
@@ -46,7 +52,11 @@ async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHand
         try:
             await journal.check_owner(run_id)
         except RunHeld as held:
-            held.remedy = ("Answer in that process: ", ResolveRerun(), "; or end it first.")
+            held.remedy = (
+                "Resolve the step in that process: ",
+                ResolveRerun(),
+                "; or end that process first.",
+            )
             raise
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
@@ -58,51 +68,53 @@ async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHand
         return await mode.store(read())
 
 
-async def resolve(run: RunHandle, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
-    """Record what a person says of a step that was started and never finished, or that failed.
+async def resolve_step(run: RunHandle, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
+    """Record the user's answer about a step that was started but never finished, or that failed.
 
     Args:
         run: The run.
         step_id: The step.
-        answer: ``rerun``, ``value``: it succeeded, and gave that; ``fail``: it is given up.
-        value: What it gave.
+        answer: ``rerun``: execute it again, a finished step too; ``value``: it succeeded and returned
+            ``value``; ``fail``: it is given up, and its call raises.
+        value: What it returned.
         mode: How the caller waits.
 
     Raises:
-        InvalidOption: There is no such answer, or a value goes with another one.
-        StepNotFound: The run has no such step.
-        StepError: The step is done, or running.
-        RunHeld: Somebody else has opened the run meanwhile.
+        InvalidOption: The answer is none of these, or a value was given with an answer other than ``value``.
+        StepNotFound: The run has no step ``step_id``.
+        StepError: The step is done, running, or waiting for a signal.
+        RunHeld: Another process has opened the run meanwhile.
         StepNotSaved: The value cannot be saved.
     """
-    _check(answer, value)
+    _check_answer(answer, value)
     await wait_for_pending(mode)
     step = await find_step(run, step_id, mode)
     if step_id in run.claims:
-        raise _not_in_doubt(step, "it is running now", "Wait until it ends.")
+        raise _not_in_doubt(step, "the step is running now", "Wait until it ends.")
     if step.is_awaited:
-        raise _not_in_doubt(step, "it waits for a signal", "Deliver that: wf.sync.complete(RUN_ID, NAME, …).")
+        deliver = "Deliver the signal: wf.sync.complete(RUN_ID, NAME, VALUE)."
+        raise _not_in_doubt(step, "the step waits for a signal", deliver)
     await record_answer(run, step, answer, value, mode)
 
 
 async def record_answer(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
-    """The same for a step whose call is waiting for the answer."""
+    """Record the answer about a step whose call waits for it: see ``resolve_step``."""
     step_id = step.step_id
     if answer == "rerun":
-        # Of a step in doubt, what had finished inside it replays; of one that is done, all runs again.
-        again = inside(run, step_id) if step.status is StepStatus.DONE else [step_id]
+        # The steps inside a step in doubt have finished and replay; of a step that is done, all run again.
+        again = with_inner(run, step_id) if step.status is StepStatus.DONE else [step_id]
         await run.reset(again, mode)
         return
     if step.status not in (StepStatus.STARTED, StepStatus.FAILED):
-        what = "it is done" if step.status is StepStatus.DONE else "it will run at its next call anyway"
-        raise _not_in_doubt(step, f"{what}, so that it is not in doubt", "To run it again: answer rerun.")
-    await _settle(run, step, answer, value, mode)
+        what = "is done" if step.status is StepStatus.DONE else "will run at its next call"
+        raise _not_in_doubt(step, f"the step is not in doubt: it {what}", ("To run it again: ", ResetStep()))
+    await _record_outcome(run, step, answer, value, mode)
 
 
-async def _settle(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
+async def _record_outcome(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
     by = this_process()
     handle = StepHandle(
-        Call(step.step_id, step.kind), _BY_HAND, step._replace(epoch=run.run.epoch, delivered_by=by)
+        Call(step.step_id, step.kind), _RESOLVED, step._replace(epoch=run.run.epoch, delivered_by=by)
     )
     if answer == "fail":
         failure = _given_up(step, by)
@@ -116,42 +128,47 @@ async def _settle(run: RunHandle, step: Step, answer: str, value: Any, mode: Cal
 
 
 async def find_step(run: RunHandle, step_id: str, mode: CallMode) -> Step:
-    """One step as it is on record.
+    """Return a step as recorded.
 
     Raises:
-        StepNotFound: The run has none of that id.
+        StepNotFound: The run has no step ``step_id``.
     """
     step = run.history.get(step_id)
     if step is None and not run.journal.whole_runs:
         step = await mode.store(run.journal.get_step(run.run_id, step_id))
     if step is None:
         known = ", ".join(step for step in run.history if not scope_of(step)) or "none yet"
-        raise StepNotFound("no such step", run_id=run.run_id, step=step_id, remedy=f"Steps: {known}.")
+        raise StepNotFound("no step of that name", run_id=run.run_id, step=step_id, remedy=f"Steps: {known}.")
     return run.history.setdefault(step_id, step)
 
 
-def inside(run: RunHandle, step_id: str) -> list[str]:
-    """The ids of a step and of all inside it."""
+def with_inner(run: RunHandle, step_id: str) -> list[str]:
+    """Return the ids of a recorded step and of all inside it."""
     own = [step_id] if step_id in run.history else []
     return own + [step.step_id for step in run.history.inside(step_id)]
 
 
-def _check(answer: str, value: Any) -> None:
+def _check_answer(answer: str, value: Any) -> None:
     if answer not in ANSWERS:
-        raise InvalidOption(f"{answer!r} is no answer", remedy=f"Answer {', '.join(ANSWERS)}.")
+        raise InvalidOption(
+            f"invalid answer {answer!r}: expected 'rerun', 'value' or 'fail'",
+            remedy=("For example: ", ResolveRerun()),
+        )
     if answer != "value" and value is not None:
-        raise InvalidOption(f"a value does not go with {answer!r}", remedy="Answer value, and give it.")
+        raise InvalidOption(
+            f"answer {answer!r} takes no value: only 'value' does", remedy="Leave the value out."
+        )
 
 
-def _not_in_doubt(step: Step, what: str, remedy: str) -> StepError:
+def _not_in_doubt(step: Step, what: str, remedy: Remedy) -> StepError:
     return StepError(what, run_id=step.run_id, step=step.step_id, remedy=remedy)
 
 
 def _given_up(step: Step, by: str) -> StepFailed:
     when = time.strftime("%Y-%m-%d %H:%M:%S")
     return StepFailed(
-        f"given up by hand on {when}, by {by}",
+        f"the step was given up on {when}, by {by}",
         run_id=step.run_id,
         step=step.step_id,
-        remedy=("To run it again all the same: ", ResetStep()),
+        remedy=("To run it again nevertheless: ", ResetStep()),
     )

@@ -46,8 +46,8 @@ class StepHandle:
 
     Attributes:
         call: The call.
-        decision: What was decided.
-        step: The record: of the checkpoint to replay, or of the attempt to make.
+        decision: The decision about the call.
+        step: The record: of the checkpoint to replay, or of the attempt that begins.
     """
 
     call: Call
@@ -56,37 +56,37 @@ class StepHandle:
 
     @property
     def replayed(self) -> bool:
-        """Whether the checkpoint is given back instead of executing the body."""
+        """Return whether the call gets its checkpoint, and the body is not executed."""
         return self.decision.action is Action.REPLAY
 
 
 class RunHandle:
-    """A run that this process owns: its history in memory, and the one way to add to it.
+    """A run that this process owns: its history in memory, and the only way to add steps to it.
 
     Args:
-        journal: Where it is kept.
-        run: The run, under the epoch that was taken.
-        steps: All that is on record of it.
+        journal: The journal of the run.
+        run: The run, under the epoch that this pass has taken.
+        steps: Its recorded steps.
 
     Attributes:
-        claims: The steps whose calls are running, each with a mark of its own.
-        stopped: Whether somebody asked for its synchronous pass to end.
+        claims: The ids of the steps whose calls are running, each with an object that identifies the call.
+        stopped: Whether its synchronous pass is asked to end.
         waits: How many of its calls wait for a signal or for time to pass.
-        replays: The calls that were given their checkpoints in this pass, in order.
-        held: Who has cancelled or taken over the run meanwhile, as the error that says so.
-        on_lost: What to call, on the loop thread, when that becomes known; without it a notice is given.
+        replays: The ids of the calls that replayed in this pass, in order.
+        lost_error: The error that says which process has cancelled or taken over the run, once it has.
+        on_lost: Called on the loop thread when the run is lost; without it a ``DurableNotice`` is given.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
         self.journal = journal
         self.run = run
         self.history = History(steps)
-        self._counter = itertools.count(self.history.latest + 1)
+        self._counter = itertools.count(self.history.last_seq + 1)
         self.claims: dict[str, object] = {}
-        self.stopped = False
-        self.waits = 0
+        self.stop_requested = False
+        self.waiting_calls = 0
         self.replays: list[str] = []
-        self.held: RunHeld | None = None
+        self.lost_error: RunHeld | None = None
         self.on_lost: Callable[[], None] | None = None
 
     @property
@@ -95,74 +95,75 @@ class RunHandle:
         return self.run.run_id
 
     def check_stopped(self) -> None:
-        """Raise ``CancelledError`` if somebody asked for the pass to end, ``RunHeld`` if the run is lost."""
-        if self.held is not None:
-            raise self.held
-        if self.stopped:
+        """Raise ``CancelledError`` if the pass is asked to end, ``RunHeld`` if the run is lost."""
+        if self.lost_error is not None:
+            raise self.lost_error
+        if self.stop_requested:
             raise asyncio.CancelledError
 
     def lose(self, error: RunHeld) -> None:
-        """Note that somebody else has the run now. Called on the loop thread."""
-        self.held = error
+        """Note that another process owns the run now. Called on the loop thread."""
+        self.lost_error = error
         if self.on_lost is not None:
             self.on_lost()
         else:
             warnings.warn(str(error), DurableNotice, stacklevel=2)
 
     def tick(self) -> int:
-        """The next number of the run's own counter."""
+        """Return the next sequence number of the run."""
         return next(self._counter)
 
     def decide(self, call: Call) -> Decision:
-        """What would become of a call now; nothing is run or written."""
+        """Return the decision about a call as things stand; nothing is run or written."""
         record = self.history.record_of(call)
         if record is not None and record.status is StepStatus.FAILED and call.called_seq:
-            call = call._replace(run_continued=self.history.moved_past(record))
+            call = call._replace(run_continued=self.history.continued_after(record))
         return decide(record, call)
 
     async def begin_step(
         self, call: Call, mode: CallMode, arguments: Mapping[str, Any] | None = None
     ) -> StepHandle:
-        """Decide on a call; where it runs and is a cell or marked once, first commit that it started.
+        """Decide about a call. If it runs, and is a cell or marked ``once``, commit that it has started.
 
         Args:
             call: The call.
             mode: How the caller waits.
-            arguments: The arguments by name, to show what differs.
+            arguments: The arguments by name, to show which differ.
 
         Raises:
-            StepChanged: The arguments or the code changed, and the policy is to refuse.
-            StepInDoubt: A once step was started and never finished.
+            StepChanged: The arguments or the code changed, and the policy is to refuse or to ask.
+            StepInDoubt: A step marked ``once`` was started but never finished.
         """
         check_process()
         if pending.PENDING:
-            await pending.wait_for_pending(mode)  # this very step may be about to be recorded
+            # An interrupted call of this step may be about to be recorded.
+            await pending.wait_for_pending(mode)
         if not self.journal.whole_runs and call.step_id not in self.history:
-            await self._look_up(call.step_id, mode)
+            await self._reload(call.step_id, mode)
         decision = self.decide(call)
-        if decision.action is Action.ASK:  # somebody may have answered elsewhere
-            await self._look_up(call.step_id, mode)
+        if decision.action is Action.ASK:  # another process may have recorded the answer
+            await self._reload(call.step_id, mode)
             decision = self.decide(call)
         record = self.history.record_of(call)
         if decision.action is Action.REPLAY and record is not None:
             self.replays.append(call.step_id)
             if record.step_id != call.step_id:
-                record = await self._renamed(record, call, mode)
+                record = await self._move_renamed(record, call, mode)
             return StepHandle(call, decision, record)
         if decision.action is not Action.RUN:
             raise refusal(decision, record, call, self.run_id, arguments)
-        step = self._started(call, record, arguments)
+        step = self._new_record(call, record, arguments)
         if call.once or call.kind is StepKind.CELL:
             await mode.store(self._commit(step))
             hit("step.started")
         return StepHandle(call, decision, step)
 
     async def note_started(self, handle: StepHandle, mode: CallMode) -> None:
-        """Commit that a step has begun, which need not be known, so that others can look it up."""
+        """Commit that a step has started, so that other processes can look it up."""
         await mode.store(self._commit(handle.step))
 
-    async def _renamed(self, record: Step, call: Call, mode: CallMode) -> Step:
-        """Commit the record of a renamed step, and of those inside it, under the new name; gives it."""
+    async def _move_renamed(self, record: Step, call: Call, mode: CallMode) -> Step:
+        """Commit a renamed step, and those inside it, under the new name; return its record."""
         old = record.step_id
         for step in (*self.history.inside(old), record):
             name = call.step_id + step.step_id.removeprefix(old)
@@ -174,7 +175,7 @@ class RunHandle:
         payload = step.payload and moved(self.journal, step.payload, *names)
         await self._put(step._replace(step_id=name, epoch=self.run.epoch, payload=payload))
 
-    async def _look_up(self, step_id: str, mode: CallMode) -> None:
+    async def _reload(self, step_id: str, mode: CallMode) -> None:
         step = await mode.store(self.journal.get_step(self.run_id, step_id))
         if step is not None:
             self.history[step_id] = step
@@ -188,7 +189,7 @@ class RunHandle:
         delivered_by: str | None = None,
         used: str | None = None,
     ) -> Step:
-        """Commit the checkpoint of a step whose body has succeeded; once back, it is on disk."""
+        """Commit the checkpoint of a step whose body has succeeded; when this returns, it is on disk."""
         handle.step = handle.step._replace(delivered_by=delivered_by, usage=used)
         return await self._record(handle, StepStatus.DONE, payload, mode)
 
@@ -197,10 +198,10 @@ class RunHandle:
         return await self._record(handle, StepStatus.FAILED, codec.encode_failure(failure), mode)
 
     async def load(self, step: Step, mode: CallMode) -> Payload:
-        """The payload of a recorded step, ready to be decoded.
+        """Return the payload of a recorded step, ready to be decoded.
 
         Raises:
-            UntrustedCheckpoint: It would run code, and no known key has signed it.
+            UntrustedCheckpoint: The payload would run code, and no known key has signed it.
         """
         payload = step.payload or codec.encode(None)
         if is_at_hand(payload):
@@ -208,18 +209,18 @@ class RunHandle:
         return await mode.store(fetch(self.journal, payload, self.run_id, step.step_id))
 
     async def reset(self, step_ids: list[str], mode: CallMode) -> None:
-        """Have steps run again at their next call; their old results stay until then."""
+        """Have steps run again at their next call; until then their results stay."""
         await pending.wait_for_pending(mode)
         await mode.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)
 
     async def mark(self, status: RunStatus, mode: CallMode, result: Payload | None = None) -> None:
-        """Commit where the run stands: how it ended, that it waits or was left."""
-        await mode.commit(self.marked(status, result))
+        """Commit the status of the run, and its result or failure."""
+        await mode.commit(self.write_status(status, result))
 
-    async def marked(self, status: RunStatus, result: Payload | None = None) -> None:
-        """The same, on the loop thread."""
+    async def write_status(self, status: RunStatus, result: Payload | None = None) -> None:
+        """Write the status of the run, and its result or failure, to the store. Runs on the loop thread."""
         run = self.run._replace(status=status, updated_at=time.time())
         stored = await keep(self.journal, result, self.run_id, "") if result else None
         self.run = run._replace(result=stored)
@@ -254,7 +255,7 @@ class RunHandle:
         self.history[step.step_id] = step
         return step
 
-    def _started(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
+    def _new_record(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
         return Step(
             self.run_id,
             call.step_id,

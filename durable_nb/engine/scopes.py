@@ -1,9 +1,9 @@
-"""What step names are counted in: a workflow's body, a branch of it, a task's body, a durable cell.
+"""Scopes name the steps of a run. A workflow's body, each branch, a task's body and a durable cell have one.
 
-A call takes its id when it is called. Within one scope calls come in the program's own order, so counting
-them is enough; a concurrent branch (``gather``, ``TaskGroup``, ``create_task``) is a scope of its own, named
-when it is created, so that no interleaving can swap two results. Another thread has no place in that order:
-what it calls is named by its arguments.
+A call gets its id when it is made. The calls of one scope come in the program's own order, so that counting
+them is enough. A concurrent branch (``gather``, ``TaskGroup``, ``create_task``) is a scope of its own, named
+when it is created, so that no interleaving can swap two results. The calls of another thread have no place in
+that order: they are named by their arguments.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = [
     "CellScope",
     "KeyedScope",
     "Scope",
-    "current",
-    "entered",
-    "open_here",
+    "current_scope",
+    "enter_scope",
+    "find_open_run",
 ]
 
-COUNTED = ""
-_QUOTED = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
+_UNNAMED = ""
+_ESCAPES = str.maketrans({"%": "%25", "/": "%2F", "#": "%23", "~": "%7E", "[": "%5B"})
 
 CURRENT: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("durable_nb_scope", default=None)
-"""The scope of the code that asks; None outside every run."""
+"""The scope of the current code; None outside every run."""
 
 
 class Scope:
-    """Names the steps that are called in one place of a run, in order.
+    """Names the steps of one part of a run, in the order of their calls.
 
     Args:
         run: The open run.
-        path: What every id of this scope begins with: empty, or ending in a slash.
+        path: The prefix of every id of this scope: empty, or ending in a slash.
     """
 
     __slots__ = ("_branches", "_counts", "_owners", "_prefix", "_thread", "path", "run")
@@ -63,66 +63,66 @@ class Scope:
         self._thread = threading.get_ident()
 
     def step_id(self, name: str, arguments: str) -> str:
-        """The id of the next call of ``name``: ``fetch``, ``fetch#1``; in another thread ``fetch[9f1c…]``.
+        """Return the id of the next call: ``fetch``, then ``fetch#1``; in other threads ``fetch[9f1c…]``.
 
         Args:
             name: The task's name.
             arguments: The fingerprints of the arguments.
 
         Raises:
-            StepError: The arguments are to name the call, and one of them has no fingerprint.
+            StepError: The call is named by its arguments, and one of them has no stable fingerprint.
         """
         self.run.check_stopped()
         if threading.get_ident() == self._thread:
-            return self._counted(_quoted(name))
-        return self._keyed(name, arguments, "in a thread")
+            return self._counted(_escaped(name))
+        return self._keyed(name, arguments, "calls from other threads are identified")
 
     def named_id(self, step_id: str, owner: str = "") -> str:
-        """The id of a call that the user named.
+        """Return the id of a call that the user named.
 
         Args:
             step_id: The name.
-            owner: The task that is called.
+            owner: The name of the task.
 
         Raises:
-            InvalidOption: It cannot name a step.
+            InvalidOption: The name is not valid.
             StepError: Another call in this scope has the name already.
         """
-        return self.own_id(check_name(step_id, "a step", InvalidOption), owner)
+        return self.internal_id(check_name(step_id, "a step", InvalidOption), owner)
 
-    def own_id(self, step_id: str, owner: str = "") -> str:
-        """The same for a name that we made ourselves."""
+    def internal_id(self, step_id: str, owner: str = "") -> str:
+        """Return the id of a call that this package named: see ``named_id``."""
         self.run.check_stopped()
-        key = _quoted(step_id)
+        key = _escaped(step_id)
         holder = self._owners.setdefault(key, owner or step_id)
         if holder != (owner or step_id):
-            called = f"a call of {holder!r}" if holder != COUNTED else "an unnamed call"
+            called = f"a call of {holder!r}" if holder != _UNNAMED else "a call without step_id="
             raise StepError(
-                f"{called} has that name already",
+                f"the name is taken by {called}",
                 run_id=self.run.run.run_id,
                 step=self.path + key,
                 remedy="Give this call a step_id='…' of its own.",
             )
         return self.path + key
 
-    def moved_here(self) -> None:
-        """Count the calls of this thread."""
+    def move_here(self) -> None:
+        """Name the calls of this thread in their order from now on."""
         self._thread = threading.get_ident()
 
     def tick(self) -> int:
-        """When a call is made, on the run's own counter."""
+        """Return the sequence number of a call that is made now."""
         return self.run.tick()
 
     def branch(self) -> Scope:
-        """The scope of the next concurrent branch."""
+        """Return the scope of the next concurrent branch."""
         self._branches += 1
         kind = CellScope if isinstance(self, CellScope) else Scope
         return kind(self.run, f"{self._prefix}{self._branches - 1}/")
 
-    def around(self, name: str) -> Scope:
-        """The same scope, but for its branches: theirs are counted apart, under ``name``.
+    def with_named_branches(self, name: str) -> Scope:
+        """Return a copy of this scope whose branches are counted separately, under ``name``.
 
-        For a block in which a library creates tasks of its own, as many as time allows.
+        For a block in which a library creates tasks of its own, whose number depends on timing.
         """
         scope = copy.copy(self)
         scope._branches, scope._prefix = 0, f"{self._prefix}{name}/{BRANCH}"  # noqa: SLF001 - a copy of itself
@@ -133,41 +133,41 @@ class Scope:
         before = next(self._counts.setdefault(key, itertools.count()))
         if before:
             return f"{self.path}{key}#{before}"
-        if self._owners.setdefault(key, COUNTED) != COUNTED:
-            return self._counted(key)  # the user gave that name to another call
+        if self._owners.setdefault(key, _UNNAMED) != _UNNAMED:
+            return self._counted(key)  # the user gave that name to a call: take the next
         return self.path + key
 
     def _keyed(self, name: str, arguments: str, where: str) -> str:
         unknown = fingerprint.unknown(arguments)
         if unknown:
             raise StepError(
-                f"{where} the arguments name a call, and {', '.join(unknown)} cannot be fingerprinted",
+                f"{where} by their arguments, but no stable fingerprint exists for {', '.join(unknown)}",
                 run_id=self.run.run.run_id,
                 step=name,
-                remedy=f"Name the call: {name}(…, step_id='…'). In a durable cell the order names it.",
+                remedy=f"Name the call: {name}(…, step_id='…'). In a durable cell calls are named by order.",
             )
         key = (fingerprint.value(arguments) or "")[:12]
-        return self._counted(f"{_quoted(name)}{KEY}{key}]")
+        return self._counted(f"{_escaped(name)}{KEY}{key}]")
 
 
 class KeyedScope(Scope):
-    """Names steps by their arguments, where there is no order to count on: an ordinary cell."""
+    """Names steps by their arguments: the calls of ordinary cells have no fixed order."""
 
     __slots__ = ()
 
     def step_id(self, name: str, arguments: str) -> str:
-        """The id of a call with these arguments, equal ones counted: ``fetch[9f1c…]``, ``fetch[9f1c…]#1``."""
-        return self._keyed(name, arguments, "outside a durable cell")
+        """Return the id of a call with these arguments: ``fetch[9f1c…]``, then ``fetch[9f1c…]#1``."""
+        return self._keyed(name, arguments, "calls in ordinary cells are identified")
 
     def tick(self) -> int:
-        """Nothing: no call is later than another, whatever order the cells were run in."""
+        """Return 0: no call is later than another, in whatever order the cells were run."""
         return 0
 
 
 class CellScope(Scope):
-    """Names the steps of a durable cell: in order, but what is on record is found by its arguments.
+    """Names the steps of a durable cell: in order, but a recorded step is found by its arguments.
 
-    A cell may have been edited since, so that its calls come in another order, and some are new or gone.
+    The cell may have been edited since, so that its calls come in another order, or some are new or gone.
     """
 
     __slots__ = ("_taken",)
@@ -177,7 +177,7 @@ class CellScope(Scope):
         self._taken: set[str] = set()
 
     def step_id(self, name: str, arguments: str) -> str:
-        """The id of the next call of ``name``, or of a call on record with these arguments."""
+        """Return the id of a recorded call with these arguments, or of the next call of ``name``."""
         step_id = super().step_id(name, arguments)
         if not self._fits(step_id, arguments):
             step_id = next(filter(lambda other: self._fits(other, arguments), self._like(name)))
@@ -190,36 +190,36 @@ class CellScope(Scope):
         return free and (recorded is None or not fingerprint.differ(recorded.arguments, arguments))
 
     def _like(self, name: str) -> Iterator[str]:
-        """The ids of calls of that name: those on record, then ever new ones."""
-        first = self.path + _quoted(name)
+        """Yield the ids of calls of that name: the recorded ones, then new ones without end."""
+        first = self.path + _escaped(name)
         recorded = list(self.run.history)
         yield from (each for each in recorded if each == first or each.startswith(f"{first}#"))
         yield from (each for number in itertools.count(1) if (each := f"{first}#{number}") not in recorded)
 
 
 @functools.lru_cache
-def _quoted(name: str) -> str:
-    return name.translate(_QUOTED)
+def _escaped(name: str) -> str:
+    return name.translate(_ESCAPES)
 
 
-def current() -> Scope | None:
-    """The scope that a call here and now belongs to, or None outside every run."""
+def current_scope() -> Scope | None:
+    """Return the scope that a call made here belongs to; None outside every run."""
     return CURRENT.get()
 
 
-def open_here(journal: Journal, run_id: str, *attached: Scope | None) -> RunHandle | None:
-    """The run of that id if the caller is in it, or one of the attached scopes is of it."""
-    runs = (scope.run for scope in (current(), *attached) if scope is not None)
+def find_open_run(journal: Journal, run_id: str, *attached: Scope | None) -> RunHandle | None:
+    """Return the open run of that id if the caller or one of the attached scopes is part of it, else None."""
+    runs = (scope.run for scope in (current_scope(), *attached) if scope is not None)
     return next((run for run in runs if run.run_id == run_id and run.journal is journal), None)
 
 
 @contextmanager
-def entered(scope: Scope) -> Iterator[Scope]:
-    """Make ``scope`` the current one; the calls of this thread have their order in it."""
-    scope.moved_here()
+def enter_scope(scope: Scope) -> Iterator[Scope]:
+    """Make ``scope`` the current one in a block, and name the calls of this thread in their order."""
+    scope.move_here()
     token = CURRENT.set(scope)
     try:
         yield scope
     finally:
-        with suppress(ValueError):  # thrown away half-way, in another context
+        with suppress(ValueError):  # a generator that is thrown away half-way is closed in another context
             CURRENT.reset(token)

@@ -1,4 +1,4 @@
-"""Where runs stand, in words for people: the same in a notebook and in a terminal."""
+"""Run status as users see it, as tables; a run whose owner has died is reported as interrupted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,24 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, Run, Step
     from durable_nb.stores.base import Journal
 
-__all__ = ["Status", "Table", "Used", "all_runs", "list_runs", "one_run", "read_run", "set_up", "spell"]
+__all__ = [
+    "Status",
+    "Table",
+    "Used",
+    "all_runs",
+    "current_snapshot",
+    "format_duration",
+    "format_time",
+    "list_runs",
+    "one_run",
+    "set_up",
+]
 
-_RUN = ("run", "workflow", "status", "steps", "waits for", "updated", "owner")
-_STEP = ("step", "kind", "status", "attempts", "took", "finished")
-_USED = ("requests", "input tokens", "output tokens", "requests saved", "tokens saved")
+_RUN_HEADINGS = ("run", "workflow", "status", "steps", "waits for", "updated", "owner")
+_STEP_HEADINGS = ("step", "kind", "status", "attempts", "took", "finished")
+_USAGE_HEADINGS = ("requests", "input tokens", "output tokens", "requests saved", "tokens saved")
 _VOLATILE = {"updated", "owner", "took", "finished", "requests saved", "tokens saved"}
-_FAILED = ("failed", "error")
+_FAILURE_HEADINGS = ("failed", "error")
 _OPTIONAL = {"waits for", "finished"}
 _COLUMN_GAP = "  "
 _ERROR_WIDTH = 200
@@ -34,11 +45,14 @@ _MINUTE = 60
 _HOUR = 3600
 
 
-def spell(seconds: float) -> str:
-    """A duration for people.
+def format_duration(seconds: float) -> str:
+    """Return a duration as text for people.
+
+    Args:
+        seconds: The duration, in seconds.
 
     Example:
-        >>> spell(0.004), spell(12.41), spell(75), spell(9000)
+        >>> format_duration(0.004), format_duration(12.41), format_duration(75), format_duration(9000)
         ('4 ms', '12.4 s', '1 min 15 s', '2 h 30 min')
     """
     if seconds < 1:
@@ -51,22 +65,22 @@ def spell(seconds: float) -> str:
 
 
 class Table(NamedTuple):
-    """Rows of text under their headings.
+    """A table of texts; its own text is aligned in columns.
 
     Attributes:
-        headings: One a column.
-        rows: As many texts each.
+        headings: The headings of the columns.
+        rows: Tuples of one text for each column.
     """
 
     headings: tuple[str, ...]
     rows: list[tuple[str, ...]]
 
-    def lasting(self) -> Table:
-        """The same without the columns that are others every time."""
+    def without_volatile(self) -> Table:
+        """Drop the columns that differ from one pass to the next, such as times and the owner."""
         return self._only([heading not in _VOLATILE for heading in self.headings])
 
-    def filled(self) -> Table:
-        """The same without the columns in which nothing need stand, and nothing does."""
+    def without_empty(self) -> Table:
+        """Drop optional columns that are empty in every row."""
         empty = [not any(column) for column in zip(*self.rows, strict=True)] or [True] * len(self.headings)
         return self._only(
             [not (empty[at] and heading in _OPTIONAL) for at, heading in enumerate(self.headings)]
@@ -84,12 +98,12 @@ class Table(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What requests to models have used, retries that failed apart.
+    """Requests to models and their tokens, without those of attempts that failed.
 
     Attributes:
-        requests: How many there were.
-        input_tokens: What they were asked with.
-        output_tokens: What they answered with.
+        requests: The number of requests.
+        input_tokens: The tokens sent.
+        output_tokens: The tokens received.
     """
 
     requests: int = 0
@@ -98,51 +112,53 @@ class Used(NamedTuple):
 
     @classmethod
     def by(cls, steps: Iterable[Step]) -> Used:
-        """What the recorded results of these steps have used."""
+        """Return the sum over the recorded results of these steps."""
         found = [cls(**json.loads(step.usage)) for step in steps if step.usage]
         return cls(*map(sum, zip(*found, strict=True)))
 
     def as_json(self) -> str:
-        """The same as a step records it."""
+        """Return the numbers as JSON, as a step records them."""
         return json.dumps(self._asdict())
 
 
 class Status(RunSnapshot):
-    """Where a run stands, with its steps; as text it is what ``durable-nb status`` shows."""
+    """The status of a run and its steps; its text is the output of ``durable-nb status``."""
 
     __slots__ = ()
 
     @property
     def spent(self) -> Used:
-        """What went into the results of its agents that are on record, in whatever pass."""
+        """Requests and tokens behind the recorded results of its agents, over all passes."""
         return Used.by(self.steps)
 
     @property
     def saved(self) -> Used:
-        """The part of that which the last pass found on record, and replayed instead of spending it again."""
+        """The part of ``spent`` that the last pass replayed instead of spending it again."""
         return Used.by(step for step in self.steps if self.run.passes > 1 and step.epoch < self.run.epoch)
 
     @property
     def tables(self) -> list[Table]:
-        """The run as one row of all runs, its steps, and what its agents have used, if it has any."""
+        """The tables of its text: the run, its steps, the usage of its agents, failures."""
         done = sum(step.status is StepStatus.DONE for step in self.steps)
         waits_for = tuple(step.step_id for step in self.steps if step.is_awaited)
         tables = [
-            Table(_RUN, [_run_row(self.run, Progress(done, waits_for))]),
-            Table(_STEP, [_step_row(step) for step in self.steps]),
+            Table(_RUN_HEADINGS, [_run_row(self.run, Progress(done, waits_for))]),
+            Table(_STEP_HEADINGS, [_step_row(step) for step in self.steps]),
         ]
         spent, saved = self.spent, self.saved
         if spent.requests:
             numbers = (*spent, saved.requests, saved.input_tokens + saved.output_tokens)
-            tables.append(Table(_USED, [tuple(map(str, numbers))]))
-        tables.append(Table(_FAILED, self._failures()))
-        return [table.filled() for table in tables if table.rows]
+            tables.append(Table(_USAGE_HEADINGS, [tuple(map(str, numbers))]))
+        tables.append(Table(_FAILURE_HEADINGS, self._failures()))
+        return [table.without_empty() for table in tables if table.rows]
 
     def _failures(self) -> list[tuple[str, ...]]:
-        """What failed for good, and with what: steps, then the run."""
+        """Return a row for each failure: those of steps, then the run's own if it is another one."""
         failed = [step for step in self.steps if step.status is StepStatus.FAILED]
-        found: list[tuple[str, ...]] = [(_printable(one.step_id), _error(one.payload)) for one in failed]
-        own = _error(self.run.result)
+        found: list[tuple[str, ...]] = [
+            (_printable(one.step_id), _failure_line(one.payload)) for one in failed
+        ]
+        own = _failure_line(self.run.result)
         if self.run.status is RunStatus.FAILED and own not in {error for _, error in found}:
             found.append(("the run", own))
         return found
@@ -152,72 +168,76 @@ class Status(RunSnapshot):
 
 
 async def list_runs(journal: Journal) -> Sequence[Run]:
-    """All runs as they stand, the latest first. Runs on the loop thread.
+    """Return all runs, the latest first. Runs on the loop thread.
 
     Args:
-        journal: Where they are kept.
+        journal: The journal of the runs.
     """
     runs = await journal.list_runs()
-    abandoned = await journal.abandoned()  # last: a run that is taken up meanwhile must not show as left
-    return [_with_owner(run, abandoned) for run in runs]
+    abandoned = await journal.abandoned()  # last: a run that is resumed meanwhile must not show as abandoned
+    return [_marked_if_abandoned(run, abandoned) for run in runs]
 
 
-async def read_run(journal: Journal, run_id: str) -> RunSnapshot | None:
-    """A run as it stands, and its steps; takes no ownership. Runs on the loop thread.
+async def current_snapshot(journal: Journal, run_id: str) -> RunSnapshot | None:
+    """Return a run and its steps, or None; takes no ownership. Runs on the loop thread.
 
     Args:
-        journal: Where it is kept.
+        journal: The journal of the run.
         run_id: The run.
     """
     snapshot = await journal.read_run(run_id)
     if snapshot is None:
         return None
-    return snapshot._replace(run=_with_owner(snapshot.run, await journal.abandoned()))
+    return snapshot._replace(run=_marked_if_abandoned(snapshot.run, await journal.abandoned()))
 
 
-def _with_owner(run: Run, abandoned: frozenset[str]) -> Run:
+def _marked_if_abandoned(run: Run, abandoned: frozenset[str]) -> Run:
     if run.run_id in abandoned and run.status in (RunStatus.RUNNING, RunStatus.WAITING):
         return run._replace(status=RunStatus.INTERRUPTED)
     return run
 
 
 async def all_runs(journal: Journal) -> Table:
-    """Every run, the latest first: when, who, how many steps, what it waits for. Runs on the loop thread.
+    """Return a table of all runs, the latest first. Runs on the loop thread.
 
     Args:
-        journal: Where they are kept.
+        journal: The journal of the runs.
 
     Raises:
-        StoreUnavailable: There is no such database.
+        StoreUnavailable: The database does not exist.
     """
     await set_up(journal)
     runs = await list_runs(journal)
     progress = await journal.progress()
-    return Table(_RUN, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs]).filled()
+    return Table(
+        _RUN_HEADINGS, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs]
+    ).without_empty()
 
 
 async def one_run(journal: Journal, run_id: str) -> Status:
-    """A run and its steps; nothing is taken over. Runs on the loop thread.
+    """Return the status of a run; takes no ownership. Runs on the loop thread.
 
     Args:
-        journal: Where it is kept.
+        journal: The journal of the run.
         run_id: The run.
 
     Raises:
-        RunNotFound: There is no such run.
-        StoreUnavailable: There is no such database.
+        RunNotFound: The database has no run of that id.
+        StoreUnavailable: The database does not exist.
     """
     await set_up(journal)
-    snapshot = await read_run(journal, run_id)
+    snapshot = await current_snapshot(journal, run_id)
     if snapshot is None:
         raise unknown_run(run_id, journal.address)
     run, steps = snapshot
-    read = [one._replace(payload=await _failure(journal, one.payload, run_id, one.step_id)) for one in steps]
-    return Status(run._replace(result=await _failure(journal, run.result, run_id, "")), tuple(read))
+    read = [
+        one._replace(payload=await _with_failure(journal, one.payload, run_id, one.step_id)) for one in steps
+    ]
+    return Status(run._replace(result=await _with_failure(journal, run.result, run_id, "")), tuple(read))
 
 
-async def _failure(journal: Journal, payload: Payload | None, run_id: str, step: str) -> Payload | None:
-    """With its bytes if it is a failure in a blob, as one is that held much, and these can be read."""
+async def _with_failure(journal: Journal, payload: Payload | None, run_id: str, step: str) -> Payload | None:
+    """Return a payload, with its bytes if it is a failure that is kept in a blob and can be read."""
     if payload is None or payload.blob is None or payload.format != "failure":
         return payload
     with suppress(DurableError):
@@ -226,15 +246,15 @@ async def _failure(journal: Journal, payload: Payload | None, run_id: str, step:
 
 
 async def set_up(journal: Journal) -> None:
-    """Set a journal up, but create nothing: a mistyped path is no empty database. Runs on the loop thread.
+    """Set up a journal, but do not create it: a mistyped path is an error. Runs on the loop thread.
 
     Raises:
-        StoreUnavailable: There is none.
+        StoreUnavailable: The database does not exist.
     """
     if not journal.is_there:
         raise StoreUnavailable(
-            f"there is no database {journal.location!r}",
-            remedy="Name the one that the runs were kept in: --db PATH.",
+            f"no database at {journal.location!r}",
+            remedy="Name the database of the runs: --db PATH.",
         )
     await journal.setup()
 
@@ -242,29 +262,34 @@ async def set_up(journal: Journal) -> None:
 def _run_row(run: Run, progress: Progress) -> tuple[str, ...]:
     waits_for = ", ".join(progress.waits_for) if run.status is RunStatus.WAITING else ""
     facts = (run.run_id, run.workflow, run.status.value, f"{progress.done} done", waits_for)
-    return tuple(map(_printable, (*facts, _moment(run.updated_at), run.owner or "")))
+    return tuple(map(_printable, (*facts, format_time(run.updated_at), run.owner or "")))
 
 
 def _step_row(step: Step) -> tuple[str, ...]:
-    took = spell(step.seconds) if step.finished_at else ""
+    took = format_duration(step.seconds) if step.finished_at else ""
     facts = (step.step_id, step.kind.value, step.status.value, str(step.attempt), took)
-    return tuple(map(_printable, (*facts, _moment(step.finished_at))))
+    return tuple(map(_printable, (*facts, format_time(step.finished_at))))
 
 
-def _moment(seconds: float | None) -> str:
+def format_time(seconds: float | None) -> str:
+    """Return a time as text for people, in local time; empty if there is none.
+
+    Args:
+        seconds: The time, in seconds since the epoch.
+    """
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
 
 
 def _printable(text: str) -> str:
-    """Without what could break a line or steer a terminal."""
+    """Replace characters that could break a line or control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _error(payload: Payload | None) -> str:
+def _failure_line(payload: Payload | None) -> str:
     if payload is None:
-        return "not on record"
+        return "not recorded"
     try:
         line = codec.failure_line(payload)
     except StepNotRestored:
-        return "on record, but it cannot be read here"
+        return "recorded, but not readable here"
     return _printable(line if len(line) <= _ERROR_WIDTH else f"{line[:_ERROR_WIDTH]}…")

@@ -24,7 +24,7 @@ from durable_nb.notebook.namespace import scan, snapshot
 from durable_nb.notebook.shell import execute as body
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 from durable_nb.signals import in_doubt
-from durable_nb.workflow.retry import attempts, is_ours
+from durable_nb.workflow.retry import execute_with_retries, is_ours
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import RunHandle, StepHandle
@@ -88,7 +88,7 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
         StepChanged: Another cell of the notebook uses the step's name, or the policy for edits is ``error``.
     """
     run = session.require_run()
-    if scopes.current() is not None:
+    if scopes.current_scope() is not None:
         raise StepNested(
             "a durable cell cannot be nested in another durable cell",
             run_id=run.run_id,
@@ -210,7 +210,7 @@ async def _execute(
     with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
-            await attempts(run, handle, execute, options.policy, ASYNC)
+            await execute_with_retries(run, handle, execute, options.policy, ASYNC)
         except BaseException as failure:
             if isinstance(failure, Exception) and not is_ours(failure):
                 await run.fail_step(handle, failure, ASYNC)

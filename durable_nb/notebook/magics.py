@@ -223,7 +223,7 @@ def load(shell: Any) -> None:
     shell.durable_nb = magics
     recorder.Recorder.of(shell)
     spell_actions(magics.session.spelling)
-    prompter.attach(shell_prompter.ShellPrompter(shell, magics.session))
+    prompter.set_prompter(shell_prompter.ShellPrompter(shell, magics.session))
     line_magics: Sequence[Callable[..., Any]] = (
         magics.durable_workflow,
         magics.durable_fork,

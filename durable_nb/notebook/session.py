@@ -168,9 +168,9 @@ class Session:
         """
         run = self.require_run()
         # A task that never finished is not recorded, but tasks inside it that finished are.
-        found = resolve.inside(run, name) or [run_blocking(resolve.find_step(run, name, SYNC)).step_id]
+        found = resolve.with_inner(run, name) or [run_blocking(resolve.find_step(run, name, SYNC)).step_id]
         after = downstream(run, name) if with_downstream else []
-        found += [each for cell in after for each in resolve.inside(run, cell)]
+        found += [each for cell in after for each in resolve.with_inner(run, cell)]
         run_blocking(run.reset(found, SYNC))
         for cell in (name, *after):
             self._cells.pop(cell, None)
@@ -204,7 +204,7 @@ class Session:
             StepNotFound: The run has no step of that name.
             StepError: The step is not in doubt.
         """
-        run_blocking(resolve.resolve(self.require_run(), name, answer, value, SYNC))
+        run_blocking(resolve.resolve_step(self.require_run(), name, answer, value, SYNC))
         self._cells.pop(name, None)
 
     def deliver(self, run_id: str, name: str, value: Any) -> str:
@@ -221,9 +221,9 @@ class Session:
         Raises:
             SignalInvalid: The waiting call does not accept the value.
         """
-        signal = delivery.pack(check_run_id(run_id), name, value, this_process())
+        signal = delivery.make_signal(check_run_id(run_id), name, value, this_process())
         earlier = run_blocking(SYNC.store(delivery.deliver(self.workflow.journal, signal, value)))
-        return delivery.describe(signal, earlier)
+        return delivery.describe_delivery(signal, earlier)
 
     def runs(self, db: StoreLike | None) -> Table:
         """Return a table of the runs of a database, by default the notebook's own.

@@ -206,7 +206,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             InvalidOption: ``fresh`` or ``take_over`` is given, and the agent is part of another run.
         """
         agent, run_id = self._with_options(fresh, take_over), options.pop("run_id", None)
-        inside = scopes.current()
+        inside = scopes.current_scope()
         scope = inside or self.workflow.attached
         if scope is None or run_id is not None:
             async with agent._own_run(run_id, user_prompt, options) as agent_run:  # noqa: SLF001
@@ -221,7 +221,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         with ExitStack() as stack:
             if inside is not None:
                 name = steps.scope.path.removeprefix(inside.path).rstrip("/")
-                stack.enter_context(scopes.entered(inside.around(name)))
+                stack.enter_context(scopes.enter_scope(inside.with_named_branches(name)))
             async with self._iterate(steps, user_prompt, options) as agent_run:
                 yield agent_run
 
@@ -240,7 +240,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
         opening = self._run_record(run_id, self._arguments(prompt, options))
         branches.install_task_factory(asyncio.get_running_loop())
         fresh = self._open_options.fresh
-        with active_runs.entered(workflow.journal, opening, ASYNC, fresh=fresh) as (current, is_new):
+        with active_runs.begin_or_find(workflow.journal, opening, ASYNC, fresh=fresh) as (current, is_new):
             if not is_new:
                 raise _AlreadyActive(current)
             with interrupts.guarded_pass():
@@ -284,7 +284,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
     def _run_record(self, run_id: str | None, arguments: Mapping[str, Any]) -> Run:
         fingerprints = fingerprint.arguments(arguments)
         workflow = f"{self.workflow.name}.{self._durability.name}"
-        scope = scopes.current()
+        scope = scopes.current_scope()
         return Run(
             check_run_id(run_id or f"{workflow}-{(fingerprint.value(fingerprints) or '')[:12]}"),
             workflow,

@@ -130,7 +130,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         return began_at
 
     def _begin(self, arguments: dict[str, Any]) -> AgentSteps | None:
-        scope = scopes.current() or NOTEBOOK.attached
+        scope = scopes.current_scope() or NOTEBOOK.attached
         if scope is None:
             message = f"agent {self.name!r} was called outside a run: executed, not checkpointed"
             warnings.warn(message, DurableNotice, stacklevel=2)
@@ -247,7 +247,7 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
 
     async def wrap_node_run(self, ctx: RunContext[AgentDepsT], *, node: Any, handler: Any) -> Any:  # noqa: ARG002
         """Execute a node in the scope of the agent run, to name its steps apart from the caller's."""
-        with nullcontext() if self.steps is None else scopes.entered(self.steps.scope):
+        with nullcontext() if self.steps is None else scopes.enter_scope(self.steps.scope):
             return await handler(node)
 
     async def after_run(self, ctx: RunContext[AgentDepsT], *, result: Any) -> Any:  # noqa: ARG002

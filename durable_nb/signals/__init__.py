@@ -1,1 +1,1 @@
-"""Values from outside: what is accepted, how it is delivered, who waits for it."""
+"""Signals: values that a run waits for, how they are checked, delivered and asked for."""

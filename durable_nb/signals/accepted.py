@@ -15,12 +15,12 @@ from durable_nb.errors import InvalidOption, SignalInvalid
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["APPROVAL", "Accepted", "Problem", "check", "choose", "invalid", "problems"]
+__all__ = ["APPROVAL", "Accepted", "Problem", "check_value", "invalid", "not_a_choice", "problems"]
 
 APPROVAL: Final = "approval"
-"""The format of a schema that asks for a yes or a no; its ``arguments`` are what a yes may change."""
+"""The format of a schema that asks for approval; its ``arguments`` are those which the answer may change."""
 
-_PLAIN: Final[dict[Any, str]] = {
+_PLAIN_TYPES: Final[dict[Any, str]] = {
     bool: "boolean",
     int: "integer",
     float: "number",
@@ -29,20 +29,20 @@ _PLAIN: Final[dict[Any, str]] = {
     dict: "object",
     None: "null",
 }
-"""The types that need no pydantic, each with its name in a JSON schema."""
+"""The types that are checked without pydantic, each with its name in a JSON schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a waiting call accepts.
+    """The values that a waiting call accepts.
 
     Attributes:
-        type: A type as pydantic understands them, or a plain one; anything if not given.
-        choices: The only values, plain JSON; any if not given.
-        schema: A JSON schema in place of a type; nothing is converted then.
+        type: A plain type, or any type that pydantic can validate; None accepts every type.
+        choices: The only values that are accepted, plain JSON; None accepts every value.
+        schema: A JSON schema in place of a type; values are not converted then.
 
     Raises:
-        InvalidOption: There is no such type, or the choices are no list of plain values.
+        InvalidOption: The type cannot be validated, or the choices are not a list of plain values.
 
     Example:
         >>> Accepted(int).validated(3)
@@ -55,47 +55,50 @@ class Accepted:
 
     def __post_init__(self) -> None:
         if self.choices is not None and (isinstance(self.choices, str) or not self.choices):
-            raise InvalidOption(f"choices={self.choices!r} makes no sense", remedy="Give a list of values.")
+            raise InvalidOption(
+                f"invalid choices={self.choices!r}: expected a list of at least one value",
+                remedy="For example: choices=['yes', 'no'].",
+            )
         try:
             self.choices_json()
         except (TypeError, ValueError) as error:
-            raise InvalidOption(f"choices= are not plain ({error})", remedy=_PLAIN_JSON) from None
+            raise InvalidOption(f"invalid choices=: not plain JSON ({error})", remedy=_PLAIN_VALUES) from None
         if self.type is not None:
             self.schema_json()
 
     def choices_json(self) -> str | None:
-        """The choices as JSON."""
+        """Return the choices as JSON, or None."""
         return None if self.choices is None else json.dumps(list(self.choices), allow_nan=False)
 
     def schema_json(self) -> str | None:
-        """The type as a JSON schema, as JSON."""
+        """Return the JSON schema of the type, as JSON, or None."""
         if self.schema is not None:
             return json.dumps(self.schema)
         if self.type is None:
             return None
         if self.type is Any:
             return "{}"
-        if _is_plain(self.type):
-            return json.dumps({"type": _PLAIN[self.type]})
+        if _is_plain_type(self.type):
+            return json.dumps({"type": _PLAIN_TYPES[self.type]})
         adapter = self._adapter()
-        with self._sense():
+        with self._type_errors():
             return json.dumps(adapter.json_schema())
 
     def validated(self, value: Any) -> Any:
-        """The value as the call gets it, converted to the type.
+        """Return the value as the call gets it, converted to the type.
 
         Raises:
-            SignalInvalid: It is none of those that are accepted.
+            SignalInvalid: The value is not accepted.
         """
-        if self.choices is not None and not any(_same(value, choice) for choice in self.choices):
-            raise invalid(value, choose(list(self.choices)))
+        if self.choices is not None and not any(_equal(value, choice) for choice in self.choices):
+            raise invalid(value, not_a_choice(list(self.choices)))
         if self.schema is not None:
-            found = _problems(self.schema, value)
-            _refuse(value, [Problem([], "it is no plain JSON")] if _as_json(value) is _OTHER else found)
+            found = _schema_problems(self.schema, value)
+            _raise_first(value, [Problem([], "not plain JSON")] if _as_json(value) is _NOT_JSON else found)
         if self.type is None or self.type is Any:
             return value
-        if _is_plain(self.type):
-            return _plainly(self.type, value)
+        if _is_plain_type(self.type):
+            return _validated_plain(self.type, value)
         from pydantic import ValidationError
 
         try:
@@ -106,99 +109,103 @@ class Accepted:
             raise invalid(value, f"{place}: {first['msg']}" if place else first["msg"]) from None
 
     def _adapter(self) -> Any:
-        with self._sense():
+        with self._type_errors():
             from pydantic import TypeAdapter
 
             return TypeAdapter(self.type)
 
     @contextmanager
-    def _sense(self) -> Iterator[None]:
-        """Say in one line what pydantic says of a type that it cannot take."""
+    def _type_errors(self) -> Iterator[None]:
+        """Turn pydantic's error about an unusable type into an ``InvalidOption`` of one line."""
         try:
             yield
         except ImportError:
             raise InvalidOption(
-                f"schema={self.type!r} needs pydantic", remedy="pip install pydantic, or give a plain type."
+                f"schema={self.type!r} needs pydantic", remedy="pip install pydantic, or use a plain type."
             ) from None
         except Exception as error:
-            said = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise InvalidOption(
-                f"schema={self.type!r} makes no sense ({said})", remedy="Give a type: bool, a model, …"
+                f"invalid schema={self.type!r}: expected a type ({reason})",
+                remedy="For example: schema=bool, or schema=YourModel.",
             ) from None
 
 
-_PLAIN_JSON = "Give plain values: strings, numbers, True, False, None, lists and dicts of them."
+_PLAIN_VALUES = "Use plain values: strings, numbers, True, False, None, lists and dicts of them."
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a value will not do.
+    """A reason why a value is not accepted.
 
     Attributes:
-        path: The keys and positions that lead to the place; none for the whole value.
-        text: What is wrong there.
+        path: The keys and positions that lead to the wrong part; empty for the whole value.
+        text: What is wrong with that part.
     """
 
     path: list[str | int]
     text: str
 
 
-def check(request: SignalRequest, value: Any) -> None:
-    """Refuse a value at once where the request says that it will not do; who waits has the last word.
+def check_value(request: SignalRequest, value: Any) -> None:
+    """Raise if a request does not accept a value; the waiting call checks it once more.
 
     Args:
-        request: What is waited for.
-        value: What somebody wants to deliver; only plain JSON data is looked at.
+        request: The request.
+        value: The value to deliver; only plain JSON data is checked.
 
     Raises:
-        SignalInvalid: It is none of those that are accepted.
+        SignalInvalid: The value is not accepted.
     """
-    _refuse(value, problems(request, value))
+    _raise_first(value, problems(request, value))
 
 
 def problems(request: SignalRequest, value: Any) -> list[Problem]:
-    """All that is wrong with a value, as far as the request tells; a missing field at its own place.
+    """Return all reasons why a request does not accept a value; a missing field has its own path.
 
     Args:
-        request: What is waited for.
-        value: What somebody wants to deliver; only plain JSON data is looked at.
+        request: The request.
+        value: The value to deliver; only plain JSON data is checked.
     """
     found = []
     if request.choices:
         plain, choices = _as_json(value), json.loads(request.choices)
-        if plain is not _OTHER and not any(_same(plain, choice) for choice in choices):
-            found.append(Problem([], choose(choices)))
+        if plain is not _NOT_JSON and not any(_equal(plain, choice) for choice in choices):
+            found.append(Problem([], not_a_choice(choices)))
     if request.schema:
-        found += _problems(json.loads(request.schema), value)
+        found += _schema_problems(json.loads(request.schema), value)
     return found
 
 
-_OTHER: Final = object()
-"""Stands for a value that is no plain JSON data."""
+_NOT_JSON: Final = object()
+"""Stands for a value that is not plain JSON data."""
 
 
 def _as_json(value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
-        return _OTHER
+        return _NOT_JSON
 
 
-def _problems(schema: Mapping[str, Any], value: Any) -> list[Problem]:
+def _schema_problems(schema: Mapping[str, Any], value: Any) -> list[Problem]:
     plain = _as_json(value)
-    if plain is _OTHER:
+    if plain is _NOT_JSON:
         return []
     from jsonschema import Draft202012Validator
     from referencing.exceptions import Unresolvable
 
     try:
         return [_problem(error) for error in _innermost(Draft202012Validator(schema).iter_errors(plain))]
-    except (Unresolvable, re.error):  # not to be understood here, such as another language's patterns
+    except (
+        Unresolvable,
+        re.error,
+    ):  # not to be checked here, such as a pattern of another language
         return []
 
 
 def _innermost(errors: Iterable[Any]) -> Iterator[Any]:
-    """The errors, each at its own place: those of a union in the one branch of the value's own type."""
+    """Yield the errors, each with its own path; of a union those of the branch that has the value's type."""
     for error in errors:
         branches = defaultdict(list)
         for inner in error.context:
@@ -211,7 +218,7 @@ def _is_of_another_type(error: Any) -> bool:
     return error.validator in ("type", "const", "enum") and not error.path
 
 
-def _refuse(value: Any, found: Sequence[Problem]) -> None:
+def _raise_first(value: Any, found: Sequence[Problem]) -> None:
     for problem in found:
         place = ".".join(map(str, problem.path))
         raise invalid(value, f"{place}: {problem.text}" if place else problem.text)
@@ -219,34 +226,43 @@ def _refuse(value: Any, found: Sequence[Problem]) -> None:
 
 def _problem(error: Any) -> Problem:
     path = list(error.absolute_path)
-    if error.validator == "required":  # one error for each name, which only its message tells
+    if error.validator == "required":  # one error for each missing name, which is only in its message
         for name in error.validator_value:
             if error.message.startswith(repr(name)):
-                return Problem([*path, name], "this is needed")
+                return Problem([*path, name], "this field is required")
     return Problem(path, error.message)
 
 
-def _is_plain(kind: Any) -> bool:
-    return isinstance(kind, type | None) and kind in _PLAIN
+def _is_plain_type(kind: Any) -> bool:
+    return isinstance(kind, type | None) and kind in _PLAIN_TYPES
 
 
-def _plainly(kind: Any, value: Any) -> Any:
+def _validated_plain(kind: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not (type(None) if kind is None else kind):
-        raise invalid(value, f"it is no {_PLAIN[kind]}")
+        raise invalid(value, f"expected {_with_article(_PLAIN_TYPES[kind])}")
     return value
 
 
-def _same(value: Any, choice: Any) -> bool:
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else name if name == "null" else f"a {name}"
+
+
+def _equal(value: Any, choice: Any) -> bool:
     return type(value) is type(choice) and bool(value == choice)  # True is not the choice 1
 
 
-def choose(choices: list[Any]) -> str:
-    """What is to be said of a value that is none of the choices."""
-    return f"choose one of {', '.join(map(json.dumps, choices))}"
+def not_a_choice(choices: list[Any]) -> str:
+    """Return the reason why a value that is none of the choices is not accepted."""
+    return f"expected one of {', '.join(map(json.dumps, choices))}"
 
 
 def invalid(value: Any, why: str) -> SignalInvalid:
-    """The error that says why a value will not do."""
+    """Return the error for a value that is not accepted.
+
+    Args:
+        value: The value.
+        why: The reason.
+    """
     return SignalInvalid(f"{value!r:.200} is not accepted: {why}", remedy="Deliver another value.")

@@ -1,4 +1,4 @@
-"""Signals: values that come from outside. Whoever delivers one writes it to the store, and nowhere else."""
+"""Delivery: a signal is written to the store, from any process, and found there by the call that waits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
+from durable_nb.engine.status import format_time
 from durable_nb.errors import error_context
 from durable_nb.records import Signal, signal_step
 from durable_nb.signals import accepted
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, SignalRequest
     from durable_nb.stores.base import Journal
 
-__all__ = ["command", "deliver", "describe", "load", "pack", "put", "spell_moment"]
+__all__ = [
+    "answer_command",
+    "deliver",
+    "describe_delivery",
+    "format_time",
+    "load_payload",
+    "make_signal",
+    "put_signal",
+]
 
 
 async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None:
@@ -25,40 +34,46 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
     Runs on the loop thread.
 
     Args:
-        journal: Where the run is, or will be.
+        journal: The journal of the run.
         signal: The signal.
-        value: What is in it.
+        value: Its value, for the check.
 
     Returns:
-        None if this was the first; else the one that was there before.
+        None if this was the first delivery; else the signal that was delivered before.
 
     Raises:
-        SignalInvalid: The call that waits for it would not accept it; nothing was delivered.
+        SignalInvalid: The call that waits does not accept the value; nothing was delivered.
     """
     await journal.setup()
     with error_context(run_id=signal.run_id, step=signal_step(signal.name)):
         request = await journal.get_request(signal.run_id, signal.name)
         known = await journal.get_signal(signal.run_id, signal.name)
         if request is not None and known is None:
-            accepted.check(request, value)
-        if await put(journal, signal):
+            accepted.check_value(request, value)
+        if await put_signal(journal, signal):
             return None
         return await journal.get_signal(signal.run_id, signal.name)
 
 
-async def put(journal: Journal, signal: Signal) -> bool:
-    """Write a signal to the store, unchecked; gives whether it was the first. Runs on the loop thread."""
+async def put_signal(journal: Journal, signal: Signal) -> bool:
+    """Write a signal to the store, unchecked; return whether it was the first. Runs on the loop thread."""
     payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
     return await journal.put_signal(signal._replace(payload=payload))
 
 
-async def load(journal: Journal, signal: Signal) -> Payload:
-    """The payload of a delivered signal, its bytes fetched if they are a blob. Runs on the loop thread."""
+async def load_payload(journal: Journal, signal: Signal) -> Payload:
+    """Return the payload of a delivered signal, with the bytes of its blob. Runs on the loop thread."""
     return await fetch(journal, signal.payload, signal.run_id, signal_step(signal.name))
 
 
-def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
-    """A signal, ready to be delivered.
+def make_signal(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
+    """Return a signal, ready to be delivered.
+
+    Args:
+        run_id: The run that waits for it, or will.
+        name: The name of the signal.
+        value: The value.
+        delivered_by: The process that delivers it, for people.
 
     Raises:
         StepNotSaved: The value cannot be saved.
@@ -68,34 +83,29 @@ def pack(run_id: str, name: str, value: Any, delivered_by: str) -> Signal:
     return Signal(run_id, name, payload, delivered_by, time.time())
 
 
-def describe(signal: Signal, earlier: Signal | None) -> str:
-    """What became of a delivery, for people.
+def describe_delivery(signal: Signal, earlier: Signal | None) -> str:
+    """Return the outcome of a delivery as text for people.
 
     Args:
         signal: The signal.
-        earlier: The one that was there before, if any.
+        earlier: The signal that was delivered before it, if any.
     """
     if earlier is None:
-        return f"signal {signal.name!r} is delivered to run {signal.run_id!r}"
+        return f"signal {signal.name!r} delivered to run {signal.run_id!r}"
     return (
-        f"run {signal.run_id!r} has signal {signal.name!r} already: nothing was changed. It was answered by "
-        f"{earlier.delivered_by or 'somebody unnamed'} at {spell_moment(earlier.delivered_at)}"
+        f"nothing was changed: signal {signal.name!r} of run {signal.run_id!r} was answered by "
+        f"{earlier.delivered_by or 'an unnamed process'} at {format_time(earlier.delivered_at)}"
     )
 
 
-def command(request: SignalRequest, address: str | None) -> str:
-    """What to type elsewhere to answer a request.
+def answer_command(request: SignalRequest, address: str | None) -> str:
+    """Return the command, or the call, that answers a request from another process.
 
     Args:
         request: The request.
-        address: What opens the store elsewhere; None where nothing does.
+        address: The path or URL that opens the store in another process; None if there is none.
     """
     if address is None:
         return f"await wf.complete({request.run_id!r}, {request.name!r}, VALUE)"
     run_id, name, db = map(shlex.quote, (request.run_id, request.name, address))
     return f"durable-nb signal {run_id} {name} VALUE --db {db}"
-
-
-def spell_moment(seconds: float) -> str:
-    """A moment for people, in local time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

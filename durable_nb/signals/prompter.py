@@ -1,4 +1,4 @@
-"""Whatever can ask a person: a notebook's front end, or a terminal."""
+"""The interface through which a process prompts its user: a notebook's front end, or a terminal."""
 
 from __future__ import annotations
 
@@ -10,43 +10,53 @@ from durable_nb.records import SignalRequest
 if TYPE_CHECKING:
     from durable_nb.stores.base import Journal
 
-__all__ = ["Ask", "Interrupted", "Prompter", "attach", "attached"]
+__all__ = ["Ask", "Interrupted", "Prompter", "current_prompter", "set_prompter"]
 
 Ask = Callable[[SignalRequest], Awaitable[Any]]
-"""Asks a person, and gives the answer; ended when somebody else was faster."""
+"""Asks the user and returns the answer; cancelled if an answer is delivered in another way first."""
 
 
 class Interrupted(Exception):
-    """A person interrupted the asking; where the answer was wanted it is a KeyboardInterrupt."""
+    """The user interrupted the prompt; in the waiting call it becomes a KeyboardInterrupt."""
 
 
 class Prompter(Protocol):
-    """Where a person may be: a notebook's front end, or a terminal."""
+    """A session that can prompt its user: a notebook's front end, or a terminal."""
 
     def headless_timeout(self) -> float | None:
-        """Seconds that a call may wait where nobody can be asked; None for ever."""
+        """Return the seconds for which a call waits if there is no one to prompt; None waits without end."""
 
     def askers(self) -> Sequence[Ask]:
-        """The ways in which a person can be asked here and now, all at once."""
+        """Return the ways to ask the user now; all are used at once."""
 
     def can_prompt(self, *, blocking: bool) -> bool:
-        """Whether a person can answer here: to what ``show_waiting`` shows, or asked while code awaits."""
+        """Return whether the user can answer in this session.
+
+        Args:
+            blocking: Whether the waiting call blocks its thread, so that nothing can be asked meanwhile.
+        """
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
-        """Show that a call waits; gives what takes the text that is shown in its place."""
+        """Show that a call waits; return a function that replaces the text shown.
+
+        Args:
+            journal: The journal of the run.
+            request: The request.
+            command: What to type in another process to answer it.
+        """
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
-        """Show who answered a call that did not have to wait."""
+        """Show who answered, and when, for a call that did not have to wait."""
 
 
 _prompters: list[Prompter] = []
 
 
-def attach(prompter: Prompter) -> None:
-    """Have calls of this process ask through a prompter; there is one at a time."""
+def set_prompter(prompter: Prompter) -> None:
+    """Set the prompter of this process; it has one at a time."""
     _prompters[:] = [prompter]
 
 
-def attached() -> Prompter | None:
-    """The prompter of this process, if it has one."""
+def current_prompter() -> Prompter | None:
+    """Return the prompter of this process, or None."""
     return next(iter(_prompters), None)

@@ -1,4 +1,4 @@
-"""Waiting for somebody's answer: in the store, and through whatever face can ask a person."""
+"""Waiting for the answer to a question: in the store, and by prompting the user where a prompter is set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durable_nb.errors import RunError, SignalInvalid, SignalPending, SignalTime
 from durable_nb.records import RunStatus, Signal, SignalRequest, signal_step
 from durable_nb.signals import delivery, watcher
 from durable_nb.signals.accepted import Accepted
-from durable_nb.signals.prompter import Ask, Interrupted, Prompter, attached
+from durable_nb.signals.prompter import Ask, Interrupted, current_prompter
 from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ _BY_TIMEOUT = "its timeout"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a call wants to know.
+    """A question of a run, answered by a signal.
 
     Attributes:
-        name: The signal's name.
-        prompt: What to tell whoever is asked.
-        accepted: Which values will do.
-        timeout: Seconds after which nobody is waited for any more; for ever if None.
-        default: What is taken then; none if ``NOTHING``.
-        poll: Seconds between two looks at a store that cannot tell when it has changed.
+        name: The name of the signal.
+        prompt: The text shown to the user who is asked.
+        accepted: The values that are accepted.
+        timeout: Seconds after which the wait ends; None waits without end.
+        default: The answer then; ``NOTHING`` raises ``SignalTimeout``.
+        poll: Seconds between two reads of a store that cannot report changes.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came, and from whom."""
+    """An accepted answer: its value, who delivered it, and when, in seconds since the epoch."""
 
     value: Any
     by: str
@@ -63,61 +63,62 @@ class Answer:
 
 @asynccontextmanager
 async def while_waiting(run: RunHandle, mode: CallMode) -> AsyncIterator[None]:
-    """Mark a run as waiting in the block, unless another block has; as running after the last of them."""
-    run.waits += 1
+    """Mark a run as waiting while at least one of these blocks is entered."""
+    run.waiting_calls += 1
     try:
-        if run.waits == 1:
+        if run.waiting_calls == 1:
             await run.mark(RunStatus.WAITING, mode)
         yield
-    except GeneratorExit:  # thrown away half-way: nothing can be awaited any more
-        run.waits -= 1
+    except GeneratorExit:  # closed with its event loop: nothing can be awaited any more
+        run.waiting_calls -= 1
         raise
     except BaseException:
-        with suppress(StoreError, RunError):  # what ended the waiting is the one to see
-            await _go_on(run, mode)
+        with suppress(StoreError, RunError):  # the exception that ended the wait is the one to raise
+            await _mark_running(run, mode)
         raise
-    await _go_on(run, mode)
+    await _mark_running(run, mode)
 
 
-async def _go_on(run: RunHandle, mode: CallMode) -> None:
-    run.waits -= 1
-    if not run.waits:
+async def _mark_running(run: RunHandle, mode: CallMode) -> None:
+    run.waiting_calls -= 1
+    if not run.waiting_calls:
         await run.mark(RunStatus.RUNNING, mode)
 
 
 async def wait_for_answer(
     run: RunHandle, question: Question, mode: CallMode, handle: StepHandle | None = None
 ) -> Answer:
-    """The first valid answer that is delivered; one that was there before is given at once.
+    """Return the first answer that is accepted; one that was delivered before is returned at once.
 
     Args:
-        run: The run that wants to know.
-        question: What it wants to know.
+        run: The open run.
+        question: The question.
         mode: How the caller waits.
-        handle: The step that waits for it, which is noted if it has to.
+        handle: The step of the call; recorded as started if it has to wait.
 
     Raises:
-        SignalTimeout: None came in time.
-        SignalPending: Nobody is there to be asked.
+        SignalTimeout: No answer was delivered in time.
+        SignalPending: This session has no one to prompt, and its ``headless_timeout`` has passed.
     """
     signal = await mode.store(run.journal.get_signal(run.run_id, question.name))
     refused = None
     if signal is not None:
         answer = await _accept(run, question, signal, mode)
         if isinstance(answer, Answer):
-            _show(lambda prompter: prompter.show_answer(run.run_id, question.name, answer.by, answer.at))
+            if prompter := current_prompter():
+                prompter.show_answer(run.run_id, question.name, answer.by, answer.at)
             return answer
         refused = answer
     if handle is not None:
         await run.note_started(handle, mode)
-    return await _Asked(run, question, mode).answer(refused)
+    return await _OpenQuestion(run, question, mode).answer(refused)
 
 
 async def _accept(run: RunHandle, question: Question, signal: Signal, mode: CallMode) -> Answer | str:
-    """The answer; one that will not do is set aside, and why is given."""
-    value = codec.decode(await mode.store(delivery.load(run.journal, signal)))
+    """Return the answer, or set a signal that is not accepted aside and return the reason."""
+    value = codec.decode(await mode.store(delivery.load_payload(run.journal, signal)))
     try:
-        if signal.delivered_by != _BY_TIMEOUT:  # a default need not be what others may say
+        if signal.delivered_by != _BY_TIMEOUT:  # a default need not be among the accepted values
             value = question.accepted.validated(value)
     except SignalInvalid as error:
         name = f"{signal.name}~{time.time_ns()}"
@@ -126,25 +127,25 @@ async def _accept(run: RunHandle, question: Question, signal: Signal, mode: Call
     return Answer(value, signal.delivered_by, signal.delivered_at)
 
 
-class _Asked:
-    """A question that is open: from its request to its answer."""
+class _OpenQuestion:
+    """A question from its request to its answer."""
 
     def __init__(self, run: RunHandle, question: Question, mode: CallMode) -> None:
         self._run, self._question, self._mode = run, question, mode
-        self._began = time.monotonic()
-        self._prompter = attached()
+        self._started = time.monotonic()
+        self._prompter = current_prompter()
         self._update: Callable[[str], None] = lambda _: None
 
     async def answer(self, refused: str | None) -> Answer:
-        """Wait until a valid one is there."""
+        """Wait until an answer is accepted."""
         async with while_waiting(self._run, self._mode):
             while True:
                 request = await self._request(refused)
-                self._update = self._shown(request)
-                signal = await self._delivered(request)
+                self._update = self._show_request(request)
+                signal = await self._wait_for_signal(request)
                 answer = await _accept(self._run, self._question, signal, self._mode)
                 if isinstance(answer, Answer):
-                    self._update(f"answered by {answer.by} at {delivery.spell_moment(answer.at)}")
+                    self._update(f"answered by {answer.by} at {delivery.format_time(answer.at)}")
                     return answer
                 refused = answer
 
@@ -162,7 +163,7 @@ class _Asked:
         )
         return await self._mode.store(self._run.journal.request_signal(request))
 
-    def _shown(self, request: SignalRequest) -> Callable[[str], None]:
+    def _show_request(self, request: SignalRequest) -> Callable[[str], None]:
         if self._prompter is None:
             return lambda _: None
         if request.refused:
@@ -170,15 +171,15 @@ class _Asked:
         return self._prompter.show_waiting(self._run.journal, request, self._command(request))
 
     def _command(self, request: SignalRequest) -> str:
-        return delivery.command(request, self._run.journal.address)
+        return delivery.answer_command(request, self._run.journal.address)
 
-    async def _delivered(self, request: SignalRequest) -> Signal:
-        left = self._left(request)
+    async def _wait_for_signal(self, request: SignalRequest) -> Signal:
+        left = self._remaining(request)
         askers = self._prompter.askers() if self._prompter and self._mode is ASYNC else ()
         headless_timeout = self._prompter.headless_timeout() if self._prompter and not askers else None
         limits = [limit for limit in (left, headless_timeout) if limit is not None]
-        signal = await self._first(request, askers, min(limits, default=None))
-        if signal is None:  # in the last moment, perhaps, after the last look
+        signal = await self._watch_and_ask(request, askers, min(limits, default=None))
+        if signal is None:  # it may have been delivered after the last read
             signal = await self._mode.store(self._run.journal.get_signal(request.run_id, request.name))
         if signal is not None:
             return signal
@@ -186,19 +187,20 @@ class _Asked:
             raise self._pending(request)
         return await self._timed_out(request)
 
-    def _left(self, request: SignalRequest) -> float | None:
-        """Seconds until the timeout: by the clock since the first asking, and never more than was asked."""
+    def _remaining(self, request: SignalRequest) -> float | None:
+        """Return the seconds until the timeout, counted from the first request, in any pass."""
         timeout = self._question.timeout
         if timeout is None:
             return None
-        asked = timeout - (time.time() - request.asked_at)
-        return max(0.0, min(asked, timeout - (time.monotonic() - self._began)))
+        remaining = timeout - (time.time() - request.asked_at)
+        # A clock that is set back makes the wait no longer.
+        return max(0.0, min(remaining, timeout - (time.monotonic() - self._started)))
 
-    async def _first(
+    async def _watch_and_ask(
         self, request: SignalRequest, askers: Sequence[Ask], seconds: float | None
     ) -> Signal | None:
-        looking = self._mode.wait_cancellable(
-            watcher.delivered(
+        watching = self._mode.wait_cancellable(
+            watcher.wait_for_delivery(
                 self._run.journal,
                 request.run_id,
                 request.name,
@@ -208,16 +210,18 @@ class _Asked:
             )
         )
         if not askers:
-            return await looking
-        return await _raced(looking, [self._ask(ask, request) for ask in askers])
+            return await watching
+        return await _first_of(watching, [self._ask(ask, request) for ask in askers])
 
     async def _ask(self, ask: Ask, request: SignalRequest) -> None:
-        """Ask a person until a valid answer is in the store, this one or an earlier one."""
+        """Ask the user until an accepted answer is in the store, this one or an earlier one."""
         while True:
             value = await ask(request)
             try:
                 self._question.accepted.validated(value)
-                signal = delivery.pack(request.run_id, request.name, value, f"{this_process()}, asked there")
+                signal = delivery.make_signal(
+                    request.run_id, request.name, value, f"{this_process()}, asked there"
+                )
                 await ASYNC.store(delivery.deliver(self._run.journal, signal, value))
             except SignalInvalid as error:
                 request = request._replace(refused=error.what)
@@ -225,47 +229,50 @@ class _Asked:
                 return
 
     async def _timed_out(self, request: SignalRequest) -> Signal:
-        """Deliver the default as anybody would: who was faster has won, and who comes later is told."""
+        """Deliver the default like any other answer: if one was delivered before it, that one counts."""
         run, question = self._run, self._question
         if question.default is NOTHING:
             await self._mode.store(run.journal.withdraw_signal(run.run_id, request.name))
-            self._update("nobody answered in time")
+            self._update("no answer in time")
             raise SignalTimeout(
-                f"nobody answered within {question.timeout:g} s",
+                f"no answer to signal {request.name!r} within {question.timeout:g} s",
                 run_id=run.run_id,
                 step=signal_step(request.name),
-                remedy=f"It is asked again when the run is; to answer before: {self._command(request)}",
+                remedy=f"The run asks again when it is resumed. To answer now: {self._command(request)}",
             )
-        signal = delivery.pack(run.run_id, request.name, question.default, _BY_TIMEOUT)
+        signal = delivery.make_signal(run.run_id, request.name, question.default, _BY_TIMEOUT)
         return await self._mode.store(_put_or_get(run, signal))
 
     def _pending(self, request: SignalRequest) -> SignalPending:
-        self._update("nobody is here to answer")
+        self._update("no one to prompt in this session")
         pending = SignalPending(
-            "it waits for a signal, and nobody is here to be asked",
+            f"waiting for signal {request.name!r}, and this session has no one to prompt",
             run_id=request.run_id,
             step=signal_step(request.name),
-            remedy=f"Deliver it, then run this again: {self._command(request)}",
+            remedy=f"Deliver the signal, then resume the run: {self._command(request)}",
         )
         pending._render_traceback_ = lambda: [f"SignalPending: {pending}"]  # type: ignore[attr-defined]
         return pending
 
 
 async def _put_or_get(run: RunHandle, signal: Signal) -> Signal:
-    """The signal that is in the store then: this one, or the one that was faster. On the loop thread."""
-    await delivery.put(run.journal, signal)
+    """Deliver a signal; return the one in the store, which may be an earlier one. Runs on the loop thread."""
+    await delivery.put_signal(run.journal, signal)
     return await run.journal.get_signal(signal.run_id, signal.name) or signal
 
 
-async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[None]]) -> Signal | None:
-    """Look in the store while people are asked; nothing is taken from them but through the store."""
-    # In tasks that belong to no scope: they are no branches of the user's code.
-    tasks = [branches.outside(work) for work in (looking, *asking)]
+async def _first_of(watching: Awaitable[Signal | None], asking: Sequence[Awaitable[None]]) -> Signal | None:
+    """Watch the store while the user is asked, and return the signal that is found.
+
+    An answer of the user is delivered to the store, and found there like any other.
+    """
+    # In tasks without a scope: they must not count as branches of the user's code.
+    tasks = [branches.task_without_scope(work) for work in (watching, *asking)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks[1:]:
             if task.done():
-                task.result()  # the answer is in the store, or asking failed
+                task.result()  # raise if asking failed; otherwise the answer is in the store
         found: Signal | None = await tasks[0]
     except Interrupted:
         raise KeyboardInterrupt from None
@@ -274,8 +281,3 @@ async def _raced(looking: Awaitable[Signal | None], asking: Sequence[Awaitable[N
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return found
-
-
-def _show(what: Callable[[Prompter], None]) -> None:
-    if prompter := attached():
-        what(prompter)

@@ -1,4 +1,4 @@
-"""One watch a journal for all that wait for its signals: a hundred of them cost as much as one."""
+"""One watch for each journal serves all calls that wait for its signals: a hundred cost as much as one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from durable_nb.records import Signal
     from durable_nb.stores.base import Journal
 
-__all__ = ["delivered"]
+__all__ = ["wait_for_delivery"]
 
 _watches: weakref.WeakKeyDictionary[Journal, _Watch] = weakref.WeakKeyDictionary()
 
@@ -29,21 +29,21 @@ class _Waiter:
     found: asyncio.Future[Signal]
 
 
-async def delivered(
+async def wait_for_delivery(
     journal: Journal, run_id: str, name: str, *, poll: float, seconds: float | None, check: Callable[[], None]
 ) -> Signal | None:
-    """Wait until a signal is delivered, by whatever process. Runs on the loop thread.
+    """Wait until a signal is delivered, by any process. Runs on the loop thread.
 
     Args:
-        journal: Where it will be.
-        run_id: Its run.
-        name: Its name.
-        poll: Seconds between two looks, where the store cannot tell that it has changed.
-        seconds: How long to wait; without end if None.
-        check: Called now and then; what it raises ends the waiting.
+        journal: The journal of the run.
+        run_id: The run.
+        name: The name of the signal.
+        poll: Seconds between two reads of a store that cannot report changes.
+        seconds: How long to wait, in seconds; None waits without end.
+        check: Called at intervals; an exception that it raises ends the wait.
 
     Returns:
-        The signal; None if none came in time.
+        The signal; None if none was delivered in time.
     """
     waiter = _Waiter((run_id, name), poll, check, asyncio.get_running_loop().create_future())
     watch = _watches.get(journal)
@@ -59,19 +59,19 @@ async def delivered(
 
 
 class _Watch:
-    """Asks whether its journal has changed, as long as anybody waits, and looks for all of them at once."""
+    """Checks a journal for changes while calls wait, and reads the signals of all of them at once."""
 
     def __init__(self) -> None:
         self.waiters: set[_Waiter] = set()
-        self._seen: Hashable = None
+        self._version: Hashable = None
         self._is_new = True
-        self._looked_at = self._alert_at = 0.0
+        self._read_at = self._added_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def add(self, journal: Journal, waiter: _Waiter) -> None:
         self.waiters.add(waiter)
-        self._alert_at = time.monotonic()
-        self._is_new = True  # what came before is found too
+        self._added_at = time.monotonic()
+        self._is_new = True  # read at once: the signal may have been delivered before
         if self._task is None:
             self._task = asyncio.create_task(self._watch(journal))
 
@@ -79,7 +79,7 @@ class _Watch:
         try:
             while self.waiters:
                 self._check()
-                await self._look(journal)
+                await self._read_signals(journal)
                 await journal.until_changed(self._pause())
         except Exception as error:
             for waiter in self.waiters:
@@ -94,15 +94,15 @@ class _Watch:
                 waiter.check()
             except asyncio.CancelledError:
                 waiter.found.cancel()
-            except Exception as error:  # that run is lost; the others go on waiting
+            except Exception as error:  # the run of this waiter is lost; the others wait on
                 if not waiter.found.done():
                     waiter.found.set_exception(error)
 
-    async def _look(self, journal: Journal) -> None:
+    async def _read_signals(self, journal: Journal) -> None:
         version = await journal.version()
         if not self._is_new and not self._may_differ(version):
             return
-        self._seen, self._looked_at, self._is_new = version, time.monotonic(), False
+        self._version, self._read_at, self._is_new = version, time.monotonic(), False
         found = await journal.find_signals(sorted({waiter.key for waiter in self.waiters}))
         signals = {(signal.run_id, signal.name): signal for signal in found}
         for waiter in self.waiters:
@@ -111,13 +111,13 @@ class _Watch:
 
     def _may_differ(self, version: Hashable) -> bool:
         if version is None:
-            return time.monotonic() - self._looked_at >= self._poll()
-        return version != self._seen
+            return time.monotonic() - self._read_at >= self._poll()
+        return version != self._version
 
     def _pause(self) -> float:
-        if self._seen is None:
+        if self._version is None:
             return min(self._poll(), settings.SIGNAL_POLL)
-        idle = time.monotonic() - self._alert_at > settings.WATCH_ALERT
+        idle = time.monotonic() - self._added_at > settings.WATCH_ALERT
         return settings.WATCH_IDLE if idle else settings.WATCH
 
     def _poll(self) -> float:

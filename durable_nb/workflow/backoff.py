@@ -1,7 +1,7 @@
-"""How long to wait before the next attempt: functions from the attempt that failed (0-based) to seconds.
+"""Backoff strategies: functions from the 0-based number of the attempt that failed to seconds to wait.
 
-Each takes ``jitter``, the share of a wait by which it is made longer or shorter at random, so that many
-clients that failed together do not come back together.
+Each takes ``jitter``, the fraction by which a wait is randomly longer or shorter, so that many clients that
+failed at one time do not all retry at one time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 __all__ = ["BackoffStrategy", "constant", "exponential", "linear"]
 
 BackoffStrategy = Callable[[int], float]
-"""Takes the 0-based number of the attempt that failed, gives the seconds to wait before the next."""
+"""A function from the 0-based number of the attempt that failed to the seconds before the next one."""
 
 
 class _Strategy:
@@ -21,7 +21,7 @@ class _Strategy:
 
     Args:
         wait: The strategy.
-        again: Makes an equal one.
+        again: Returns an equal strategy.
     """
 
     def __init__(self, wait: BackoffStrategy, again: Callable[[], BackoffStrategy]) -> None:
@@ -38,12 +38,12 @@ _random = random.Random()  # noqa: S311 - our own, so that the user's random str
 
 
 def exponential(base: float = 2, max: float = 60, *, jitter: float = 0) -> BackoffStrategy:
-    """Wait ``base`` seconds, then its square, its cube, never more than ``max``.
+    """Return a strategy that waits ``base`` seconds, then its square, its cube, never more than ``max``.
 
     Args:
         base: The first wait, in seconds, and the factor between waits.
         max: The longest wait, in seconds.
-        jitter: By which share of it a wait varies, from 0 to 1.
+        jitter: The fraction by which a wait varies, from 0 to 1.
 
     Example:
         >>> [exponential(base=2, max=10)(attempt) for attempt in range(4)]
@@ -60,12 +60,12 @@ def exponential(base: float = 2, max: float = 60, *, jitter: float = 0) -> Backo
 
 
 def linear(start: float = 2, step: float = 3, *, jitter: float = 0) -> BackoffStrategy:
-    """Wait ``start`` seconds, then ``step`` seconds longer each time.
+    """Return a strategy that waits ``start`` seconds, then ``step`` seconds longer each time.
 
     Args:
         start: The first wait, in seconds.
         step: How much longer each later wait is, in seconds.
-        jitter: By which share of it a wait varies, from 0 to 1.
+        jitter: The fraction by which a wait varies, from 0 to 1.
 
     Example:
         >>> [linear(start=2, step=3)(attempt) for attempt in range(3)]
@@ -76,11 +76,11 @@ def linear(start: float = 2, step: float = 3, *, jitter: float = 0) -> BackoffSt
 
 
 def constant(seconds: float = 5, *, jitter: float = 0) -> BackoffStrategy:
-    """Wait the same time before each attempt.
+    """Return a strategy that waits ``seconds`` before each attempt.
 
     Args:
         seconds: The wait, in seconds.
-        jitter: By which share of it a wait varies, from 0 to 1.
+        jitter: The fraction by which a wait varies, from 0 to 1.
 
     Example:
         >>> [constant(5)(attempt) for attempt in range(3)]

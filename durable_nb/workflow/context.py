@@ -1,4 +1,4 @@
-"""Which run code is part of, for the code itself."""
+"""The current run, for the code that is part of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["CurrentRun"]
 
 @dataclass(frozen=True, slots=True)
 class CurrentRun:
-    """The run that code is part of.
+    """The run that the current code is part of.
 
     Attributes:
         run_id: Its id.
-        workflow_id: What it is filed under.
-        store: Where it is kept.
+        workflow_id: The id of its workflow, such as ``orders.process``.
+        store: The journal that keeps it.
 
     Example:
         >>> async def log_run() -> None:
@@ -35,16 +35,19 @@ class CurrentRun:
 
     @classmethod
     def current(cls) -> CurrentRun:
-        """The context of the run that the caller is in.
+        """Return the run that the caller is part of.
 
         Raises:
-            NoOpenRun: It is in none.
+            NoOpenRun: The caller is part of no run.
         """
-        scope = scopes.current()
+        scope = scopes.current_scope()
         if scope is None:
-            raise NoOpenRun("this code is not part of a run", remedy="Call it in a @wf.workflow.")
+            raise NoOpenRun(
+                "this code is not part of a run",
+                remedy="Call it in a @wf.workflow function.",
+            )
         return cls(scope.run.run_id, scope.run.run.workflow, scope.run.journal, scope)
 
     def next_step_id(self, name: str) -> str:
-        """Take the next id of a step of that name, as a call would."""
+        """Take and return the next id of a step of that name, as a call would."""
         return self._scope.step_id(name, "")

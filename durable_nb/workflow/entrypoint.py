@@ -1,4 +1,4 @@
-"""The entry point of runs: a workflow function, and one pass through its code."""
+"""Workflow functions, which are the entry points of runs, and one pass through their code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class WorkflowFunction(Generic[P, R]):
-    """A function that is the entry point of runs: call it, or name the run with ``.run(id, …)``.
+    """A function that is the entry point of runs: call it, or choose the run's id with ``.run(id, …)``.
 
     Args:
         workflow: The workflow it belongs to.
@@ -53,29 +53,34 @@ class WorkflowFunction(Generic[P, R]):
         self._code = fingerprint.function(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Start or resume the run that the arguments name."""
+        """Start or resume the run whose id the arguments give: see ``run_id``."""
         return self.run(self.run_id(*args, **kwargs), *args, **kwargs)
 
     def run(self, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Start or resume the run of that id: finished tasks replay, the rest goes on.
+        """Start or resume the run of that id: finished steps replay, the others run.
 
-        While it runs in this process, another call joins it: it waits for the same end, and gets the same
-        result or exception. Cancelled, it leaves the run alone; cancelling the first call ends it for all.
+        While the run is under way in this process, another call joins it, and gets its result or exception.
+        Cancelling that call leaves the run alone; cancelling the first call ends it for all.
 
-        Called in a run, it is still a run of its own, with its own history: the caller's is its ``parent``,
-        where its result is no step. When the parent resumes, it is entered again and replays its own steps.
+        A run that is started in another run has its own history: the other run is its ``parent``, and has no
+        step for its result. When the parent resumes, the function is entered again and replays its own steps.
 
         Args:
-            run_id: What names the run in its database.
+            run_id: The id of the run in its database.
             args: The function's arguments.
-            kwargs: The function's keyword arguments; besides, ``fresh=True`` sets what is on record aside
-                under another id, and starts over, and ``take_over=True`` takes it from whoever owns it.
+            kwargs: The function's keyword arguments, and two options: ``fresh=True`` sets the recorded run
+                aside under another id and starts over; ``take_over=True`` takes the run from the process that
+                owns it.
 
         Raises:
-            RunChanged: The id is on record with other arguments, or for another workflow.
+            RunChanged: The id is recorded with other arguments, or for another workflow.
             RunHeld: Another living process owns the run; or the call is part of that run itself, or asks to
-                start it over while it runs.
-            InvalidRunId: The id cannot name a run.
+                start it over while it is under way.
+            InvalidRunId: The id is not valid.
+
+        Example:
+            >>> def resume(process: WorkflowFunction[[str], str]) -> str:
+            ...     return process.run("order-a17", "a17")
         """
         fresh = "fresh" not in self._arguments.signature.parameters and bool(kwargs.pop("fresh", False))
         take_over = "take_over" not in self._arguments.signature.parameters and bool(
@@ -90,14 +95,14 @@ class WorkflowFunction(Generic[P, R]):
 
     @property
     def workflow_id(self) -> str:
-        """What its runs are filed under."""
+        """The id of the workflow in the records of its runs, such as ``orders.process``."""
         return f"{self.workflow.name}.{name_of(self.function)}"
 
     def run_id(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The id that these arguments give, by the template or without one.
+        """Return the run id for these arguments: the filled template, or name and values joined by ``-``.
 
         Raises:
-            InvalidRunId: It cannot name a run, or the template cannot be filled.
+            InvalidRunId: The id is not valid, or the template cannot be filled.
         """
         bound = self._arguments.signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -110,7 +115,7 @@ class WorkflowFunction(Generic[P, R]):
             return check_run_id(run_id)
         except InvalidRunId as error:
             function = name_of(self.function)
-            error.remedy = f"Name it, {function}.run('…', …), or give a template: @wf.workflow(id='…')."
+            error.remedy = f"Choose an id: {function}.run('…', …), or a template: @wf.workflow(id='…')."
             raise
 
     def _filled(self, values: Mapping[str, Any]) -> str:
@@ -120,8 +125,8 @@ class WorkflowFunction(Generic[P, R]):
             return self.template.format(**values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise InvalidRunId(
-                f"the template {self.template!r} of {self.workflow_id} cannot be filled: {error!r}",
-                remedy=f"Its arguments are {', '.join(values) or 'none'}.",
+                f"cannot fill the template {self.template!r} of {self.workflow_id}: {error!r}",
+                remedy=f"Use the arguments of the function: {', '.join(values) or 'none'}.",
             ) from None
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -139,13 +144,16 @@ class WorkflowFunction(Generic[P, R]):
             code=self._code,
             arguments=fingerprint.arguments(arguments),
             arguments_repr=fingerprint.show(arguments),
-            parent=None if (scope := scopes.current()) is None else scope.run.run_id,
+            parent=None if (scope := scopes.current_scope()) is None else scope.run.run_id,
         )
 
     async def _pass(self, opening: Run, body: Callable[[], Any], mode: CallMode, **options: bool) -> Any:
-        """One time through the run's code, or the end of the one that is under way in this process."""
+        """Run one pass through the code, or join the pass that is under way in this process."""
         fresh = options.get("fresh", False)
-        with active_runs.entered(self.workflow.journal, opening, mode, fresh=fresh) as (current, is_new):
+        with active_runs.begin_or_find(self.workflow.journal, opening, mode, fresh=fresh) as (
+            current,
+            is_new,
+        ):
             if not is_new:
                 return await active_runs.join(current, mode)
             with interrupts.guarded_pass():
@@ -158,7 +166,7 @@ class WorkflowFunction(Generic[P, R]):
         async with one_pass(self.workflow, current, mode, **options) as run:
             if self.is_async:
                 branches.install_task_factory(asyncio.get_running_loop())
-            with scopes.entered(scopes.Scope(run)):
+            with scopes.enter_scope(scopes.Scope(run)):
                 value = await mode.body(body)
         await finish(run, value, mode)
         return value
@@ -173,61 +181,65 @@ async def one_pass(
     fresh: bool = False,
     take_over: bool = False,
 ) -> AsyncIterator[RunHandle]:
-    """Open a run for one time through its code, the block; a block that fails is recorded as the run's end.
+    """Open a run for one pass through its code, the block; record how the block ends unless it returns.
 
     Args:
-        workflow: The workflow it belongs to.
+        workflow: The workflow of the run.
         current: The pass.
         mode: How the caller waits.
         fresh: Set an old history aside, and start over.
-        take_over: Open it even if another living process owns it.
+        take_over: Open the run even if another living process owns it.
+
+    Raises:
+        RunHeld: Another living process owns the run, or has taken it over in the middle.
     """
     try:
         run = await open_run(workflow.journal, current.opening, mode, fresh=fresh, take_over=take_over)
     except BaseException:
-        current.over()
+        current.end()
         raise
-    current.opened(run)
-    workflow.passes.append(run.run_id)
+    current.set_run(run)
+    workflow.active_run_ids.append(run.run_id)
     try:
         yield run
-    except GeneratorExit:  # thrown away half-way, with its event loop: nothing can be awaited any more
+    except GeneratorExit:  # closed with its event loop: nothing can be awaited any more
         raise
     except BaseException as error:
-        current.over()
-        if run.held is None:
+        # First: while its end is recorded, the pass can no longer be cancelled.
+        current.end()
+        if run.lost_error is None:
             await _mark_ended(run, error, mode)
         elif isinstance(error, asyncio.CancelledError):
-            raise run.held from None
+            raise run.lost_error from None
         raise
     finally:
-        workflow.passes.remove(run.run_id)
-    current.over()
+        workflow.active_run_ids.remove(run.run_id)
+    current.end()
 
 
 async def finish(run: RunHandle, value: Any, mode: CallMode) -> None:
-    """Record that a run is done, and what it returned."""
+    """Record that a run is done, and its result."""
     await run.mark(RunStatus.DONE, mode, _result(run, value))
 
 
 def _result(run: RunHandle, value: Any) -> Payload | None:
-    """What a run returned, for people to look up; nobody replays it, so that one not saved is no failure."""
+    """Return the encoded result of a run; it is never replayed, so that failing to encode it is a notice."""
     try:
         return codec.encode(value)
     except DurableError as error:
-        message = f"run {run.run_id!r} is done; what it returned is not kept: {error}"
+        message = f"run {run.run_id!r} is done, but its result was not saved: {error}"
         warnings.warn(message, DurableNotice, stacklevel=2)
         return None
 
 
 async def _mark_ended(run: RunHandle, error: BaseException, mode: CallMode) -> None:
-    """Record how a run ended; where that fails too, the error that ended it is still the one to see."""
+    """Record how a run ended; if that fails too, the error that ended the run is still the one raised."""
     try:
-        with suppress(asyncio.CancelledError):  # asked once more to end: it is on record, and ending
+        with suppress(asyncio.CancelledError):  # a second cancellation: the run is ending already
             status, failure = status_after(error), codec.encode_failure(error)
             if status is RunStatus.FAILED:
                 await run.mark(status, mode, failure)
             else:
-                await mode.submit_and_leave(run.marked(status, failure))
+                await mode.submit_and_leave(run.write_status(status, failure))
     except DurableError as second:
         error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")

@@ -1,7 +1,7 @@
-"""Running a task's body elsewhere: on any ``concurrent.futures.Executor``, in other processes and machines.
+"""Executing a task's body on a ``concurrent.futures.Executor``, in other processes or on other machines.
 
-What a notebook defined goes along, and the result or the body's own exception comes back. Retries belong to
-the run.
+What a notebook has defined is sent along; the result or the body's own exception comes back. Retries are made
+by the process of the run.
 """
 
 from __future__ import annotations
@@ -16,32 +16,29 @@ import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from durable_nb import settings
 from durable_nb.errors import DurableError, DurableNotice, ExecutorLost, InvalidOption
-from durable_nb.workflow.remote_call import outcome, sent
+from durable_nb.workflow.remote_call import remote_call, remote_outcome
 from durable_nb.workflow.task import name_of
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["ExecutorLike", "elsewhere"]
+__all__ = ["ExecutorLike", "on_executor"]
 
 ExecutorLike: TypeAlias = Executor | Callable[[], Executor]
-"""Where bodies run: an executor, or a function that makes one, again when it broke."""
+"""An executor, or a function that returns one: it is called again if the executor breaks."""
 
-# A cell that is run again brings a function of its own: what the former one made goes with it.
-_made = weakref.WeakKeyDictionary[Callable[[], Executor], Executor]()
-_making = threading.Lock()
+# Weak: when a cell is run again its new function replaces the old one, whose executor is then dropped.
+_executors = weakref.WeakKeyDictionary[Callable[[], Executor], Executor]()
+_executors_lock = threading.Lock()
 
 
-def elsewhere(function: Callable[..., Any], place: ExecutorLike) -> Callable[..., Any]:
-    """A function of the same colour that has an executor run ``function``.
+def on_executor(function: Callable[..., Any], place: ExecutorLike) -> Callable[..., Any]:
+    """Return a function that executes ``function`` on an executor; it is async if ``function`` is.
 
     Args:
         function: The body, sync or async.
-        place: Where it runs.
+        place: The executor, or a function that returns one.
 
     Raises:
         InvalidOption: ``place`` is neither an executor nor a function.
@@ -52,49 +49,50 @@ def elsewhere(function: Callable[..., Any], place: ExecutorLike) -> Callable[...
     """
     if not (_is_executor(place) or callable(place)):
         raise InvalidOption(
-            f"executor={place!r} makes no sense",
-            remedy="Give an executor, or a function that makes one: executor=lambda: ProcessPoolExecutor(4).",
+            f"invalid executor={place!r}: expected an executor, or a function that returns one",
+            remedy="Use: executor=lambda: ProcessPoolExecutor(4).",
         )
 
-    async def awaiting(*args: Any, **kwargs: Any) -> Any:
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        with _submitted(place, function, args, kwargs) as future:
-            future.add_done_callback(lambda _: _tell(loop, done))
+        with _Submission(place, function, args, kwargs) as future:
+            future.add_done_callback(lambda _: _wake(loop, done))
             await done
-            return _outcome(future)
+            return _result_of(future)
 
-    def blocking(*args: Any, **kwargs: Any) -> Any:
+    def call_sync(*args: Any, **kwargs: Any) -> Any:
         done = threading.Event()
-        with _submitted(place, function, args, kwargs) as future:
+        with _Submission(place, function, args, kwargs) as future:
             future.add_done_callback(lambda _: done.set())
-            while not done.wait(settings.EXECUTOR_LOOK):  # a timeout of another thread ends no longer wait
+            # In slices: outside the main thread a timeout can end Python code only, no wait in C code.
+            while not done.wait(settings.EXECUTOR_LOOK):
                 pass
-            return _outcome(future)
+            return _result_of(future)
 
-    wanted = awaiting if inspect.iscoroutinefunction(function) else blocking
+    wanted = call_async if inspect.iscoroutinefunction(function) else call_sync
     return functools.wraps(function)(wanted)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+def _wake(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
     def settle() -> None:
         if not done.done():
             done.set_result(None)
 
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and its waiter gone
         loop.call_soon_threadsafe(settle)
 
 
-class _submitted:  # noqa: N801 - used as a function
-    """One submitted body. Whoever leaves before it is done has it cancelled if it has not begun."""
+class _Submission:
+    """A submitted body; a caller that leaves before it is done cancels it, if it has not started."""
 
     def __init__(self, place: ExecutorLike, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._place = place
-        call = sent(function, args, kwargs)
+        call = remote_call(function, args, kwargs)
         if len(call.blob) > settings.LARGE_CALL:
             message = (
-                f"{name_of(function)} takes {len(call.blob) / 2**20:.0f} MiB along to its executor, with each"
-                " call: its arguments, and the globals that it names. Have it load what is large by itself"
+                f"{name_of(function)} sends {len(call.blob) / 2**20:.0f} MiB to its executor with each call:"
+                " its arguments, and the globals that it names. Load large data in the body instead"
             )
             warnings.warn(message, DurableNotice, stacklevel=5)
         self._call = call
@@ -102,11 +100,11 @@ class _submitted:  # noqa: N801 - used as a function
     def __enter__(self) -> Any:
         self._executor = _executor(self._place)
         try:
-            # The last argument is none of the body's: equal calls would share one result on Dask.
+            # The last argument is not the body's: it makes equal calls differ, whose result Dask would share.
             self._future = self._executor.submit(self._call, uuid.uuid4().hex)
-        except DurableError:  # the attempt's time is up
+        except DurableError:  # the attempt has timed out
             raise
-        except Exception as error:  # whatever it is, the body has not begun
+        except Exception as error:  # of any kind: the body has not started
             _discard(self._place, self._executor)
             raise _lost(error) from error
         return self._future
@@ -118,45 +116,45 @@ class _submitted:  # noqa: N801 - used as a function
             self._future.cancel()
 
 
-def _outcome(future: Any) -> Any:
-    """What a body gave, or its own exception."""
+def _result_of(future: Any) -> Any:
+    """Return the result of a body, or raise its own exception."""
     try:
         blob = future.result()
-    except DurableError:  # the attempt's time is up
+    except DurableError:  # the attempt has timed out
         raise
     except (Exception, asyncio.CancelledError) as error:
-        # The body's own exceptions are in the blob, and nobody here cancelled it: whoever does waits no more.
+        # The body's own exceptions are in the blob, and a caller that cancels it does not get here.
         raise _lost(error) from error
-    return outcome(blob)
+    return remote_outcome(blob)
 
 
 def _lost(error: BaseException) -> ExecutorLost:
-    said = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
     return ExecutorLost(
-        f"the executor was lost while it ran the body ({said})",
-        remedy="Give a function that makes one, so that a broken one is made again: "
+        f"the executor was lost while it ran the body ({reason})",
+        remedy="Pass a function, which is called again if an executor breaks: "
         "executor=lambda: ProcessPoolExecutor(4).",
     )
 
 
 def _is_executor(place: object) -> bool:
-    return hasattr(place, "submit") and not isinstance(place, type)  # a class is a function that makes one
+    return hasattr(place, "submit") and not isinstance(place, type)  # a class is a function that returns one
 
 
 def _executor(place: Any) -> Any:
     if _is_executor(place):
         return place
-    with _making:
-        if place not in _made:
-            _made[place] = place()
-        return _made[place]
+    with _executors_lock:
+        if place not in _executors:
+            _executors[place] = place()
+        return _executors[place]
 
 
 def _discard(place: Any, broken: Any) -> None:
-    """Have another one made next time, unless that was done already."""
-    with _making:
-        known = not _is_executor(place) and _made.get(place) is broken
+    """Shut a broken executor down, so that the next call makes another one; only the first caller does."""
+    with _executors_lock:
+        known = not _is_executor(place) and _executors.get(place) is broken
         if known:
-            del _made[place]
+            del _executors[place]
     if known:
         broken.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""A function on many items, several at a time: each in a branch of its own, in two colours."""
+"""Mapping a function over many items, several at a time, each in a branch of its own."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from durable_nb.errors import InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["concurrently", "in_threads"]
+__all__ = ["map_concurrently", "map_in_threads"]
 
 R = TypeVar("R")
 
 
 class _Batch(Generic[R]):
-    """The items of one call, and what became of them: after a failure no further one is begun."""
+    """The items of one call with their results and failures; after a failure no further item is started."""
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], limit: int | None) -> None:
         if limit is not None and limit < 1:
-            raise InvalidOption(f"limit={limit} makes no sense", remedy="Give 1 or more, or None.")
+            raise InvalidOption(
+                f"invalid limit={limit}: expected 1 or more, or None", remedy="For example: limit=8."
+            )
         self.items = list(zip(*iterables, strict=True))
         self.results: list[Any] = [None] * len(self.items)
         self.failures: dict[int, BaseException] = {}
 
     @contextmanager
     def noting(self, number: int) -> Iterator[None]:
-        """Note that an item fails; it is raised once those under way have ended."""
+        """Note the failure of an item; ``outcome`` raises it when the items under way have ended."""
         try:
             yield
         except BaseException as failure:
@@ -41,16 +43,16 @@ class _Batch(Generic[R]):
             raise
 
     def outcome(self) -> list[R]:
-        """The results in the order of the items, or the failure of the first item that failed."""
+        """Return the results in the order of the items, or raise the failure of the first that failed."""
         if self.failures:
             raise self.failures[min(self.failures)]
         return self.results
 
 
-async def concurrently(
+async def map_concurrently(
     function: Callable[..., Awaitable[R]], iterables: tuple[Iterable[Any], ...], limit: int | None
 ) -> list[R]:
-    """Await a function for every item; without a limit for all of them at once."""
+    """Await a function for every item, at most ``limit`` at a time; without a limit for all at once."""
     batch = _Batch[R](iterables, limit)
     gate = nullcontext() if limit is None else asyncio.Semaphore(limit)
 
@@ -64,32 +66,32 @@ async def concurrently(
     return batch.outcome()
 
 
-def in_threads(
+def map_in_threads(
     function: Callable[..., R], iterables: tuple[Iterable[Any], ...], limit: int | None
 ) -> list[R]:
-    """Call a function for every item, in so many threads; by default in as many as Python deems fit.
+    """Call a function for every item in ``limit`` threads; by default in as many as Python chooses.
 
     Raises:
         TypeError: The function is async.
     """
     if inspect.iscoroutinefunction(getattr(function, "function", function)):
-        raise TypeError("wf.sync.map takes synchronous functions; await wf.map(…) takes async ones")
+        raise TypeError("wf.sync.map() takes a synchronous function: use await wf.map(…) for an async one")
     batch = _Batch[R](iterables, limit)
-    here = scopes.current()
+    here = scopes.current_scope()
 
     def one(number: int, branch: scopes.Scope | None) -> None:
         if not batch.failures:
-            with nullcontext() if branch is None else scopes.entered(branch), batch.noting(number):
+            with nullcontext() if branch is None else scopes.enter_scope(branch), batch.noting(number):
                 batch.results[number] = function(*batch.items[number])
 
     with ThreadPoolExecutor(limit, thread_name_prefix="durable_nb.map") as pool:
         branches = [here.branch() if here else None for _ in batch.items]
-        handle = [
+        futures = [
             pool.submit(copy_context().run, one, number, branch) for number, branch in enumerate(branches)
         ]
         try:
-            wait(handle)
-        except BaseException:  # interrupted: what is under way ends, nothing further begins
+            wait(futures)
+        except BaseException:  # interrupted: items under way end, no further one starts
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return batch.outcome()

@@ -1,4 +1,4 @@
-"""A step's life: from the decision about its call to its checkpoint."""
+"""Performing a call: from the decision about it to its checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from durable_nb import codec
 from durable_nb.errors import DurableNotice, ResetStep, StepError, error_context
 from durable_nb.records import Call, StepStatus
 from durable_nb.signals import in_doubt
-from durable_nb.workflow.retry import Policy, attempts, is_ours
+from durable_nb.workflow.retry import Policy, execute_with_retries, is_ours
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.engine.run import RunHandle, StepHandle
 
-__all__ = ["notice", "perform", "replay"]
+__all__ = ["load_result", "notice", "perform"]
 
 
 async def perform(
@@ -29,17 +29,17 @@ async def perform(
     *,
     used: Callable[[Any], str | None] = lambda _: None,
 ) -> Any:
-    """Give back a call's checkpoint, or execute its body and commit one.
+    """Return the result of a call: from its checkpoint, or from its body, whose result is then committed.
 
-    Only the body is retried: encoding and storing stand outside the loop, so that a value that cannot be
-    saved or a store that fails never executes user code again.
+    Only the body is retried. Encoding and storing are outside of the loop, so that a value that cannot be
+    saved, or a store that fails, never executes user code again.
 
     Args:
         run: The open run.
         call: The call.
-        body: What is executed.
-        arguments: The arguments by name, to show what differs.
-        policy: How it is executed.
+        body: The function to execute.
+        arguments: The arguments by name, to show which differ.
+        policy: The retries and the timeout.
         mode: How the caller waits.
         used: What a result says of what was used up for it: see ``Step.usage``.
     """
@@ -49,25 +49,26 @@ async def perform(
         if handle.decision.notice:
             warnings.warn(notice(run, handle), DurableNotice, stacklevel=2)
         if handle.replayed:
-            return await replay(run, handle, mode)
-        return await _execute(run, handle, body, policy, mode, used)
+            return await load_result(run, handle, mode)
+        return await _execute_and_record(run, handle, body, policy, mode, used)
     finally:
         del run.claims[call.step_id]
 
 
 def _claim(run: RunHandle, step_id: str) -> None:
-    """Have a step's name to oneself: two calls never share it at one time."""
-    mine = object()
-    if run.claims.setdefault(step_id, mine) is not mine:
+    """Claim a step's name for a call; two calls never have it at one time."""
+    # setdefault is atomic: of two threads one gets the claim, and the other the object of the first.
+    claim = object()
+    if run.claims.setdefault(step_id, claim) is not claim:
         raise StepError(
-            "a call of that name is still running",
+            "another call of that name is still running",
             run_id=run.run_id,
             step=step_id,
-            remedy="Give each call a step_id='…' of its own, or end the first one before the second begins.",
+            remedy="Give each call a step_id='…' of its own, or await the first call before the second.",
         )
 
 
-async def _execute(
+async def _execute_and_record(
     run: RunHandle,
     handle: StepHandle,
     body: Callable[[], Any],
@@ -76,7 +77,7 @@ async def _execute(
     used: Callable[[Any], str | None],
 ) -> Any:
     try:
-        value = await attempts(run, handle, body, policy, mode)
+        value = await execute_with_retries(run, handle, body, policy, mode)
     except Exception as failure:
         if not is_ours(failure):
             await run.fail_step(handle, failure, mode)
@@ -87,8 +88,8 @@ async def _execute(
     return value
 
 
-async def replay(run: RunHandle, handle: StepHandle, mode: CallMode) -> Any:
-    """Give back what is on record: the value, or the failure."""
+async def load_result(run: RunHandle, handle: StepHandle, mode: CallMode) -> Any:
+    """Return the recorded value of a step, or raise its recorded failure."""
     with error_context(run_id=run.run_id, step=handle.step.step_id):
         payload = await run.load(handle.step, mode)
         if handle.step.status is StepStatus.FAILED:
@@ -97,7 +98,7 @@ async def replay(run: RunHandle, handle: StepHandle, mode: CallMode) -> Any:
 
 
 def notice(run: RunHandle, handle: StepHandle) -> str:
-    """What a person should know of a decision that refuses nothing."""
+    """Return the notice about a decision: why a changed step was replayed, or why it ran again."""
     step, reason = handle.call.step_id, handle.decision.reason
     where = f"run {run.run_id!r}, step {step!r}"
     if handle.replayed:

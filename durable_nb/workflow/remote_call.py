@@ -1,4 +1,4 @@
-"""A function's call as bytes, and its outcome: a worker elsewhere needs cloudpickle alone to run it."""
+"""A call as bytes, and its outcome: a worker needs only cloudpickle to execute it."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from typing import Any, TypeVar
 from durable_nb.errors import DurableError, StepError, StepFailed, StepNotSaved
 from durable_nb.workflow.task import Task
 
-__all__ = ["Call", "outcome", "sent", "travels"]
+__all__ = ["RemoteCall", "remote_call", "remote_outcome", "runs_in_worker"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def travels(function: F) -> F:
-    """Mark what runs in the worker: cloudpickle sends what is in no module by value."""
+def runs_in_worker(function: F) -> F:
+    """Mark a function that runs in a worker: cloudpickle sends functions of ``__main__`` by value."""
     function.__module__ = "__main__"
     return function
 
 
-class Call:
-    """A body on its way: pickled, it names nothing of ours, so that a worker needs cloudpickle alone.
+class RemoteCall:
+    """A call to be sent; its pickle names nothing of this package, so that a worker needs only cloudpickle.
 
     Args:
-        blob: The function and its arguments.
+        blob: The pickled function and arguments.
     """
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
 
     def __call__(self, _nonce: str = "") -> bytes:
-        """Run it; gives the outcome as bytes."""
-        return _run(self.blob)
+        """Execute the call and return its outcome as bytes."""
+        return _execute_blob(self.blob)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (_pickled(functools.partial(_run, self.blob)),)
+        return pickle.loads, (_pickled(functools.partial(_execute_blob, self.blob)),)
 
 
-@travels
-def _run(blob: bytes, _nonce: str = "") -> bytes:
+@runs_in_worker
+def _execute_blob(blob: bytes, _nonce: str = "") -> bytes:
     import contextvars
     import pickle
 
     try:
         work = pickle.loads(blob)  # noqa: S301 - made by the process that sent it
     except Exception as error:
-        return _packed("unread", f"{type(error).__name__}: {error}")
-    # In no run: a worker that was forked in the middle of one would take itself for its kernel.
-    return contextvars.Context().run(_called, *work)
+        return _pack("unread", f"{type(error).__name__}: {error}")
+    # Outside every run: a worker that was forked during one would take itself for the process of the run.
+    return contextvars.Context().run(_execute_call, *work)
 
 
-@travels
-def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
+@runs_in_worker
+def _execute_call(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
     import asyncio
     import inspect
     import traceback
@@ -65,51 +65,51 @@ def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
             value = asyncio.run(value)
     except Exception as error:
         error.add_note("".join(traceback.format_exception(error)))
-        return _failed(error)
+        return _pack_failure(error)
     try:
-        return _packed("value", value)
+        return _pack("value", value)
     except Exception as error:
-        return _packed("unsent", f"{type(value).__name__}: {error}")
+        return _pack("unsent", f"{type(value).__name__}: {error}")
 
 
-@travels
-def _failed(error: Exception) -> bytes:
+@runs_in_worker
+def _pack_failure(error: Exception) -> bytes:
     import contextlib
     import pickle
 
-    # Some classes do not take the arguments that they show: those are made again without being called.
+    # The constructor of some classes does not take their args: these are rebuilt without calling it.
     for how, value in ("raised", error), ("rebuilt", (type(error), error.args, vars(error))):
-        with contextlib.suppress(Exception):  # the next way, then
-            packed = _packed(how, value)
-            pickle.loads(packed)  # noqa: S301 - as whoever gets it will
+        with contextlib.suppress(Exception):  # try the next way
+            packed = _pack(how, value)
+            pickle.loads(packed)  # noqa: S301 - the receiver will too
             return packed
-    return _packed("unnamed", f"{type(error).__name__}: {error}")
+    return _pack("unnamed", f"{type(error).__name__}: {error}")
 
 
-@travels
-def _packed(how: str, value: Any) -> bytes:
+@runs_in_worker
+def _pack(how: str, value: Any) -> bytes:
     import cloudpickle
 
     return bytes(cloudpickle.dumps((how, value)))
 
 
-def sent(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """A call on its way.
+def remote_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteCall:
+    """Return a call to be sent to a worker.
 
     Args:
         function: The body, sync or async.
-        args: Its arguments.
-        kwargs: Those that are named.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
 
     Raises:
-        StepError: Something of it cannot travel.
+        StepError: The body or an argument cannot be pickled.
     """
     try:
-        return Call(_pickled((function, args, kwargs)))
+        return RemoteCall(_pickled((function, args, kwargs)))
     except Exception as error:
         raise StepError(
-            f"the call cannot be sent to the executor ({error})",
-            remedy="Pass plain data, and open in the body what cannot be pickled: files, connections, locks.",
+            f"cannot send the call to the executor ({error})",
+            remedy="Pass plain data; create what cannot be pickled, such as files and locks, in the body.",
         ) from error
 
 
@@ -118,8 +118,8 @@ def _pickled(value: Any) -> bytes:
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, each: Any) -> Any:
-            if isinstance(each, Task):  # a task named in a body would take its store along
-                return _same, (each.function,)
+            if isinstance(each, Task):  # a task that the body names would be sent with its store
+                return _identity, (each.function,)
             return super().reducer_override(each)
 
     file = io.BytesIO()
@@ -127,34 +127,34 @@ def _pickled(value: Any) -> bytes:
     return file.getvalue()
 
 
-@travels
-def _same(value: Any) -> Any:
+@runs_in_worker
+def _identity(value: Any) -> Any:
     return value
 
 
-def outcome(blob: bytes) -> Any:
-    """What a body gave, or its own exception.
+def remote_outcome(blob: bytes) -> Any:
+    """Return the result of a body, or raise its own exception.
 
     Args:
-        blob: What a ``Call`` has returned.
+        blob: The bytes that a ``RemoteCall`` has returned.
 
     Raises:
-        StepNotSaved: It gave something that cannot travel; it is not to be executed again for that.
-        StepError: It never began, since the worker could not load it.
-        StepFailed: It failed, and its exception cannot travel.
+        StepNotSaved: The result cannot be pickled; the body is not executed again.
+        StepError: The worker could not load the body, which was not executed.
+        StepFailed: The body failed, and its exception cannot be pickled.
     """
     try:
-        how, value = pickle.loads(blob)  # noqa: S301 - made by the body that we sent
+        how, value = pickle.loads(blob)  # noqa: S301 - made by the call that was sent
     except Exception as error:
         raise _unsent(f"{type(error).__name__}: {error}") from error
     if how == "value":
         return value
     if how in _FAULTS:
         raise _FAULTS[how](value)
-    raise value if how == "raised" else _rebuilt(*value)
+    raise value if how == "raised" else _rebuild_error(*value)
 
 
-def _rebuilt(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+def _rebuild_error(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
     try:
         error = kind.__new__(kind, *args)
     except Exception:
@@ -164,23 +164,23 @@ def _rebuilt(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]
     return error
 
 
-def _unsent(said: str) -> DurableError:
+def _unsent(reason: str) -> DurableError:
     return StepNotSaved(
-        f"the result cannot be sent back by the executor ({said})",
-        remedy="Return plain data, or what it can be made from again (a path, a URL).",
+        f"cannot send the result back from the executor ({reason})",
+        remedy="Return plain data, or a path or URL from which it can be loaded.",
     )
 
 
-def _unread(said: str) -> DurableError:
+def _unread(reason: str) -> DurableError:
     return StepError(
-        f"the executor's worker cannot load the body ({said})",
-        remedy="Install there what the body and its arguments need, in the same versions as here.",
+        f"the executor's worker cannot load the body ({reason})",
+        remedy="Install the packages that the body and its arguments need in the worker, in equal versions.",
     )
 
 
-def _unnamed(said: str) -> DurableError:
+def _unnamed(reason: str) -> DurableError:
     return StepFailed(
-        f"it failed on the executor, and its exception cannot be sent back ({said})",
+        f"the body failed on the executor, and its exception cannot be sent back ({reason})",
         remedy="Raise an exception whose arguments are plain data.",
     )
 

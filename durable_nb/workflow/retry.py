@@ -1,4 +1,4 @@
-"""Executing a body, and again after a failure, as its policy says. Nothing else is ever retried."""
+"""Executing a body, and retrying it as its policy says; nothing but bodies is ever retried."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from durable_nb.engine.run import RunHandle, StepHandle
     from durable_nb.workflow.backoff import BackoffStrategy
 
-__all__ = ["Failures", "Policy", "attempts", "is_ours"]
+__all__ = ["Failures", "Policy", "execute_with_retries", "is_ours"]
 
 Failures: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
-"""Which failures are meant: an exception class, a tuple of them, or a predicate."""
+"""A selection of failures: an exception class, a tuple of them, or a predicate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a body is executed.
+    """The retries and the timeout of a body.
 
     Attributes:
-        retries: Further attempts after the first.
+        retries: Attempts after the first one.
         backoff: Seconds to wait before each, by the 0-based number of the attempt that failed.
-        retry_on: The failures after which another attempt is made; all of them if not given.
-        give_up_on: The failures after which none is made, whatever ``retry_on`` says.
-        timeout: Seconds an attempt may take; without end if not given.
+        retry_on: The failures after which another attempt is made; by default all.
+        give_up_on: The failures after which none is made; overrides ``retry_on``.
+        timeout: Seconds that an attempt may take; None sets no limit.
 
     Raises:
-        InvalidOption: A number makes no sense.
+        InvalidOption: ``retries`` is negative, or ``timeout`` is not positive.
     """
 
     retries: int
@@ -53,27 +53,45 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.retries < 0:
-            raise InvalidOption(f"retries={self.retries} makes no sense", remedy="Give 0 or more.")
+            raise InvalidOption(
+                f"invalid retries={self.retries}: expected 0 or more", remedy="For example: retries=3."
+            )
         if self.timeout is not None and self.timeout <= 0:
-            raise InvalidOption(f"timeout={self.timeout} makes no sense", remedy="Give seconds, above 0.")
+            raise InvalidOption(
+                f"invalid timeout={self.timeout}: expected a number of seconds > 0",
+                remedy="For example: timeout=30.",
+            )
 
-    def tries_again(self, failure: Exception, attempt: int) -> bool:
-        """Whether another attempt follows the 0-based one that failed like this."""
+    def retries_after(self, failure: Exception, attempt: int) -> bool:
+        """Return whether another attempt follows.
+
+        Args:
+            failure: The failure of the last attempt.
+            attempt: The 0-based number of that attempt.
+        """
         if attempt >= self.retries or is_ours(failure):
             return False
-        return _meant(failure, self.retry_on) and not _meant(failure, self.give_up_on)
+        return _matches(failure, self.retry_on) and not _matches(failure, self.give_up_on)
 
 
-async def attempts(
+async def execute_with_retries(
     run: RunHandle, handle: StepHandle, body: Callable[[], Any], policy: Policy, mode: CallMode
 ) -> Any:
-    """Execute a body until it succeeds or its policy gives up; then raise its own exception, with a note."""
+    """Execute a body until it succeeds, and return its result; raise its last failure if the policy gives up.
+
+    Args:
+        run: The open run.
+        handle: The step.
+        body: The function to execute.
+        policy: The retries and the timeout.
+        mode: How the caller waits.
+    """
     kind = scopes.CellScope if handle.call.kind is StepKind.CELL else scopes.Scope
     for attempt in itertools.count():
         try:
-            # A scope for each attempt: the counts of nested steps begin anew, so that finished ones replay.
+            # A new scope for each attempt: nested steps are counted from 0, so that finished ones replay.
             with (
-                scopes.entered(kind(run, f"{handle.call.step_id}/")),
+                scopes.enter_scope(kind(run, f"{handle.call.step_id}/")),
                 error_context(run_id=run.run_id, step=handle.call.step_id),
             ):
                 hit("body.before")
@@ -81,27 +99,29 @@ async def attempts(
                 hit("body.after")
                 return value
         except Exception as failure:
-            if not policy.tries_again(failure, attempt):
-                _tell(failure, run, handle, attempt + 1, policy)
+            if not policy.retries_after(failure, attempt):
+                _note_attempts(failure, run, handle, attempt + 1, policy)
                 raise
         await mode.sleep(policy.backoff(attempt))
     raise AssertionError("unreachable")
 
 
 def is_ours(failure: BaseException) -> bool:
-    """Whether a failure is about durability, not the body's own: neither retried nor recorded."""
+    """Return whether a failure is this package's, not the body's own: neither retried nor recorded."""
     return isinstance(failure, DurableError) and not isinstance(
         failure, ExecutorLost | StepFailed | StepTimeout
     )
 
 
-def _meant(failure: Exception, failures: Failures) -> bool:
+def _matches(failure: Exception, failures: Failures) -> bool:
     if isinstance(failures, type | tuple):
         return isinstance(failure, failures)
     return failures(failure)
 
 
-def _tell(failure: Exception, run: RunHandle, handle: StepHandle, count: int, policy: Policy) -> None:
+def _note_attempts(
+    failure: Exception, run: RunHandle, handle: StepHandle, count: int, policy: Policy
+) -> None:
     if is_ours(failure) or not policy.retries:
         return
     times = "1 attempt" if count == 1 else f"{count} attempts"

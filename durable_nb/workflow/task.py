@@ -29,10 +29,10 @@ R = TypeVar("R")
 
 
 class Arguments:
-    """Names a call's arguments by the function's own parameters, fast.
+    """Binds the arguments of calls to the parameters of a function, with a fast path for plain calls.
 
     Args:
-        function: The function whose calls are named.
+        function: The function.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -42,10 +42,10 @@ class Arguments:
         self._names = tuple(self.signature.parameters)
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-        """The arguments by name, defaults included.
+        """Return the arguments by name, defaults included.
 
         Raises:
-            TypeError: The function cannot be called like this.
+            TypeError: The arguments do not fit the parameters.
         """
         if self._plain and not kwargs and len(args) == len(self._names):
             return dict(zip(self._names, args, strict=True))
@@ -55,11 +55,11 @@ class Arguments:
 
 
 class WorkflowLike(Protocol):
-    """What tasks and workflow functions need of their workflow."""
+    """The attributes of a workflow that its tasks and workflow functions use."""
 
     name: str
     attached: Scope | None
-    passes: list[str]
+    active_run_ids: list[str]
 
     @property
     def journal(self) -> Journal:
@@ -70,17 +70,17 @@ class Task(Generic[P, R]):
     """A function whose result is checkpointed when it is called in a run; elsewhere the plain function.
 
     Args:
-        function: The function, sync or async; the task has its colour.
-        name: What its steps are called.
-        policy: How its body is executed.
-        workflow: Whose open run a call outside every scope belongs to.
-        on_edit: What becomes of a checkpoint when the function was edited.
-        on_change: What becomes of a checkpoint when the arguments changed.
-        once: Whether its body must never be started twice unasked.
-        executed: What is executed in a run, if that is not the function itself.
+        function: The function, sync or async; the task is of the same kind.
+        name: The name of its steps.
+        policy: The retries and the timeout of its body.
+        workflow: The workflow; calls outside every scope belong to the run that is attached to it.
+        on_edit: The policy for a checkpoint if the function was edited.
+        on_change: The policy for a checkpoint if the arguments changed.
+        once: Whether its body is never started twice unless the user says so.
+        executed: The function to execute in a run, if it is another one.
 
     Attributes:
-        arguments: Names the arguments of a call, for its fingerprint.
+        arguments: Binds the arguments of a call, for its fingerprint.
     """
 
     def __init__(
@@ -107,11 +107,20 @@ class Task(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the task; ``step_id=`` names the checkpoint."""
+        """Call the task: in a run, return the checkpoint of the call, or execute the body and commit one.
+
+        Args:
+            args: The function's arguments.
+            kwargs: The function's keyword arguments, and ``step_id=``, the name of the step.
+
+        Raises:
+            StepChanged: The arguments or the code changed, and the policy is to refuse.
+            StepInDoubt: A step marked ``once`` was started but never finished.
+        """
         named: Any = kwargs.pop("step_id", None)
-        scope = scopes.current() or self.workflow.attached
+        scope = scopes.current_scope() or self.workflow.attached
         if scope is None:
-            self._tell_if_lost()
+            self._warn_if_outside()
             return self.function(*args, **kwargs)
         arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
@@ -126,14 +135,14 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def _tell_if_lost(self) -> None:
-        """Say that a thread which knows of no run leaves no checkpoint, while a run is open."""
-        run = next(iter(self.workflow.passes), None)
+    def _warn_if_outside(self) -> None:
+        """Warn if the call gets no checkpoint because its thread belongs to no run, while a run is open."""
+        run = next(iter(self.workflow.active_run_ids), None)
         if run is None or _has_loop():
             return
         message = (
-            f"task {self.name!r} was called in a thread that belongs to no run, while run {run!r} is open: "
-            "executed, not checkpointed. Start the thread with asyncio.to_thread, or copy_context().run"
+            f"task {self.name!r} was called in a thread that is not part of run {run!r}: executed, but not "
+            "checkpointed. Start the thread with asyncio.to_thread, or with copy_context().run"
         )
         warnings.warn(message, DurableNotice, stacklevel=3)
 
@@ -163,21 +172,25 @@ def _has_loop() -> bool:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function is called."""
+    """Return the name of a function."""
     name: str = getattr(function, "__name__", type(function).__name__)
     return name
 
 
 def check_function(function: Callable[..., Any], role: str) -> None:
-    """Refuse what cannot be made durable.
+    """Raise if a function cannot be made durable.
+
+    Args:
+        function: The function.
+        role: What it is made, for the message: ``task`` or ``workflow``.
 
     Raises:
-        TypeError: It is no function, or a generator.
+        TypeError: It is not callable, or a generator function.
     """
     if not callable(function):
-        raise TypeError(f"a durable {role} is made of a function, not of {type(function).__name__}")
+        raise TypeError(f"a {role} must be a function, not {type(function).__name__}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"{name_of(function)} is a generator, which cannot be checkpointed as a {role}: "
+            f"{name_of(function)} is a generator function, which cannot be a {role}: "
             "return a list, or make each item a task of its own"
         )

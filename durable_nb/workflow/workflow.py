@@ -1,9 +1,10 @@
-"""The public face for functions: ``Workflow`` and its decorators."""
+"""``Workflow``: its decorators, and the methods to wait, deliver, look up, resolve and cancel."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import settings
@@ -13,14 +14,16 @@ from durable_nb.engine import resolve, scopes
 from durable_nb.engine.decision import check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
+from durable_nb.signals.accepted import Accepted
+from durable_nb.signals.waiting import NOTHING, Question
 from durable_nb.stores import StoreLike, hold, let_go
-from durable_nb.workflow import active_runs, executors
+from durable_nb.workflow import active_runs, executors, waits
 from durable_nb.workflow.backoff import BackoffStrategy, exponential
 from durable_nb.workflow.entrypoint import WorkflowFunction
-from durable_nb.workflow.map import concurrently, in_threads
+from durable_nb.workflow.map import map_concurrently
 from durable_nb.workflow.retry import Failures, Policy
+from durable_nb.workflow.sync import SyncWorkflow
 from durable_nb.workflow.task import Task, check_function, name_of
-from durable_nb.workflow.waits import SyncWaits, Waits
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,20 +33,20 @@ if TYPE_CHECKING:
     from durable_nb.engine.run import RunHandle
     from durable_nb.stores.base import Journal
 
-__all__ = ["NOTEBOOK", "SyncFace", "Workflow"]
+__all__ = ["NOTEBOOK", "Workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Workflow(Waits):
-    """Tasks and workflows whose results are kept in one store.
+class Workflow:
+    """Tasks and workflow functions whose results are kept in one store.
 
     Args:
-        name: What its runs are filed under.
-        db: A path, a ``sqlite:///`` URL, or a store of your own.
-        default_retries: Further attempts of a task after its first.
-        default_backoff: How long to wait before each, in seconds.
+        name: The name of the workflow, the first part of its functions' ids.
+        db: A path, a URL such as ``sqlite:///runs.db``, or a store.
+        default_retries: Attempts of a task after its first one.
+        default_backoff: Seconds to wait before each of them; see ``durable_nb.backoff``.
 
     Example:
         >>> wf = Workflow("orders", db="orders.db")
@@ -62,7 +65,7 @@ class Workflow(Waits):
         self.db = db
         self.policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
-        self.passes: list[str] = []
+        self.active_run_ids: list[str] = []
         self._journal: Journal | None = None
 
     def __repr__(self) -> str:
@@ -70,7 +73,7 @@ class Workflow(Waits):
 
     @property
     def journal(self) -> Journal:
-        """Where its runs are kept; shared by all users of one database in this process."""
+        """The journal that keeps its runs; all workflows of this process share the one of a database."""
         if self._journal is None or getattr(self._journal, "closed", False):
             self._journal = hold(self.db, self)
         return self._journal
@@ -95,28 +98,28 @@ class Workflow(Waits):
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Make a function a task: called in a run, its result is checkpointed and a re-run gets it back.
+        """Make a function a task: in a run, the result of a call is checkpointed, and replayed on resume.
 
         Args:
             function: The function, sync or async.
             **options: How it is called and executed:
-                ``name``: what its steps are called; its own name if not given.
-                ``retries``: further attempts after the first.
+                ``name``: the name of its steps; by default that of the function.
+                ``retries``: attempts after the first one.
                 ``backoff``: seconds to wait before each, by the 0-based number of the attempt that failed.
-                ``retry_on``, ``give_up_on``: after which failures another attempt is made, or none: a class,
-                a tuple of classes, or a predicate.
-                ``timeout``: seconds an attempt may take.
-                ``on_edit``: what becomes of a checkpoint when the function was edited: keep, rerun, ask or
-                error.
-                ``on_change``: the same when the arguments changed: error, rerun, keep or ask.
-                ``once``: never start the body twice unasked: one that was killed or failed is in doubt until
-                somebody answers (see ``resolve``). There are no retries then, unless ``retries`` is given.
-                ``executor``: where the body runs: a ``concurrent.futures.Executor``, or a function that makes
-                one, so that it is made again when it broke.
+                ``retry_on``, ``give_up_on``: the failures after which another attempt is made, or none: a
+                class, a tuple of classes, or a predicate.
+                ``timeout``: seconds that an attempt may take.
+                ``on_edit``: the policy for a checkpoint if the function was edited: ``keep`` it, ``rerun``,
+                ``ask`` or ``error``.
+                ``on_change``: the policy if the arguments changed: ``error``, ``rerun``, ``keep`` or ``ask``.
+                ``once``: do not start the body a second time unless told to: a step that was killed or failed
+                is in doubt until ``resolve`` says how it ended. ``retries`` is 0 then unless it is given.
+                ``executor``: a ``concurrent.futures.Executor`` that executes the body, or a function that
+                returns one, which is called again if the executor breaks.
 
         Raises:
-            TypeError: It is no function, or a generator.
-            InvalidOption: An option makes no sense.
+            TypeError: The argument is not a function, or it is a generator function.
+            InvalidOption: The value of an option is not valid.
 
         Example:
             >>> @Workflow("orders").task(retries=5, give_up_on=PermissionError)
@@ -140,7 +143,7 @@ class Workflow(Waits):
         **limits: Any,
     ) -> Task[P, R]:
         check_function(function, "task")
-        if retries is None:  # a body that failed may have had its effect all the same
+        if retries is None:  # a body that failed may have had its side effects
             retries = 0 if once else self.policy.retries
         return Task(
             function,
@@ -150,7 +153,7 @@ class Workflow(Waits):
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
             once=once,
-            executed=executors.elsewhere(function, executor) if executor is not None else None,
+            executed=executors.on_executor(function, executor) if executor is not None else None,
         )
 
     @overload
@@ -163,7 +166,7 @@ class Workflow(Waits):
 
         Args:
             function: The function.
-            id: A template for run ids, filled from the arguments, such as ``order-{order_id}``; without one
+            id: A template for run ids, filled from the arguments, such as ``order-{order_id}``. By default
                 the id is workflow name, function name and argument values, joined by ``-``.
 
         Example:
@@ -175,56 +178,145 @@ class Workflow(Waits):
         return WorkflowFunction(self, function, id)
 
     def move_to(self, *, name: str | None = None, db: StoreLike | None = None) -> None:
-        """File later runs under another name, or keep them in another place; what is open stays open."""
+        """Change the name or the database for later runs; a run that is open is not moved."""
         self.name = name or self.name
         if db is not None and db != self.db:
             self.db = db
             self._journal = None
 
     def attach(self, run: RunHandle | None) -> None:
-        """Have calls outside every scope belong to ``run``, as in a notebook's ordinary cells."""
+        """Make calls outside every scope part of ``run``, as in ordinary cells; None ends that."""
         if run is not None:
             hold(run.journal, self)
         self.attached = scopes.KeyedScope(run) if run else None
 
+    async def signal(
+        self,
+        name: str,
+        poll: float = settings.SIGNAL_POLL,
+        *,
+        prompt: str | None = None,
+        schema: Any = None,
+        choices: Sequence[Any] | None = None,
+        timeout: float | timedelta | None = None,
+        default: Any = NOTHING,
+    ) -> Any:
+        """Wait in a run for a value from outside; one that was delivered before is returned at once.
+
+        A value that is not accepted is set aside, and the next one awaited.
+
+        Args:
+            name: The signal's name; a run gets one value for it, wherever it waits.
+            poll: Seconds between two reads of a store that cannot report changes; SQLite and Redis can.
+            prompt: The text shown to the user who is asked.
+            schema: A type: bool, int, float, str, list, dict, or, with pydantic installed, any type that it
+                validates, such as a model, a dataclass or a TypedDict. The value is converted to it.
+            choices: A list of the only values that are accepted.
+            timeout: Seconds, or a timedelta, after which the wait ends; a restart does not reset it.
+            default: The value returned then.
+
+        Raises:
+            NoOpenRun: It is called outside a run (also a RuntimeError).
+            SignalTimeout: No value was delivered in time, and there is no ``default`` (also a TimeoutError).
+            SignalPending: The notebook is run without a front end, and has no one to prompt.
+
+        Example:
+            >>> async def review(wf: Workflow) -> str:
+            ...     return "published" if await wf.signal("approval") else "withdrawn"
+        """
+        accepted, seconds = Accepted(schema, choices), waits.as_seconds(timeout)
+        question = Question(name, prompt, accepted, seconds, default, poll)
+        return await waits.ask_question(self, question, ASYNC)
+
+    async def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
+        """Deliver a signal to a run, from any process, also before it exists; the first delivery wins.
+
+        Args:
+            run_id: The run.
+            name: The signal's name.
+            payload: The value, kept as it is: False and None are answers too.
+
+        Returns:
+            True if this was the first delivery.
+
+        Raises:
+            SignalInvalid: The run waits for the signal, and does not accept this value (also a ValueError).
+
+        Example:
+            >>> async def approve(wf: Workflow) -> bool:
+            ...     return await wf.complete("order-a17", "approval", {"approved": True})
+        """
+        return await waits.complete(self, run_id, name, payload, ASYNC)
+
+    async def sleep(self, seconds: float | timedelta) -> None:
+        """Let time pass in a run; after a restart, only the rest of it.
+
+        Args:
+            seconds: How long, in seconds or as a timedelta.
+
+        Raises:
+            NoOpenRun: It is called outside a run (also a RuntimeError).
+
+        Example:
+            >>> async def remind(wf: Workflow) -> None:
+            ...     await wf.sleep(timedelta(days=3))
+        """
+        await waits.sleep(self, waits.as_seconds(seconds) or 0.0, ASYNC)
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Wait in a run until a moment, which is recorded at the first call.
+
+        Args:
+            moment: The moment; one without a time zone is in local time.
+
+        Raises:
+            NoOpenRun: It is called outside a run (also a RuntimeError).
+
+        Example:
+            >>> async def new_year(wf: Workflow) -> None:
+            ...     await wf.sleep_until(datetime(2030, 1, 1))
+        """
+        await waits.sleep_until(self, moment, ASYNC)
+
     async def map(
         self, function: Callable[..., Awaitable[R]], /, *iterables: Iterable[Any], limit: int | None = None
     ) -> list[R]:
-        """Await a function for each item, several at a time; in a run each is a branch of its own.
+        """Await a function for each item, several at a time; in a run each item is a branch of its own.
 
-        After a failure no further item is begun; those under way are waited for, and their results kept.
+        After a failure no further item is started; those under way are awaited, and their results kept.
 
         Args:
             function: A task, or any async function, such as one that calls several tasks.
             iterables: One for each argument of the function, all of the same length.
-            limit: How many items may be under way at a time; all of them by default.
+            limit: How many items may be under way at a time; by default all of them.
 
         Returns:
-            What it gave, in the order of the items.
+            The results, in the order of the items.
 
         Raises:
             InvalidOption: The limit is below 1.
-            ValueError: The iterables are not of one length.
-            Exception: What the first item that failed has raised.
+            ValueError: The iterables differ in length.
+            Exception: The failure of the first item that failed.
 
         Example:
             >>> async def summaries(wf: Workflow, summarize: Any, texts: list[str]) -> list[str]:
             ...     return await wf.map(summarize, texts, limit=8)
         """
-        return await concurrently(function, iterables, limit)
+        return await map_concurrently(function, iterables, limit)
 
     async def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
-        """Say what became of a step in doubt, from anywhere; the run's next pass goes by it.
+        """Resolve a step in doubt, from any process; the next pass of the run uses the answer.
 
         Args:
             run_id: The run.
             step_id: The step, as the error names it.
-            answer: ``rerun`` (a finished step too); ``value``: it succeeded and gave ``value``; ``fail``: it
-                is given up, and its call raises.
-            value: What it gave.
+            answer: ``rerun``: execute it again, a finished step too; ``value``: it succeeded and returned
+                ``value``; ``fail``: it is given up, and its call raises.
+            value: What it returned.
 
         Raises:
-            StepNotFound: The run has no such step.
+            RunNotFound: The database has no run of that id.
+            StepNotFound: The run has no step of that name.
             StepError: The step is not in doubt.
             RunHeld: Another living process has the run open.
 
@@ -235,14 +327,14 @@ class Workflow(Waits):
         await self._resolve(run_id, step_id, answer, value, ASYNC)
 
     async def status(self, run_id: str) -> Status:
-        """Where a run stands: its record and its steps, what its agents have spent, and what replay saved.
+        """Return the status of a run: its record, its steps, and the usage of its agents.
 
         Args:
             run_id: The run.
 
         Raises:
-            RunNotFound: There is no such run.
-            StoreUnavailable: There is no such database.
+            RunNotFound: The database has no run of that id.
+            StoreUnavailable: The database does not exist.
 
         Example:
             >>> async def tokens(wf: Workflow) -> int:
@@ -251,31 +343,36 @@ class Workflow(Waits):
         return await ASYNC.store(one_run(self.journal, check_run_id(run_id)))
 
     async def cancel(self, run_id: str) -> bool:
-        """Cancel a run; its finished steps stay, and it can be resumed.
+        """Cancel a run; its finished steps are kept, and it can be resumed.
 
-        A pass of this process is asked to end, at its next await or, a synchronous one, at its next durable
-        call. Any other run is marked cancelled; a process that has it open can write to it no more.
+        A pass in this process is asked to end: at its next await, or, if it is synchronous, at its next
+        durable call. Any other run is marked as cancelled; a process that has it open can then write to it
+        no more.
+
+        Args:
+            run_id: The run.
 
         Returns:
             True if there was something to cancel.
 
         Raises:
-            RunNotFound: There is no such run.
+            RunNotFound: The database has no run of that id.
         """
-        return await active_runs.cancel(self.journal, check_run_id(run_id), ASYNC)
+        return await active_runs.cancel_run(self.journal, check_run_id(run_id), ASYNC)
 
     @property
-    def sync(self) -> SyncFace:
-        """The same for synchronous code: ``wf.sync.signal(…)``, ``.complete(…)``, ``.sleep(…)`` and so on."""
-        return SyncFace(self)
+    def sync(self) -> SyncWorkflow:
+        """The methods for synchronous code: ``wf.sync.signal(…)``, ``wf.sync.complete(…)`` and so on."""
+        return SyncWorkflow(self)
 
     def close(self) -> None:
-        """Release the database; a later call opens it again, and a script that never closes still exits.
+        """Release the database; a later call opens it again.
 
-        Another workflow of this process that uses the same database goes on using it.
+        Other workflows of this process keep using it. A script that never calls this exits all the same.
         """
         journal, self._journal = self._journal, None
         if journal is not None and let_go(journal, self):
+            # Before the store is closed: pending commits still write to it.
             drain_pending()
             run_blocking(SYNC.store(journal.close()))
 
@@ -296,41 +393,11 @@ class Workflow(Waits):
         self.close()
 
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
-        here = scopes.open_here(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
-        here = here or active_runs.open_here(self.journal, run_id)
+        here = scopes.find_open_run(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
+        here = here or active_runs.active_run(self.journal, run_id)
         run = here or await resolve.recorded_run(self.journal, run_id, mode)
-        await resolve.resolve(run, step_id, answer, value, mode)
-
-
-class SyncFace(SyncWaits):
-    """What only async code could await, for synchronous code.
-
-    Args:
-        workflow: The workflow.
-    """
-
-    def __init__(self, workflow: Workflow) -> None:
-        super().__init__(workflow)
-        self._workflow = workflow
-
-    def map(
-        self, function: Callable[..., R], /, *iterables: Iterable[Any], limit: int | None = None
-    ) -> list[R]:
-        """Call a function for each item, several at a time in threads: see ``Workflow.map``."""
-        return in_threads(function, iterables, limit)
-
-    def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
-        """Say what became of a step in doubt: see ``Workflow.resolve``."""
-        run_blocking(self._workflow._resolve(run_id, step_id, answer, value, SYNC))  # noqa: SLF001 - its other face
-
-    def status(self, run_id: str) -> Status:
-        """Where a run stands: see ``Workflow.status``."""
-        return run_blocking(SYNC.store(one_run(self._workflow.journal, check_run_id(run_id))))
-
-    def cancel(self, run_id: str) -> bool:
-        """Cancel a run: see ``Workflow.cancel``."""
-        return run_blocking(active_runs.cancel(self._workflow.journal, check_run_id(run_id), SYNC))
+        await resolve.resolve_step(run, step_id, answer, value, mode)
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)
-"""The workflow of the notebook: ``%durable_workflow`` moves it to its database and opens a run of it."""
+"""The workflow of a notebook's durable cells and agents, moved to the database of the run that is opened."""

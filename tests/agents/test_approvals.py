@@ -14,7 +14,7 @@ from durable_nb.errors import SignalInvalid
 from durable_nb.pydantic_ai.approvals import as_approval
 from durable_nb.records import SignalRequest
 from durable_nb.signals.accepted import Accepted, problems
-from durable_nb.signals.typed import arguments, hint, read_answer
+from durable_nb.signals.typed import editable_arguments, hint, read_answer
 
 
 class Account(BaseModel):
@@ -94,9 +94,9 @@ async def test_what_a_person_types_at_a_prompt(asked, called, typed, answer):
     ("answer", "path", "text"),
     [
         (42, [], "42 is not of type 'object', 'boolean', 'string'"),
-        ({"comment": "fine"}, ["approved"], "this is needed"),
+        ({"comment": "fine"}, ["approved"], "this field is required"),
         ({"approved": "yes"}, ["approved"], "'yes' is not of type 'boolean'"),
-        ({"approved": True, "arguments": {"amount": 1}}, ["arguments", "to"], "this is needed"),
+        ({"approved": True, "arguments": {"amount": 1}}, ["arguments", "to"], "this field is required"),
         (
             {"approved": True, "arguments": {"amount": 1, "to": {"owner": "Ann", "heir": {"owner": 3}}}},
             ["arguments", "to", "heir", "owner"],
@@ -147,7 +147,7 @@ async def test_in_a_terminal_it_says_what_is_accepted(asked, called, tmp_path):
 
 def test_a_form_with_a_field_called_arguments_is_no_tool_call():
     schema = {"type": "object", "properties": {"arguments": {"default": {}}}}
-    assert arguments(SignalRequest("r", "go", schema=json.dumps(schema))) is None
+    assert editable_arguments(SignalRequest("r", "go", schema=json.dumps(schema))) is None
 
 
 @pytest.mark.parametrize("broken", [{"$ref": "#/nowhere"}, {"pattern": r"\p{L}+"}])

@@ -287,7 +287,7 @@ async def test_a_return_that_cannot_be_saved_is_still_returned_and_the_run_is_do
         return sqlite3.connect(":memory:")
 
     with pytest.warns(
-        UserWarning, match=r"run 'r' is done; what it returned is not kept: .*sqlite3\.Connection"
+        UserWarning, match=r"run 'r' is done, but its result was not saved: .*sqlite3\.Connection"
     ):
         connection = await main.run("r")
     connection.close()

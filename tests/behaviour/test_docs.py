@@ -207,7 +207,7 @@ def test_the_commands_that_answer_are_taken_as_printed(tmp_path):
         said.append((done.returncode, done.stdout.split(":")[0]))
     assert said == [
         (0, "no run waits for a signal\n"),
-        (3, "run 'article-7' has signal 'approval' already"),  # the script has delivered it
+        (3, "nothing was changed"),  # the script has delivered it
     ]
 
 

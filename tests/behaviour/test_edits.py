@@ -619,7 +619,7 @@ def test_the_plan_needs_a_run_and_makes_no_database(tmp_path, capsys):
     write_notebook(tmp_path / "book.ipynb", ["1"])
     db = tmp_path / "none.db"
     assert main(["plan", str(tmp_path / "book.ipynb"), "--run-id", "r", "--db", str(db)]) == 1
-    assert "there is no database" in capsys.readouterr().err
+    assert "no database at" in capsys.readouterr().err
     assert not db.exists()
 
 
@@ -767,7 +767,7 @@ def test_a_policy_that_refuses_and_one_that_asks(shell):
     shell.run("N = 2")
     with pytest.raises(UsageError, match=r"step 's': it now reads `N = 2` \(was `N = 1`\)"):
         shell.run("%%durable_step s --on-edit error\ny = N")
-    with pytest.raises(UsageError, match="no one to ask"):
+    with pytest.raises(UsageError, match="this session has no one to ask"):
         shell.run("%%durable_step s --on-edit ask\ny = N")
 
 

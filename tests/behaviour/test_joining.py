@@ -93,7 +93,7 @@ async def test_a_second_call_joins_the_first_in_the_same_loop(again):
     gate = Gate(again())
     calls = [asyncio.create_task(gate.main()) for _ in range(3)]
     await until(gate.begun)
-    with pytest.raises(RunChanged, match=r"run 'r': it was started with other arguments \(n: 1 → 2"):
+    with pytest.raises(RunChanged, match=r"run 'r': the run was started with other arguments \(n: 1 → 2"):
         await gate.main(2)
     gate.open.set()
     first, second, third = await asyncio.gather(*calls)
@@ -228,7 +228,7 @@ async def test_a_running_run_is_not_started_over(again):
     gate = Gate(again())
     first = asyncio.create_task(gate.main())
     await until(gate.begun)
-    with pytest.raises(RunHeld, match=r"cannot be started over\. Wait for its end, or cancel it"):
+    with pytest.raises(RunHeld, match=r"cannot be started over\. Wait until it ends, or cancel it"):
         await gate.main.run("r", fresh=True)
     gate.open.set()
     await first

@@ -8,7 +8,7 @@ import pytest
 
 from durable_nb import InMemoryStore, constant
 from durable_nb.concurrency.bridge import SYNC, run_blocking
-from durable_nb.engine.resolve import recorded_run, resolve
+from durable_nb.engine.resolve import recorded_run, resolve_step
 from durable_nb.errors import (
     InvalidOption,
     RunNotFound,
@@ -67,12 +67,11 @@ def test_what_the_error_says(again, ran):
         paying(again(), ran).run("r")
     message = re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN", str(caught.value))
     assert message == (
-        "run 'r', step 'pay': it was started and never finished (started WHEN), and nobody knows whether it "
-        "had its effect. If it had none: %durable_resolve pay rerun; if it had: "
-        "%durable_resolve pay value EXPR; to give it up: %durable_resolve pay fail. "
-        "In a script: wf.sync.resolve('r', 'pay', 'rerun'), "
-        "wf.sync.resolve('r', 'pay', 'value', …) or wf.sync.resolve('r', 'pay', 'fail'); "
-        "in async code await wf.resolve(…)."
+        "run 'r', step 'pay': it was started but never recorded as finished (started at WHEN); its side "
+        "effects may or may not have happened. "
+        "If they did not: wf.sync.resolve('r', 'pay', 'rerun'); if they did: "
+        "wf.sync.resolve('r', 'pay', 'value', VALUE); to give the step up: "
+        "wf.sync.resolve('r', 'pay', 'fail')."
     )
 
 
@@ -139,7 +138,7 @@ def test_one_that_is_given_up_fails_each_time_until_it_is_run_again(again, ran):
     interrupted(again(), ran)
     again().sync.resolve("r", "pay", "fail")
     for _ in range(2):
-        with pytest.raises(StepFailed, match=r"run 'r', step 'pay': given up by hand on .*'rerun'"):
+        with pytest.raises(StepFailed, match=r"run 'r', step 'pay': the step was given up on .*'rerun'"):
             paying(again(), ran).run("r")
     assert ran == [7]
     again().sync.resolve("r", "pay", "rerun")
@@ -181,7 +180,7 @@ def test_an_answer_from_elsewhere_reaches_a_run_that_is_open(again, ran):
         with pytest.raises(StepInDoubt):
             pay(7, step_id="pay")
         elsewhere = run_blocking(recorded_run(wf.journal, "r", SYNC))
-        run_blocking(resolve(elsewhere, "pay", "value", "by hand", SYNC))
+        run_blocking(resolve_step(elsewhere, "pay", "value", "by hand", SYNC))
         return pay(7, step_id="pay")
 
     assert main.run("r") == "by hand"
@@ -192,7 +191,7 @@ def test_one_that_failed_and_is_given_up_says_how_it_had_failed(again, ran):
     with pytest.raises(OSError, match="no route"):
         paying(again(), ran, OSError("no route")).run("r")
     again().sync.resolve("r", "pay", "fail")
-    with pytest.raises(StepFailed, match="given up by hand") as caught:
+    with pytest.raises(StepFailed, match="the step was given up on") as caught:
         paying(again(), ran).run("r")
     assert repr(caught.value.__cause__) == "OSError('no route')"
 
@@ -248,7 +247,7 @@ def test_a_step_whose_result_could_not_be_saved_is_in_doubt(again, ran):
 @pytest.mark.parametrize("policy", ["rerun", "ask"])
 def test_a_changed_call_is_not_run_again_unasked(again, ran, policy):
     paying(again(), ran).run("r")
-    with pytest.raises(StepChanged, match=r"nobody can be asked .*durable_resolve pay rerun"):
+    with pytest.raises(StepChanged, match=r"no one to ask .*'r', 'pay', 'rerun'"):
         paying(again(), ran, amount=8, on_change=policy).run("r")
     assert ran == [7]
     again().sync.resolve("r", "pay", "rerun")
@@ -258,11 +257,11 @@ def test_a_changed_call_is_not_run_again_unasked(again, ran, policy):
 @pytest.mark.parametrize(
     ("step", "answer", "error", "words"),
     [
-        ("pya", ("rerun",), StepNotFound, r"no such step. Steps: pay\."),
-        ("pay", ("value", 3), StepError, "it is done, so that it is not in doubt. .*rerun"),
+        ("pya", ("rerun",), StepNotFound, r"no step of that name. Steps: pay\."),
+        ("pay", ("value", 3), StepError, "the step is not in doubt: it is done. .*rerun"),
         ("pay", ("fail",), StepError, "it is done"),
-        ("pay", ("maybe",), InvalidOption, "'maybe' is no answer. Answer rerun, value, fail."),
-        ("pay", ("rerun", 3), InvalidOption, "a value does not go with 'rerun'"),
+        ("pay", ("maybe",), InvalidOption, "invalid answer 'maybe': expected 'rerun', 'value' or 'fail'"),
+        ("pay", ("rerun", 3), InvalidOption, "answer 'rerun' takes no value"),
     ],
 )
 def test_answers_that_make_no_sense(again, ran, step, answer, error, words):
@@ -276,7 +275,7 @@ def test_answers_that_make_no_sense(again, ran, step, answer, error, words):
 def test_an_answer_for_a_step_that_will_run_anyway(again, ran):
     interrupted(again(), ran)
     again().sync.resolve("r", "pay", "rerun")
-    with pytest.raises(StepError, match="it will run at its next call anyway"):
+    with pytest.raises(StepError, match="it will run at its next call"):
         again().sync.resolve("r", "pay", "fail")
 
 
@@ -292,7 +291,7 @@ def test_a_step_that_is_running_cannot_be_answered_for(again, ran):
     def pay():
         wf.sync.resolve("r", "pay", "fail")
 
-    with pytest.raises(StepError, match="it is running now"):
+    with pytest.raises(StepError, match="the step is running now"):
         wf.workflow(pay).run("r")
 
 

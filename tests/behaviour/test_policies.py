@@ -37,11 +37,8 @@ async def test_what_becomes_of_a_call_with_other_arguments(again, ran, policy, v
     assert ran == bodies
 
 
-ASKED = ", and nobody can be asked whether to run it again"
-REFUSALS = {
-    "error": ("", "%durable_reset double"),
-    "ask": (ASKED, "%durable_resolve double rerun, in a script wf.sync.resolve('r', 'double', 'rerun')"),
-}
+ASKED = ", and this session has no one to ask whether to run it again"
+REFUSALS = {"error": "", "ask": ASKED}
 
 
 @pytest.mark.parametrize("policy", REFUSALS)
@@ -49,10 +46,10 @@ async def test_a_call_with_other_arguments_is_refused_with_the_difference(again,
     await doubling(again(), ran, 3, on_change=policy).run("r")
     with pytest.raises(StepChanged) as caught:
         await doubling(again(), ran, 4, on_change=policy).run("r")
-    asked, remedy = REFUSALS[policy]
     assert str(caught.value) == (
-        f"run 'r', step 'double': its arguments changed (n: 3 → 4){asked}. To run it again: {remedy}; "
-        "to call it under another name: step_id='…'; to start the run over: fresh=True."
+        f"run 'r', step 'double': its arguments changed (n: 3 → 4){REFUSALS[policy]}. "
+        "To run it again: wf.sync.resolve('r', 'double', 'rerun'); "
+        "to make it another step: step_id='…'; to start the run over: .run('r', …, fresh=True)."
     )
     assert ran == [3]
     assert await doubling(again(), ran, 3, on_change=policy).run("r") == 6

@@ -29,8 +29,8 @@ from durable_nb.errors import (
 )
 from durable_nb.records import RunStatus, SignalRequest, StepStatus
 from durable_nb.signals import delivery, watcher
-from durable_nb.signals.accepted import Accepted, check
-from durable_nb.signals.prompter import _prompters, attach
+from durable_nb.signals.accepted import Accepted, check_value
+from durable_nb.signals.prompter import _prompters, set_prompter
 from durable_nb.signals.typed import hint, read_answer
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.workflow import waits
@@ -69,7 +69,7 @@ async def until_open(wf, name="approval"):
 @pytest.fixture
 def face():
     """A face that answers what it is given, and notes what it showed."""
-    attach(known := Recorded())
+    set_prompter(known := Recorded())
     yield known
     _prompters.clear()
 
@@ -169,9 +169,9 @@ async def test_an_invalid_value_is_refused_or_set_aside_and_a_valid_one_taken(ag
         ({"choices": []}, "choices"),
         ({"choices": "yn"}, "choices"),
         ({"choices": [{1}]}, "not plain"),
-        ({"schema": 3}, "makes no sense"),
-        ({"timeout": -1}, "no length of time"),
-        ({"timeout": float("inf")}, "no length of time"),
+        ({"schema": 3}, "expected a type"),
+        ({"timeout": -1}, "invalid length of time"),
+        ({"timeout": float("inf")}, "invalid length of time"),
     ],
 )
 async def test_options_that_make_no_sense(again, options, words):
@@ -205,7 +205,7 @@ def test_what_a_person_types(options, typed, answer, shown):
     assert read_answer(request, typed) == answer
     assert hint(request) == shown
     if options:
-        check(request, answer)
+        check_value(request, answer)
 
 
 # Timeouts
@@ -220,7 +220,7 @@ async def test_at_the_timeout_the_default_is_delivered_once_and_for_all(again):
 
 async def test_without_a_default_it_is_an_error_that_is_tried_again(again):
     with pytest.raises(
-        SignalTimeout, match=r"nobody answered within 0.02 s.*durable-nb signal r approval"
+        SignalTimeout, match=r"no answer to signal 'approval' within 0.02 s.*durable-nb signal r approval"
     ) as late:
         await waiting(again(), timeout=timedelta(seconds=0.02)).run("r")
     assert isinstance(late.value, TimeoutError)
@@ -475,11 +475,11 @@ def test_killed_while_it_waits_answered_while_nothing_runs_and_resumed(db, capsy
         assert "accepts: yes | no" in listed
         assert f"durable-nb signal r approval VALUE --db {db}" in listed
         assert command(["signal", "r", "approval", "perhaps", "--db", str(db)]) == 2
-        assert 'choose one of "yes", "no"' in capsys.readouterr().err
+        assert 'expected one of "yes", "no"' in capsys.readouterr().err
         assert command(["signal", "r", "approval", "yes", "--db", str(db)]) == 0
-        assert capsys.readouterr().out == "signal 'approval' is delivered to run 'r'\n"
+        assert capsys.readouterr().out == "signal 'approval' delivered to run 'r'\n"
         assert command(["signal", "r", "approval", "no", "--db", str(db)]) == 3
-        assert "has signal 'approval' already: nothing was changed. It was answered by process" in (
+        assert "nothing was changed: signal 'approval' of run 'r' was answered by process" in (
             capsys.readouterr().out
         )
         assert command(["signals", "--db", str(db)]) == 0
@@ -491,7 +491,7 @@ def test_killed_while_it_waits_answered_while_nothing_runs_and_resumed(db, capsy
 
 def test_the_command_makes_no_database_and_names_a_run_that_is_not_there(tmp_path, db, capsys):
     assert command(["signal", "r", "go", "1", "--db", str(tmp_path / "none.db")]) == 1
-    assert "there is no database" in capsys.readouterr().err
+    assert "no database at" in capsys.readouterr().err
     assert not (tmp_path / "none.db").exists()
     with Workflow("shop", db=db) as wf:
         wf.workflow(lambda: None).run("there")
@@ -651,7 +651,7 @@ async def test_a_step_in_doubt_is_given_up_or_refused_where_nobody_is(again, fac
     with pytest.raises(StepInDoubt):
         await charging(again(), ran).run("order")
     face.answers.append("give up")
-    with pytest.raises(StepFailed, match="given up by hand"):
+    with pytest.raises(StepFailed, match="the step was given up on"):
         await charging(again(), ran).run("order")
     assert len(ran) == 1
 
@@ -672,7 +672,7 @@ async def test_changed_arguments_are_asked_about_and_the_answer_holds_for_that_c
         return main
 
     assert await define(again(), 1).run("r") == 1
-    with pytest.raises(StepChanged, match="nobody can be asked"):
+    with pytest.raises(StepChanged, match="this session has no one to ask"):
         await define(again(), 2).run("r")
     face.answers += ["keep"]
     for _ in range(2):
@@ -681,7 +681,7 @@ async def test_changed_arguments_are_asked_about_and_the_answer_holds_for_that_c
         face.answers += ["run again"]  # not for this change: it was answered
     assert await define(again(), 3).run("r") == 3
     face.answers[:] = ["give up"]
-    with pytest.raises(StepChanged, match=r"amount: 3 → 4\), and it was given up by process"):
+    with pytest.raises(StepChanged, match=r"amount: 3 → 4\), and the step was given up by process"):
         await define(again(), 4).run("r")
     assert ran == [1, 3]
 
@@ -693,13 +693,13 @@ async def test_a_run_that_is_lost_while_it_waits_leaves_the_other_waiters_alone(
         raise RunHeld("somebody else has it", run_id="lost")
 
     async def wait(run_id, check):
-        return await watcher.delivered(journal, run_id, "go", poll=0.05, seconds=10, check=check)
+        return await watcher.wait_for_delivery(journal, run_id, "go", poll=0.05, seconds=10, check=check)
 
     async def both():
         await journal.setup()
         one, other = (asyncio.create_task(wait(*each)) for each in (("lost", lost), ("kept", lambda: None)))
         await asyncio.wait([one])
-        await delivery.deliver(journal, delivery.pack("kept", "go", True, "a test"), True)
+        await delivery.deliver(journal, delivery.make_signal("kept", "go", True, "a test"), True)
         return one.exception(), (await other).run_id
 
     failure, run_id = await ASYNC.store(both())

@@ -234,7 +234,7 @@ async def test_other_arguments_are_an_error_with_the_difference(again):
         return main
 
     assert await define(again(), 3).run("r") == 6
-    with pytest.raises(StepChanged, match=r"run 'r', step 'double': .*n: 3 → 4.*durable_reset double"):
+    with pytest.raises(StepChanged, match=r"run 'r', step 'double': .*n: 3 → 4.*'double', 'rerun'"):
         await define(again(), 4).run("r")
 
 

@@ -129,7 +129,7 @@ def test_what_fields_cannot_show_as_json_or_not_at_all_and_a_rejection(agent, sh
     expect(form).to_contain_text("Not valid JSON:")
     arguments.fill('{"amount": 250, "to": {}}')
     notebook.button("Approve with changes", 2).click()
-    expect(form).to_contain_text("to.owner: this is needed")
+    expect(form).to_contain_text("to.owner: this field is required")
     shot(notebook)
     arguments.fill('{"amount": 250, "to": {"owner": "Bob"}}')
     notebook.button("Approve with changes", 2).click()

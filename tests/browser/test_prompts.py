@@ -100,7 +100,9 @@ def test_a_form_says_what_is_wrong_beside_the_field(asked, shot):
         field = fields.get_by_label(label)
         assert field.get_attribute("aria-invalid") == "true", label
         problem = notebook.page.locator(f"#{field.get_attribute('aria-describedby')}").inner_text()
-        assert ("11 is greater than the maximum of 10" if label == "Amount" else "this is needed") in problem
+        assert (
+            "11 is greater than the maximum of 10" if label == "Amount" else "this field is required"
+        ) in problem
     for label, value in {"Name": "Ann", "Amount": "2", "Price": "2.5", "Street": "Main St"}.items():
         fields.get_by_label(label).fill(value)
     fields.get_by_label("Weight").last.fill("0.5")

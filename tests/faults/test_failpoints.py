@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from durable_nb.engine.failpoints import POINTS, VARIABLE
+from durable_nb.engine.failpoints import FAILPOINTS, POINTS
 
 COMMON = """
     import asyncio, os, sys
@@ -92,7 +92,7 @@ def run(cwd, shape, plan="", db="runs.db"):
     program = (textwrap.dedent(COMMON) + textwrap.dedent(SHAPES[shape])).replace("runs.db", db)
     (cwd / "job.py").write_text(f"{program}\nprint(result == {EXPECTED[shape]})\n")
     command = [sys.executable, "job.py"]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), VARIABLE: plan}
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), FAILPOINTS: plan}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=100)
 
 
@@ -149,10 +149,10 @@ def test_killed_each_time_a_point_is_reached(tmp_path, shape, point):
 
 
 def test_without_a_plan_a_point_does_nothing():
-    program = "from durable_nb.engine import failpoints; print(failpoints.hit is failpoints._nothing)"
+    program = "from durable_nb.engine import failpoints; print(failpoints.hit is failpoints._skip)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout == "True\n"
 
 
 def test_a_point_that_there_is_not_is_said(tmp_path):
-    assert "there is no point 'no.such'" in run(tmp_path, "sync", "no.such=kill").stderr
+    assert "no failpoint 'no.such'" in run(tmp_path, "sync", "no.such=kill").stderr

@@ -12,7 +12,7 @@ import pytest
 from durable_nb import Workflow, settings
 from durable_nb.concurrency.bridge import SYNC, run_blocking, submit
 from durable_nb.engine.opening import open_run
-from durable_nb.engine.status import list_runs, read_run
+from durable_nb.engine.status import current_snapshot, list_runs
 from durable_nb.errors import RunHeld
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores import open_journal
@@ -72,7 +72,7 @@ def test_starting_over_is_refused_as_well(here, owner):
     run, _ = take(here, fresh=True, take_over=True)
     assert (run.run_id, run.run.passes) == ("r", 1)
     assert ask(owner, "late").startswith("refused")
-    left = run_blocking(SYNC.store(read_run(here, "r~1")))
+    left = run_blocking(SYNC.store(current_snapshot(here, "r~1")))
     assert left.run.status is RunStatus.INTERRUPTED
 
 
@@ -381,7 +381,7 @@ def test_a_later_pass_of_the_same_process_is_no_loss(here, impatient, recwarn):
     first, _ = take(here)
     second, _ = take(here)
     time.sleep(0.6)
-    assert (first.held, second.held) == (None, None)
+    assert (first.lost_error, second.lost_error) == (None, None)
     run_blocking(second.mark(RunStatus.DONE, SYNC))
     with pytest.raises(RunHeld):
         run_blocking(first.mark(RunStatus.DONE, SYNC))
@@ -397,9 +397,9 @@ def test_the_heart_goes_on_after_a_beat_that_failed(here, start, impatient, recw
     process = start('opened(take_over=True); say("opened"); time.sleep(60)')
     assert process.stdout.readline() == "opened\n"
     deadline = time.monotonic() + 20
-    while run.held is None and time.monotonic() < deadline:
+    while run.lost_error is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert f"by process {process.pid} on " in str(run.held)
+    assert f"by process {process.pid} on " in str(run.lost_error)
     assert len([warning for warning in recwarn if "no longer owns" in str(warning.message)]) == 1
 
 
@@ -408,7 +408,7 @@ def test_what_another_living_process_executes_is_resolved_there(here, owner):
         ask(owner, "before")
         for answer in "rerun", "fail":
             with pytest.raises(
-                RunHeld, match=rf"owned by process {owner.pid} on .* since .*Answer in that process"
+                RunHeld, match=rf"owned by process {owner.pid} on .* since .*Resolve the step in that process"
             ):
                 wf.sync.resolve("r", "before", answer)
         assert ask(owner, "still") == "written"

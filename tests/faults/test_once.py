@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from durable_nb.engine.failpoints import VARIABLE
+from durable_nb.engine.failpoints import FAILPOINTS
 
 SCRIPT = """
 import asyncio, os, sys
@@ -40,7 +40,7 @@ def run(tmp_path):
     (tmp_path / "job.py").write_text(SCRIPT)
 
     def run(*answers, plan=""):
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), VARIABLE: plan}
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), FAILPOINTS: plan}
         command = [sys.executable, "job.py", *map(repr, answers)]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
 
@@ -65,7 +65,7 @@ def killed(run, tmp_path, point="body.after"):
         refused = run()
         assert refused.returncode == 1
         (line,) = (line for line in refused.stderr.splitlines() if "StepInDoubt: " in line)
-        assert "run 'r', step 'charge': it was started and never finished (started 20" in line
+        assert "run 'r', step 'charge': it was started but never recorded as finished (started at 20" in line
         assert "wf.sync.resolve('r', 'charge', 'rerun')" in line
     assert len(charged(tmp_path)) == before
     return before
@@ -92,7 +92,7 @@ def test_given_up(run, tmp_path):
     for answers in ([("fail",)], []):
         failed = run(*answers)
         assert failed.returncode == 1
-        assert "StepFailed: run 'r', step 'charge': given up by hand on 20" in failed.stderr
+        assert "StepFailed: run 'r', step 'charge': the step was given up on 20" in failed.stderr
     assert charged(tmp_path) == ["7"]
 
 

@@ -57,7 +57,7 @@ class Interpreter:
         self.nested = self.wf.task(name="nested")(self.run)
 
     def note(self):
-        step_id = scopes.current().path[:-1]
+        step_id = scopes.current_scope().path[:-1]
         log = os.open(self.place / "bodies.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.write(log, step_id.encode() + b"\n")
         os.close(log)

@@ -59,7 +59,7 @@ def force_replay(request, monkeypatch):
 
 def _async_passes(body):
     async def passes():
-        run = scopes.current().run
+        run = scopes.current_scope().run
         while True:
             task = asyncio.create_task(_one_pass(run, body))
             run.current_pass = task
@@ -76,17 +76,17 @@ def _async_passes(body):
 
 
 async def _one_pass(run, body):
-    with scopes.entered(scopes.Scope(run)):
+    with scopes.enter_scope(scopes.Scope(run)):
         return await body()
 
 
 def _sync_passes(body):
     def passes():
-        run = scopes.current().run
+        run = scopes.current_scope().run
         while True:
             run.current_pass = "sync"
             try:
-                with scopes.entered(scopes.Scope(run)):
+                with scopes.enter_scope(scopes.Scope(run)):
                     return body()
             except _Again:
                 pass

@@ -82,7 +82,10 @@ LINES = {
     "a NUL": ("get_ipython().run_line_magic('durable_workflow', '\"a\\x00b\"')", "cannot name a run"),
     "a surrogate": ("get_ipython().run_line_magic('durable_workflow', 'a\\udc80b')", "cannot name a run"),
     "no badge": ("%durable_workflow r --badge loud", "invalid choice: 'loud'"),
-    "a step that is not there": ("%durable_reset lod", "step 'lod': no such step. Steps: load"),
+    "a step that is not there": (
+        "%durable_reset lod",
+        "step 'lod': no step of that name. Steps: load",
+    ),
     "no step": ("%durable_reset", "the following arguments are required: STEP"),
     "a timer above": (
         "%%time\n%%durable_step a" + BODY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_nb.engine.failpoints import VARIABLE
+from durable_nb.engine.failpoints import FAILPOINTS
 from helpers import ROOT, pythonpath
 from helpers.kernel import KernelDied
 from helpers.marks import marked, marking
@@ -112,12 +112,12 @@ def test_a_damaged_blob_takes_no_other_name_along(damaged):
 
 def test_killed_between_the_blob_and_its_row(start):
     notebook = Notebook(start())
-    notebook.kernel.setenv(VARIABLE, "blob.after=kill@2")
+    notebook.kernel.setenv(FAILPOINTS, "blob.after=kill@2")
     notebook.kernel.restart()
     with pytest.raises(KernelDied):
         notebook.run()
     assert len(blobs(notebook.kernel.cwd / "runs.db.blobs")) == 1
-    notebook.kernel.setenv(VARIABLE, None)
+    notebook.kernel.setenv(FAILPOINTS, None)
     notebook.kernel.restart()
     assert [cell.error for cell in notebook.run().values()] == [None] * 3
     assert notebook.began() == {"small": 1, "large": 2, "last": 1}

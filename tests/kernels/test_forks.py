@@ -45,7 +45,10 @@ def test_what_is_refused(kernel):
     kernel.run(OPEN.format("etl", 2))
     for line, words in (
         ("etl", "run 'etl': the run cannot be forked under 'etl': that id is taken"),
-        ("other --from laod", "run 'etl', step 'laod': no such step. Steps: none yet."),
+        (
+            "other --from laod",
+            "run 'etl', step 'laod': no step of that name. Steps: none yet.",
+        ),
         ("", "the following arguments are required: NEW_RUN"),
     ):
         assert words in kernel.run(f"%durable_fork {line}").reply["evalue"]

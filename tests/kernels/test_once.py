@@ -16,8 +16,8 @@ receipt = 7
 receipt"""
 AFTER = "%%durable_step after\nafter = 'after'"
 IN_DOUBT = (
-    "StepInDoubt: run 'shop', step 'charge': it was started and never finished (started WHEN); "
-    "its side effects may or may not have happened. If they did not: %durable_resolve charge rerun; "
+    "StepInDoubt: run 'shop', step 'charge': it was started but never recorded as finished (started at "
+    "WHEN); its side effects may or may not have happened. If they did not: %durable_resolve charge rerun; "
 )
 
 
@@ -83,7 +83,9 @@ def test_given_up_it_fails(killed):
     assert killed.run("%durable_resolve charge fail").text == "step 'charge' is marked as failed\n"
     for _ in range(2):
         cell = killed.run(CHARGE)
-        assert cell.reply["evalue"].startswith("StepFailed: run 'shop', step 'charge': given up by hand on ")
+        assert cell.reply["evalue"].startswith(
+            "StepFailed: run 'shop', step 'charge': the step was given up on "
+        )
         restarted(killed)
     assert charged(killed) == 1
     edited = killed.run(f"{CHARGE} + 1")
@@ -98,7 +100,7 @@ def test_given_up_it_fails(killed):
 def test_the_workflow_of_the_notebook_can_be_told_too(killed):
     assert killed.run("wf.sync.resolve('shop', 'charge', 'rerun')").status == "ok"
     assert killed.run(CHARGE).status == "ok"
-    refused_by = "it is done, so that it is not in doubt"
+    refused_by = "the step is not in doubt: it is done"
     assert refused_by in killed.run("await wf.resolve('shop', 'charge', 'fail')").error
 
 
@@ -119,8 +121,11 @@ def test_a_once_task_in_an_ordinary_cell(kernel):
         ("charge", "the following arguments are required: answer"),
         ("charge maybe", "invalid choice: 'maybe'"),
         ("'charge", "No closing quotation"),
-        ("chrage rerun", "StepNotFound: run 'shop', step 'chrage': no such step. Steps: none yet."),
-        ("charge rerun 3", "a value does not go with 'rerun'"),
+        (
+            "chrage rerun",
+            "StepNotFound: run 'shop', step 'chrage': no step of that name. Steps: none yet.",
+        ),
+        ("charge rerun 3", "answer 'rerun' takes no value"),
     ],
 )
 def test_lines_that_make_no_sense(kernel, line, words):

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said_with_its_place(kernel):
     reply = said(kernel, token=ask["token"], value={"amount": 11, "address": {}})
     assert reply["status"] == "invalid"
     assert sorted((one["path"], one["text"]) for one in reply["problems"]) == [
-        (["address", "street"], "this is needed"),
+        (["address", "street"], "this field is required"),
         (["amount"], "11 is greater than the maximum of 10"),
     ]
     said(kernel, token=ask["token"], value={"amount": 1, "address": {"street": "Main"}})

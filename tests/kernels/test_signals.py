@@ -51,7 +51,7 @@ def test_a_front_end_with_an_input_line_is_asked(kernel):
     kernel.run(OPEN)
     request = kernel.start(ASK, allow_stdin=True)
     assert typed(kernel, "perhaps") == "Ship it? [y | n, and a comment]: "
-    assert typed(kernel, "y go on").startswith("'perhaps' is not accepted: type y or n\nShip it?")
+    assert typed(kernel, "y go on").startswith("'perhaps' is not accepted: expected y or n\nShip it?")
     cell = kernel.wait(request)
     assert cell.text == "{'approved': True, 'comment': 'go on'}\n"
     (line,) = shown(cell)
@@ -111,7 +111,7 @@ def test_jupyterlab_gets_the_command_and_no_input_line(kernel_factory):
         [BIN / "durable-nb", "signal", "shop", "approval", '{"approved": false}', "--db", "runs.db"],
         cwd=kernel.cwd, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "signal 'approval' is delivered to run 'shop'\n"
+    assert done.stdout == "signal 'approval' delivered to run 'shop'\n"
     cell = kernel.wait(request)
     assert cell.text == "{'approved': False}\n"
     assert "waiting" not in str(shown(cell))
@@ -138,9 +138,10 @@ def test_killed_while_it_waits_answered_meanwhile_and_resumed(kernel):
 def test_the_magic_delivers_and_tells_who_was_faster(kernel):
     kernel.run(OPEN)
     said = kernel.run("""%durable_signal go {"a": [1, "two"]}""")
-    assert said.text == "signal 'go' is delivered to run 'shop'\n"
+    assert said.text == "signal 'go' delivered to run 'shop'\n"
     assert (
-        "already: nothing was changed. It was answered by process" in kernel.run("%durable_signal go 2").text
+        "nothing was changed: signal 'go' of run 'shop' was answered by process"
+        in kernel.run("%durable_signal go 2").text
     )
     assert kernel.run("print(await wf.signal('go'))").text == "{'a': [1, 'two']}\n"
     assert kernel.run("%durable_signal go 'some text' --run other").text.endswith("to run 'other'\n")

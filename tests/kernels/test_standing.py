@@ -32,7 +32,7 @@ def test_tables_of_runs_and_of_one_run(opened):
     assert shown(opened, "%durable_status '<b>book</b>' --db runs.db") == status
     for line, words in (
         ("%durable_status none", "RunNotFound: run 'none': not found in "),
-        ("%durable_runs --db none.db", "there is no database"),
+        ("%durable_runs --db none.db", "no database at"),
     ):
         cell = opened.run(line)
         assert (cell.reply["ename"], words in cell.reply["evalue"]) == ("UsageError", True)
@@ -93,7 +93,7 @@ def test_a_line_that_makes_no_sense_is_refused_with_how_it_is_written(opened):
 def test_a_given_up_cell_runs_again_when_it_is_edited(opened):
     opened.run("%%durable_step load\n1 / 0")
     assert opened.run("%durable_resolve load fail").status == "ok"
-    assert "given up by hand" in opened.run("%%durable_step load\n1 / 0").reply["evalue"]
+    assert "the step was given up on" in opened.run("%%durable_step load\n1 / 0").reply["evalue"]
     edited = "%%durable_step load\nprint('edited')\nx = 1"
     assert opened.run(edited).text == "edited\n"
     assert opened.run(edited).text == "edited\n"

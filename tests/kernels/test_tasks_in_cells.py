@@ -43,7 +43,7 @@ def test_an_ordinary_cell_names_calls_by_their_arguments(kernel):
 def test_an_argument_without_a_fingerprint_needs_a_name_in_an_ordinary_cell(kernel):
     opened(kernel)
     refused = kernel.run("draw(object())")
-    assert "n cannot be fingerprinted" in refused.error
+    assert "no stable fingerprint exists for n" in refused.error
     assert "draw(…, step_id='…')" in refused.error
     assert kernel.run("draw(object(), step_id='mine')[0]").text.startswith("drew <object")
     assert kernel.run("draw(object(), step_id='mine')[0]").text == ""

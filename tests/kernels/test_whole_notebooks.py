@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_nb.engine.failpoints import VARIABLE
+from durable_nb.engine.failpoints import FAILPOINTS
 from helpers import pythonpath
 from helpers.kernel import Kernel, KernelDied
 from helpers.marks import marked, marking
@@ -106,11 +106,11 @@ class Notebook:
 
     def kill_at(self, point, number):
         """Run in a kernel that dies at a failpoint of a cell."""
-        self.kernel.setenv(VARIABLE, f"{point}=kill@{REACHED[point](number)}")
+        self.kernel.setenv(FAILPOINTS, f"{point}=kill@{REACHED[point](number)}")
         self.kernel.restart()
         with pytest.raises(KernelDied):
             self.run()
-        self.kernel.setenv(VARIABLE, None)
+        self.kernel.setenv(FAILPOINTS, None)
 
     def described(self):
         told = self.kernel.run('print(__import__("helpers.portable").portable.described())')

@@ -89,7 +89,7 @@ def test_a_run_of_another_process_is_listed_shown_and_answered(db, other_process
         ["signal:approval", "signal", "started"],
     ]
     assert command(["signal", "a17", "approval", "perhaps", "--db", db]) == 2
-    assert 'choose one of "yes", "no"' in capsys.readouterr().err
+    assert 'expected one of "yes", "no"' in capsys.readouterr().err
     assert command(["signal", "a17", "approval", "yes", "--db", db]) == 0
     assert process.stdout.readline() == "(7, 'yes')\n"
     assert command(["signal", "a17", "approval", "no", "--db", db]) == 3

@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.display import display
 
-from durable_nb.engine.status import Table, spell
+from durable_nb.engine.status import Table, format_duration
 from durable_nb.errors import InvalidOption
 
 __all__ = [
@@ -57,7 +57,7 @@ def show_cell(
     """
     facts = {"run": run, "step": step, "action": "replayed" if replayed else "executed", "seconds": seconds}
     facts["saved"] = seconds if replayed else 0.0
-    text = f"replayed · {spell(seconds)} saved" if replayed else f"ran {spell(seconds)}"
+    text = f"replayed · {format_duration(seconds)} saved" if replayed else f"ran {format_duration(seconds)}"
     if names:
         text += f" · {'restored' if replayed else 'saved'} {listed(names)}"
     warnings = [
@@ -138,7 +138,7 @@ def show_tables(badge: str, tables: Sequence[Table]) -> None:
     if badge == "full":
         bundle["text/html"] = "".join(map(_html_table, tables))
     else:
-        bundle["text/plain"] = "\n\n".join(str(table.lasting()) for table in tables)
+        bundle["text/plain"] = "\n\n".join(str(table.without_volatile()) for table in tables)
     display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
 

@@ -112,13 +112,15 @@ class Prompts:
     async def _delivered(
         self, token: str, journal: Journal, request: SignalRequest, value: Any
     ) -> dict[str, Any]:
-        signal = delivery.pack(request.run_id, request.name, value, f"{this_process()}, in the notebook")
+        signal = delivery.make_signal(
+            request.run_id, request.name, value, f"{this_process()}, in the notebook"
+        )
         try:
             earlier = await asyncio.wrap_future(submit(delivery.deliver(journal, signal, value)))
         except DurableError as error:
             return {"status": "invalid", "problems": [{"path": [], "text": str(error)}]}
         first = earlier or signal
-        self._over[token] = f"answered by {first.delivered_by} at {delivery.spell_moment(first.delivered_at)}"
+        self._over[token] = f"answered by {first.delivered_by} at {delivery.format_time(first.delivered_at)}"
         return {"status": "over", "text": self._over[token]}
 
 

@@ -15,7 +15,7 @@ from durable_nb.errors import SignalInvalid
 from durable_nb.notebook.display import badge
 from durable_nb.notebook.prompts.page import Prompts
 from durable_nb.notebook.shell import frontend
-from durable_nb.signals.delivery import spell_moment
+from durable_nb.signals.delivery import format_time
 from durable_nb.signals.prompter import Interrupted
 from durable_nb.signals.typed import hint, read_answer
 
@@ -85,7 +85,7 @@ class ShellPrompter:
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
         """Show by whom and when a signal was answered."""
-        text = f"{self._elsewhere(run_id)}answered by {by} at {spell_moment(at)}"
+        text = f"{self._elsewhere(run_id)}answered by {by} at {format_time(at)}"
         badge.SignalLine(self._session.badge, name, text, is_over=True)
 
     def _elsewhere(self, run_id: str) -> str:

@@ -173,7 +173,7 @@ def test_status_says_what_failed_where_the_exception_held_much(tmp_path, capsys)
     assert columns(capsys.readouterr().out)[-1][1].startswith("ValueError: ('no luck', 'xxx")
     shutil.rmtree(tmp_path / "runs.db.blobs")
     assert main(command) == 0
-    assert columns(capsys.readouterr().out)[-1] == ["ship", "on record, but it cannot be read here"]
+    assert columns(capsys.readouterr().out)[-1] == ["ship", "recorded, but not readable here"]
 
 
 @pytest.mark.parametrize("command", [["runs"], ["status", "r"]])
@@ -181,7 +181,7 @@ def test_a_database_that_is_not_there_is_said_and_not_made(command, tmp_path, ca
     path = tmp_path / "none.db"
     assert main([*command, "--db", str(path)]) == 1
     shown = capsys.readouterr()
-    assert shown.err.startswith(f"durable-nb: there is no database '{path}'. Name the one")
+    assert shown.err.startswith(f"durable-nb: no database at '{path}'. Name the database")
     assert shown.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

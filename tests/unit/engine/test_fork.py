@@ -119,7 +119,8 @@ def test_what_is_refused(store):
         with pytest.raises(RunNotFound, match="run 'x': not found in "):
             fork(wf, "x", "new")
         with pytest.raises(
-            StepNotFound, match=r"run 'r', step 'outr': no such step\. Steps: outer, outer#1, outer#2"
+            StepNotFound,
+            match=r"run 'r', step 'outr': no step of that name\. Steps: outer, outer#1, outer#2",
         ):
             fork(wf, "r", "new", "outr")
         with pytest.raises(StoreError, match="'other': that id is taken"):
@@ -157,6 +158,6 @@ def test_what_nobody_trusts_stays_untrusted(db):
 def test_a_store_that_gives_no_list_of_steps(db):
     with (
         Workflow("shop", db=JsonFileStore(db)) as wf,
-        pytest.raises(StoreError, match=r"run 'r': it cannot be forked: .* Keep runs in SQLite"),
+        pytest.raises(StoreError, match=r"run 'r': the run cannot be forked: .* Keep runs in SQLite"),
     ):
         fork(wf, "r", "new")

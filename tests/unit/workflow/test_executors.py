@@ -251,13 +251,13 @@ def test_a_class_makes_one(wf):
 
 def test_what_a_factory_made_goes_with_it(wf):
     """A cell that is run again brings another factory."""
-    before = len(executors._made)
+    before = len(executors._executors)
     for number in range(3):
         work = wf.task(executor=lambda: ThreadPoolExecutor(1), name=f"work{number}")(lambda: 1)
         assert wf.workflow(work).run(f"r{number}") == 1
     del work
     gc.collect()
-    assert len(executors._made) <= before + 1
+    assert len(executors._executors) <= before + 1
 
 
 def bodies(log):
@@ -313,7 +313,7 @@ def test_a_result_that_cannot_be_read_here_neither(wf, tmp_path):
 def test_a_call_that_cannot_travel_is_said_and_never_retried(wf):
     place, lock = Fake(), threading.Lock()
     work = wf.task(executor=place, retries=2, name="work")(lambda: lock)
-    with pytest.raises(StepError, match=r"cannot be sent to the executor.*lock.*Pass plain data") as caught:
+    with pytest.raises(StepError, match=r"cannot send the call.*lock.*Pass plain data") as caught:
         wf.workflow(lambda: work()).run("r")
     assert caught.value.step == "work"
     assert place.calls == []
@@ -418,7 +418,7 @@ def test_a_large_global_is_told_of(wf):
     def main():
         return work()
 
-    with pytest.warns(DurableNotice, match="work takes 10 MiB along to its executor"):
+    with pytest.warns(DurableNotice, match="work sends 10 MiB to its executor"):
         assert main.run("r") == 11_000_000
 
 
@@ -674,7 +674,7 @@ def test_dask_never_begins_a_body_again_by_itself(wf, dask, tmp_path):
     async def main():
         return await dies()
 
-    with pytest.raises(ExecutorLost, match="Dask began it again by itself"):
+    with pytest.raises(ExecutorLost, match="Dask started it again"):
         asyncio.run(main.run("r"))
     assert bodies(log) == "x"
     dask.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
@@ -746,7 +746,7 @@ def test_the_kernel_dies_while_dask_works(dask, tmp_path):
 EARLY = """
 import os
 from durable_nb import DaskExecutor
-DaskExecutor._gate = lambda *_: os._exit(9)
+DaskExecutor._start_event = lambda *_: os._exit(9)
 """
 
 

@@ -120,7 +120,7 @@ def test_outside_a_run_it_is_a_plain_map(again):
 
 def test_bad_input(again):
     wf = again()
-    with pytest.raises(InvalidOption, match=r"limit=0 makes no sense\. Give 1 or more"):
+    with pytest.raises(InvalidOption, match=r"invalid limit=0: expected 1 or more"):
         wf.sync.map(pow, [1], [2], limit=0)
     with pytest.raises(ValueError, match="shorter"):
         wf.sync.map(pow, [1, 2], [2])
