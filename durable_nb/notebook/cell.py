@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, fingerprint, settings
+from durable_nb import _stored, codec, fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.timeouts import deadline
 from durable_nb.engine import branches, scopes
@@ -144,15 +144,25 @@ def restore_cell(user_ns: dict[str, Any], step: Step, payload: Payload) -> Resto
         user_ns: The live namespace.
         step: The cell's step.
         payload: The step's result.
+
+    Raises:
+        StepNotRestored: A development version wrote the checkpoint; nothing is bound then.
     """
     header = json.loads(payload.data)
     saved = snapshot.SavedNames.from_parts(header["namespace"], payload.parts)
     state = ambient.SavedState.from_parts(header["ambient"], payload.parts)
+    _check_format(saved, state)
     failed = ambient.restore_state(user_ns, state, before_names=True)
     restored = snapshot.restore_names(user_ns, saved, step=step.step_id)
     failed |= restored.failed | ambient.restore_state(user_ns, state, before_names=False)
     unsaved = {**saved.unsaved, **state.unsaved, **failed}
     return RestoredCell(restored.names, restored.result, header["outputs"], unsaved)
+
+
+def _check_format(saved: snapshot.SavedNames, state: ambient.SavedState) -> None:
+    for stream in (*(group.data for group in saved.groups), *state.pickled.values()):
+        if not isinstance(stream, DurableError):
+            _stored.check_stream(stream)
 
 
 def _replay_answer(session: Session, handle: StepHandle, payload: Payload) -> None:
@@ -182,7 +192,7 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
         try:
             restored = restore_cell(session.shell.user_ns, step, run_blocking(run.load(step, SYNC)))
         except DurableError as error:  # a damaged step does not affect the others
-            unsaved[f"step {step.step_id}"] = str(error)
+            unsaved[f"step {step.step_id}"] = str(error.at(run_id=run.run_id, step=step.step_id))
             continue
         session.tracker.record_step(step.step_id, lineage_of(step), CellInputs())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}

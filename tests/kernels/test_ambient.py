@@ -109,7 +109,7 @@ def test_what_cells_changed_around_them_comes_back(kernel_factory, folder):
     assert all("replayed" in one for one in replayed.values())
     assert again.run("print(os.environ.get('API_KEY'))").text == "None\n"
     for name in ("environment", "handlers"):
-        assert "is not saved" in replayed[name]
+        assert "is not restored" in replayed[name]
 
 
 def test_how_figures_are_shown_comes_back(kernel_factory):
@@ -147,7 +147,7 @@ def test_a_backend_without_windows_comes_back_and_another_is_named(kernel_factor
     first.sigkill()
     again = kernel_factory()
     again.run(OPEN)
-    assert "matplotlib's backend is not saved: the backend was webagg" in badge(
+    assert "matplotlib's backend is not restored: the backend was webagg" in badge(
         again.run(f"%%durable_step web\n{chosen}")
     )
 
@@ -161,7 +161,7 @@ def test_a_directory_that_is_gone_is_named(kernel_factory, folder):
     again = kernel_factory(cwd=folder)
     again.run(OPEN)
     cell = again.run("%%durable_step move\nimport os\nos.mkdir('gone'); os.chdir('gone')\nx = 1")
-    assert "working directory is not saved: FileNotFoundError" in badge(cell)
+    assert "working directory is not restored: FileNotFoundError" in badge(cell)
     assert again.run("print(x)").text == "1\n"
 
 

@@ -58,10 +58,11 @@ def show_cell(
     facts = {"run": run, "step": step, "action": "replayed" if replayed else "executed", "seconds": seconds}
     facts["saved"] = seconds if replayed else 0.0
     text = f"replayed · {format_duration(seconds)} saved" if replayed else f"ran {format_duration(seconds)}"
+    verb = "restored" if replayed else "saved"
     if names:
-        text += f" · {'restored' if replayed else 'saved'} {listed(names)}"
+        text += f" · {verb} {listed(names)}"
     warnings = [
-        f"{name} is not saved: {reason}. Create it in an ordinary cell."
+        f"{name} is not {verb}: {reason}. Create it in an ordinary cell."
         for name, reason in (unsaved or {}).items()
     ]
     warnings += notices

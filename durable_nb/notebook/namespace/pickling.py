@@ -22,9 +22,10 @@ import xxhash
 from durable_nb import _stored
 from durable_nb._stored import importable
 from durable_nb.codec.locate import type_name
-from durable_nb.codec.pickling import Unpickler, take
-from durable_nb.errors import DurableError
+from durable_nb.codec.pickling import Unpickler, keep_qualname, take
+from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.notebook.namespace import arrays
+from durable_nb.notebook.namespace.placeholder import reason_of
 from durable_nb.notebook.namespace.reducers import process_objects, reducer_of
 
 __all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
@@ -128,6 +129,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduced is not NotImplemented and cls.__module__ != "builtins":
             self.by_value.add(id(cls))
         if type(reduced) is tuple and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:  # noqa: SLF001
+            keep_qualname(cls, reduced)
             reduced[2][0].pop("__slotnames__", None)  # added by pickle itself at the first instance
             return _stored.make_class, *reduced[1:]
         return reduced
@@ -259,18 +261,24 @@ def load(data: Part, buffers: Sequence[Part], user_ns: dict[str, Any]) -> Any:
         user_ns: The namespace on which functions are rebuilt and names are looked up.
 
     Raises:
-        StepNotRestored: The stream or one of its buffers is lost.
+        StepNotRestored: The stream or one of its buffers is lost, or it needs a name that a placeholder has.
     """
     if isinstance(data, DurableError):
         raise data
     unpickler = _Unpickler(data, buffers, user_ns)
     unpickler.load()
-    return unpickler.load()
+    try:
+        return unpickler.load()
+    except Exception as error:
+        for name, why in unpickler.missing.items():  # such as the class of what it was to make
+            raise StepNotRestored(f"it needs `{name}`, which could not be restored: {why}") from error
+        raise
 
 
 class _Unpickler(Unpickler):
     def __init__(self, data: bytes | memoryview, buffers: Sequence[Part], user_ns: dict[str, Any]) -> None:
         super().__init__(data, buffers)
+        self.missing: dict[str, str] = {}
         self._user_ns = user_ns
         self._ours = {"live": self._live, "namespace": lambda: user_ns, "function": self._function}
 
@@ -287,7 +295,10 @@ class _Unpickler(Unpickler):
             raise LookupError(
                 f"it refers to `{name}`, which is not defined now; run the cell that defines it"
             )
-        return self._user_ns[name]
+        value = self._user_ns[name]
+        if (why := reason_of(value)) is not None:
+            self.missing[name] = why
+        return value
 
     def _function(self, home: str, code: types.CodeType, name: str, closure: Any) -> types.FunctionType:
         if home:

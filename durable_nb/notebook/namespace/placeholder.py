@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from durable_nb.errors import StepNotRestored
 
-__all__ = ["Placeholder", "placeholder"]
+__all__ = ["Placeholder", "placeholder", "reason_of"]
 
 _ALLOWED: Final = frozenset({"__class__", "__repr__", "__str__", "__format__", "__doc__", "__sizeof__"})
 """Attributes that tracebacks, ``%whos`` and displays read; reading any other one raises."""
@@ -125,3 +125,12 @@ def placeholder(name: str, step: str, reason: str) -> Any:
         <con: not restored by durable step 'load': sqlite3.Connection cannot be saved>
     """
     return Placeholder(name, step, reason)
+
+
+def reason_of(value: object) -> str | None:
+    """Return why a value was not restored if a placeholder stands in for it; None for any other value.
+
+    Args:
+        value: Any object.
+    """
+    return _described(value)[2] if type(value) is Placeholder else None

@@ -8,6 +8,7 @@ import copyreg
 import functools
 import io
 import logging
+import queue
 import re
 import sys
 import threading
@@ -16,11 +17,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from cloudpickle import cloudpickle as internals
-
 from durable_nb import _stored
 from durable_nb._stored import importable
-from durable_nb.codec.pickling import reduce_exception
+from durable_nb.codec.pickling import reduce_code, reduce_exception
 
 __all__ = ["LRU_CACHE", "process_objects", "reducer_of"]
 
@@ -29,10 +28,6 @@ LRU_CACHE: Final = type(functools.lru_cache(len))
 
 
 # Reducers for exactly these types.
-
-
-def _reduce_code(code: types.CodeType) -> Any:
-    return _stored.code, (sys.version_info[:2], *internals._code_reduce(code)[1])  # noqa: SLF001
 
 
 def _reduce_cell(cell: types.CellType) -> Any:
@@ -83,7 +78,12 @@ def _reduce_bound_to_loop(made: Any) -> Any:
     if isinstance(made, asyncio.Lock) and made.locked():
         raise TypeError("the lock is held")
     state = {name: value for name, value in vars(made).items() if name != "_loop"}
-    return copyreg.__newobj__, (type(made),), state  # type: ignore[attr-defined]
+    return type(made), (), state
+
+
+def _reduce_by_init(made: Any) -> Any:
+    # Called rather than only created: a later Python gives it further attributes, such as is_shutdown.
+    return type(made), (), vars(made)
 
 
 _OF_ASYNCIO: Final = (
@@ -91,8 +91,13 @@ _OF_ASYNCIO: Final = (
     *(asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue),
 )
 
+_OF_THREADS: Final = (
+    *(queue.Queue, queue.LifoQueue, queue.PriorityQueue),
+    *(threading.Event, threading.Semaphore, threading.BoundedSemaphore),
+)
+
 _REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
-    types.CodeType: _reduce_code,
+    types.CodeType: reduce_code,
     types.CellType: _reduce_cell,
     _thread.LockType: _reduce_lock,
     type(threading.RLock()): _reduce_lock,
@@ -103,6 +108,7 @@ _REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     weakref.WeakKeyDictionary: _reduce_weak_dict,
     weakref.WeakValueDictionary: _reduce_weak_dict,
     **dict.fromkeys(_OF_ASYNCIO, _reduce_bound_to_loop),
+    **dict.fromkeys(_OF_THREADS, _reduce_by_init),
 }
 """By exact type: functions that return a reduce value, or NotImplemented to leave it to pickle, or raise."""
 

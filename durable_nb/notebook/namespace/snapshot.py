@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, spelled
 from durable_nb.notebook.namespace.figures import FIGURES, reopen
 from durable_nb.notebook.namespace.pickling import Saver, load, reason
 from durable_nb.notebook.namespace.placeholder import placeholder
@@ -241,7 +241,7 @@ def restore_names(user_ns: dict[str, Any], saved: SavedNames, step: str = "") ->
         try:
             values = load(group.data, group.buffers, user_ns)
         except Exception as error:
-            failed |= dict.fromkeys(group.names, f"{type(error).__name__}: {error}")
+            failed |= dict.fromkeys(group.names, _why(error, step))
             continue
         result = values.pop(RESULT, result)
         names += values
@@ -281,6 +281,12 @@ def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, st
         except Exception as error:
             found[name] = reason(value, saver.blamed, error)
     return found
+
+
+def _why(error: Exception, step: str) -> str:
+    if isinstance(error, DurableError):  # the reason stands where the step is named already
+        return f"{error.what}. {spelled(error.remedy or '', step=step)}".rstrip(" .")
+    return f"{type(error).__name__}: {error}"
 
 
 def _reopen(figures: list[tuple[Any, Any]]) -> dict[str, str]:
