@@ -94,7 +94,7 @@ LINES = {
     "a shell above": ("%%bash\n%%durable_step a\nexit 3", "move it above %%bash"),
     "no database": ("%durable_workflow s --db notes.txt", "is not an SQLite database"),
     "a folder": ("%durable_workflow s --db .", "is a folder, not a database"),
-    "a missing folder": ("%durable_workflow s --db missing/runs.db", "does not exist. Create the folder"),
+    "a missing folder": ("%durable_workflow s --db missing/runs.db", "does not exist"),
     "an unknown store": ("%durable_workflow s --db mysql://host/db", "there is no store for mysql:// URLs"),
 }
 
