@@ -265,7 +265,7 @@ def test_a_fork_comes_back(kernel, played):
 def test_restore_puts_a_notebook_back(kernel, played):
     opened = kernel.run(f"%reset -f\n%durable_workflow nb-shared --db {kernel.cwd / 'golden.db'}")
     assert opened.error is None
-    assert "3 names are as the finished steps left them" in kernel.run("%durable_restore").text
+    assert "restored 3 names from the finished steps" in kernel.run("%durable_restore").text
     assert kernel.run("print(y, y[0] is x)").text == "[[0, 1], [0, 1]] True\n"
 
 

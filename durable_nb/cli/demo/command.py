@@ -21,7 +21,7 @@ from rich.text import Text
 
 from durable_nb.cli.board import Board
 from durable_nb.errors import InvalidOption
-from durable_nb.notebook.headless.runner import CellState, Report, plan, run_notebook
+from durable_nb.notebook.headless.runner import CellState, Report, pending_cells, run_notebook
 
 __all__ = ["Evidence", "demo_arguments", "run_demo"]
 
@@ -146,7 +146,7 @@ class _Demo:
             if pid is not None and number is not None:
                 pid.set_result(number)
 
-        with Board(self.console, heading, plan(self.notebook)) as board:
+        with Board(self.console, heading, pending_cells(self.notebook)) as board:
             return await run_notebook(
                 self.notebook,
                 cwd=self.directory,
