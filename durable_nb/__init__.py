@@ -25,6 +25,8 @@ from durable_nb.records import RunStatus
 from durable_nb.stores import Store
 from durable_nb.workflow.backoff import BackoffStrategy, constant, exponential, linear
 from durable_nb.workflow.context import CurrentRun
+from durable_nb.workflow.entrypoint import WorkflowFunction
+from durable_nb.workflow.task import Task
 from durable_nb.workflow.workflow import NOTEBOOK, Workflow
 
 if TYPE_CHECKING:
@@ -47,9 +49,11 @@ __all__ = [
     "SQLiteStore",
     "Status",
     "Store",
+    "Task",
     "TaskConfig",
     "Used",
     "Workflow",
+    "WorkflowFunction",
     "__version__",
     "constant",
     "durable_pipeline",

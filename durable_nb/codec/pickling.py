@@ -10,7 +10,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
 import cloudpickle
@@ -29,6 +29,7 @@ __all__ = [
     "loads",
     "reduce_code",
     "reduce_exception",
+    "reduce_method",
     "take",
     "writable",
 ]
@@ -251,9 +252,6 @@ def _reduce_view(view: memoryview) -> tuple[Any, ...]:
     return memoryview, (bytes(view) if view.readonly else bytearray(view),)
 
 
-_REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {memoryview: _reduce_view, CodeType: reduce_code}
-
-
 def _refuse_file(file: Any) -> None:
     # cloudpickle would read a text file's content and restore it as a StringIO.
     if type(file) not in (io.StringIO, io.BytesIO):
@@ -280,6 +278,19 @@ def _has_own_reduction(kind: type) -> bool:
     return any(isinstance(hook, FunctionType) for hook in (kind.__reduce__, kind.__reduce_ex__))
 
 
+def reduce_method(method: MethodType) -> Any:
+    """Return how to pickle a bound method: by its object and name where its class is a public one of ours.
+
+    cloudpickle names the function, and with it the module that the class is defined in today.
+
+    Args:
+        method: Any bound method.
+    """
+    if type(method.__self__).__module__ not in _stored.PUBLIC:
+        return NotImplemented
+    return getattr, (method.__self__, method.__name__)
+
+
 def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
     """Return the reduction of an exception, NotImplemented if its class defines its own.
 
@@ -303,3 +314,10 @@ def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
         None,
         _stored.settle_exception,
     )
+
+
+_REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
+    memoryview: _reduce_view,
+    CodeType: reduce_code,
+    MethodType: reduce_method,
+}

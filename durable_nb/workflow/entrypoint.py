@@ -137,6 +137,13 @@ class WorkflowFunction(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<workflow {self.workflow_id}>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of a workflow function that a cell defined."""
+        return {"workflow": self.workflow, "function": self.function, "template": self.template}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        WorkflowFunction.__init__(self, **state)
+
     def _opening(self, run_id: str, arguments: Mapping[str, Any]) -> Run:
         return Run(
             check_run_id(run_id),

@@ -16,11 +16,11 @@ from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice
 from durable_nb.records import Call
 from durable_nb.workflow.perform import perform
+from durable_nb.workflow.retry import Policy
 
 if TYPE_CHECKING:
     from durable_nb.engine.scopes import Scope
     from durable_nb.stores.base import Journal
-    from durable_nb.workflow.retry import Policy
 
 __all__ = ["Arguments", "Task", "WorkflowLike", "check_function", "name_of"]
 
@@ -78,6 +78,7 @@ class Task(Generic[P, R]):
         on_change: The policy for a checkpoint if the arguments changed.
         once: Whether its body is never started twice unless the user says so.
         executed: The function to execute in a run, if it is another one.
+        executor: The executor that ``executed`` hands the body to, if there is one.
 
     Attributes:
         arguments: Binds the arguments of a call, for its fingerprint.
@@ -94,10 +95,12 @@ class Task(Generic[P, R]):
         on_change: str,
         once: bool = False,
         executed: Callable[P, R] | None = None,
+        executor: Any = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self._executed = executed or function
+        self._executor = executor
         self.name = name
         self.policy = policy
         self.workflow = workflow
@@ -134,6 +137,17 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of a task: its function and options, never a class of ours."""
+        options = {name: getattr(self, name) for name in ("name", "on_edit", "on_change", "once")}
+        limits = {name: getattr(self.policy, name) for name in Policy.__slots__}
+        made_of = {"workflow": self.workflow, "function": self.function}
+        return {**made_of, "options": {**options, **limits, "executor": self._executor}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        made = state["workflow"].task(**state["options"])(state["function"])
+        vars(self).update(vars(made))
 
     def _warn_if_outside(self) -> None:
         """Warn if the call gets no checkpoint because its thread belongs to no run, while a run is open."""

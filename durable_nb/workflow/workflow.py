@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from durable_nb import settings
+from durable_nb._stored import process_object
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.pending import drain_pending
 from durable_nb.engine import resolve, scopes
@@ -70,6 +71,11 @@ class Workflow:
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} on {str(self.db)!r}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self is NOTEBOOK:
+            return process_object, ("durable_nb", "durable_step.__self__")
+        return Workflow, (self.name, self.db, self.policy.retries, self.policy.backoff)
 
     @property
     def journal(self) -> Journal:
@@ -154,6 +160,7 @@ class Workflow:
             on_change=check_policy("on_change", on_change),
             once=once,
             executed=executors.on_executor(function, executor) if executor is not None else None,
+            executor=executor,
         )
 
     @overload

@@ -88,3 +88,55 @@ def test_a_workflow_in_a_durable_cell_is_a_run_of_its_own_which_a_replay_does_no
     assert kernel.run(cell).text == "drew 5\ndrew 5\n(5, 5)\n"  # what was shown, shown again
     assert kernel.run(look).text == "[('cells', 'running', None, 2), ('child-5', 'done', 'cells', 1)]\n"
     assert kernel.run("print(child(5))").text == "(5, 5)\n"
+
+
+DEFINED = """
+%%durable_step define
+from durable_nb import Workflow, durable_step, exponential, linear
+print("defined")
+other = Workflow("other", db="other.db", default_retries=1, default_backoff=linear(0, 0))
+
+@wf.task(retries=2, backoff=exponential(base=0, max=0), once=False, name="drawing")
+def draw(n):
+    return n + 1
+
+@other.task
+def elsewhere(n):
+    return n * 2
+
+@durable_step(once=True)
+def pay(n):
+    return f"paid {n}"
+
+def counting():
+    @wf.task
+    def down(n):
+        return [n, *(down(n - 1) if n else [])]
+    return down
+
+down = counting()
+
+@wf.workflow(id="order-{n}")
+def order(n):
+    return draw(n)
+"""
+
+USED = "print(draw(1), elsewhere(2), pay(3), down(2), order(4), draw.policy.retries, pay.once, other.db)"
+
+
+def test_what_a_durable_cell_defines_is_a_task_again_after_a_restart(kernel):
+    """Tasks, workflow functions and workflows come back with their options, whatever modules they are in."""
+    opened(kernel)
+    first = kernel.run(DEFINED)
+    assert "not saved" not in first.told
+    used = kernel.run(USED)
+    assert used.text == "2 4 paid 3 [2, 1, 0] 5 2 True other.db\n", used.error
+    kernel.sigkill()
+    kernel.restart()
+    opened(kernel)
+    replayed = kernel.run(DEFINED)
+    assert "not restored" not in replayed.told
+    again = kernel.run(USED)
+    assert again.text == used.text, again.error
+    same = kernel.run("print(draw.workflow is wf, pay.workflow is durable_step.__self__, draw)")
+    assert same.text == "True True <task drawing>\n"

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from durable_nb import _stored
 from durable_nb._stored import importable
-from durable_nb.codec.pickling import reduce_code, reduce_exception
+from durable_nb.codec.pickling import reduce_code, reduce_exception, reduce_method
 
 __all__ = ["LRU_CACHE", "process_objects", "reducer_of"]
 
@@ -99,6 +99,7 @@ _OF_THREADS: Final = (
 _REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     types.CodeType: reduce_code,
     types.CellType: _reduce_cell,
+    types.MethodType: reduce_method,
     _thread.LockType: _reduce_lock,
     type(threading.RLock()): _reduce_lock,
     LRU_CACHE: _reduce_cached,
