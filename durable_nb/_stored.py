@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import operator
 import pickle
 import sys
@@ -25,7 +26,16 @@ from typing import Any, Final, cast
 
 from durable_nb import errors
 
-__all__ = ["STORED", "STREAMS", "check_name", "importable", "in_main", "publish", "refuse_internal"]
+__all__ = [
+    "STORED",
+    "STREAMS",
+    "check_name",
+    "check_stream",
+    "importable",
+    "in_main",
+    "publish",
+    "refuse_internal",
+]
 
 STORED: Final = frozenset(
     {
@@ -78,6 +88,35 @@ def check_name(module: str, name: str) -> None:
         "a development version of durable_nb from before 0.1.0, whose checkpoints are not readable",
         remedy=("Run the step again: ", errors.ResetStep(), ", or start a new database."),
     )
+
+
+def check_stream(stream: bytes | memoryview) -> None:
+    """Refuse a stream of a durable cell that is not in the stored format. Reads only its first object.
+
+    Args:
+        stream: The pickles of a group of names or of ambient state; the first one is the namespace.
+
+    Raises:
+        StepNotRestored: The checkpoint was written by a development version, or it is forged.
+    """
+    try:
+        _FirstObject(io.BytesIO(memoryview(stream)[:_FIRST_OBJECT])).load()
+    except errors.StepNotRestored:
+        raise
+    except Exception:  # noqa: S110 - damaged: the reader of the whole stream says which names are lost
+        pass
+
+
+_FIRST_OBJECT: Final = 1024
+"""Bytes that the first object of a stream has at most."""
+
+
+class _FirstObject(pickle.Unpickler):
+    """Checks names, but resolves none."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        check_name(module, name)
+        return _do_nothing
 
 
 def refuse_internal(value: Any) -> None:
@@ -171,9 +210,21 @@ def function(*_: object) -> Any:
 
 
 def code(version: tuple[int, int], *arguments: Any) -> types.CodeType:
-    """Return a code object, which only the minor version of Python that compiled it can execute."""
+    """Return a code object, which only the minor version of Python that compiled it can execute.
+
+    Raises:
+        StepNotRestored: Another minor version compiled it.
+    """
     if version != sys.version_info[:2]:  # another version would accept it, and execute something else
-        raise TypeError("code that was compiled by Python {}.{}".format(*version))
+        raise errors.StepNotRestored(
+            "it holds bytecode of Python {}.{}, which Python {}.{} does not execute".format(
+                *version, *sys.version_info
+            ),
+            remedy=(
+                "Continue with Python {}.{}, or run the step again: ".format(*version),
+                errors.ResetStep(),
+            ),
+        )
     return types.CodeType(*arguments)
 
 

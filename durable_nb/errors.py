@@ -111,9 +111,9 @@ class RemedyAction:
     def __str__(self) -> str:
         template = _spelling_for(self).get(type(self)) or SCRIPT[type(self)]
         return template.format(
-            run=_Word(self.run_id or "RUN_ID"),
-            step=_Word(self.step or "STEP"),
-            db=_Word(self.db or "PATH"),
+            run=_ShellWord(self.run_id or "RUN_ID"),
+            step=_ShellWord(self.step or "STEP"),
+            db=_ShellWord(self.db or "PATH"),
         )
 
 
@@ -190,7 +190,7 @@ Remedy: TypeAlias = "str | RemedyAction | tuple[str | RemedyAction, ...]"
 """The remedy of an error: a text, an action, or texts and actions in order."""
 
 
-class _Word(str):
+class _ShellWord(str):
     __slots__ = ()
 
     def __format__(self, _spec: str) -> str:

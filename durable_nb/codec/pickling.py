@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 import cloudpickle
+from cloudpickle import cloudpickle as internals
 
 from durable_nb import _stored, settings
 from durable_nb.codec import arrays
 from durable_nb.codec.locate import locate, type_name
 from durable_nb.errors import DurableError, ResetStep, StepNotRestored, StepNotSaved
 
-__all__ = ["Unpickler", "dump_parts", "dumps", "loads", "reduce_exception", "take", "writable"]
+__all__ = [
+    "Unpickler",
+    "dump_parts",
+    "dumps",
+    "keep_qualname",
+    "loads",
+    "reduce_code",
+    "reduce_exception",
+    "take",
+    "writable",
+]
 
 _PROTOCOL: Final = 5
 _REMEDY: Final = (
@@ -193,8 +205,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         """Return the reduction of one object; pickle calls this for all but a few built-in types."""
         self.last = obj
         kind = type(obj)
-        if kind is memoryview:
-            return _reduce_view(obj)
+        if kind in _REDUCERS:
+            return _REDUCERS[kind](obj)
         if issubclass(kind, io.IOBase):
             _refuse_file(obj)
         if issubclass(kind, BaseException):
@@ -206,15 +218,40 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         if kind is FunctionType or issubclass(kind, type):
             _stored.refuse_internal(obj)
         reduction = super().reducer_override(obj)
+        if issubclass(kind, type):
+            keep_qualname(obj, reduction)
         if kind is FunctionType or issubclass(kind, type):
             return _live_reduction(obj, reduction)
         return reduction
+
+
+def keep_qualname(cls: type, reduction: Any) -> None:
+    """Add the qualified name of a class to its reduce value, which cloudpickle leaves out.
+
+    Args:
+        cls: A class.
+        reduction: What cloudpickle reduces it to.
+    """
+    if isinstance(reduction, tuple) and reduction[0] is internals._make_skeleton_class:  # noqa: SLF001
+        reduction[1][3]["__qualname__"] = cls.__qualname__  # among what its namespace has from the start
+
+
+def reduce_code(code: CodeType) -> Any:
+    """Return the reduce value of a code object, with the version of Python that alone can execute it.
+
+    Args:
+        code: Any code object.
+    """
+    return _stored.code, (sys.version_info[:2], *internals._code_reduce(code)[1])  # noqa: SLF001
 
 
 def _reduce_view(view: memoryview) -> tuple[Any, ...]:
     if view.format != "B" or view.ndim != 1:
         raise pickle.PicklingError("only one-dimensional memoryviews of bytes can be restored exactly")
     return memoryview, (bytes(view) if view.readonly else bytearray(view),)
+
+
+_REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {memoryview: _reduce_view, CodeType: reduce_code}
 
 
 def _refuse_file(file: Any) -> None:

@@ -1,4 +1,4 @@
-"""A durable cell: the same hops as a task, from its call to its checkpoint."""
+"""Durable cells: replay a cell from its checkpoint, or execute it and commit one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import codec, fingerprint, settings
+from durable_nb import _stored, codec, fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.timeouts import deadline
 from durable_nb.engine import branches, scopes
 from durable_nb.errors import DurableError, StepNested, StepNotSaved, error_context
 from durable_nb.notebook.ambient import state as ambient
 from durable_nb.notebook.display import badge, recorder
-from durable_nb.notebook.lineage.compare import Seen, reads_of
-from durable_nb.notebook.namespace import reachable, snapshot
+from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
+from durable_nb.notebook.namespace import scan, snapshot
 from durable_nb.notebook.shell import execute as body
 from durable_nb.records import Call, Payload, StepKind, StepStatus
 from durable_nb.signals import in_doubt
@@ -32,22 +32,23 @@ if TYPE_CHECKING:
     from durable_nb.records import Step
     from durable_nb.workflow.retry import Policy
 
-__all__ = ["CellOptions", "RestoredCell", "restore", "restore_all", "run_cell"]
+__all__ = ["CellOptions", "RestoredCell", "restore_all", "restore_cell", "run_cell"]
 
 FORMAT = "cell"
-"""The format of a checkpoint: a header in JSON, and the names' streams and buffers as its parts."""
+"""The format of a cell's checkpoint: a JSON header, with pickle streams and buffers as its parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellOptions:
-    """What stands on the first line of a durable cell.
+    """The options on the first line of a durable cell.
 
     Attributes:
         name: The step's name.
-        policy: How the body is executed.
-        on_edit: What to do when its code or that of what it reads changed: rerun, keep, ask or error.
-        once: Whether the body must never be started twice unasked.
-        on_drift: What to do when what it reads has another value from the same code: likewise.
+        policy: Retries, backoff and timeout of the body.
+        on_edit: ``rerun``, ``keep``, ``ask`` or ``error``: what to do if the cell's code, or code that
+            produced its inputs, was edited.
+        once: Whether the body must never be started a second time without confirmation.
+        on_drift: Likewise, if unchanged code produced other inputs.
     """
 
     name: str
@@ -57,7 +58,7 @@ class CellOptions:
     on_drift: str = settings.CELL_ON_DRIFT
 
     def call(self, step_id: str, source: str) -> Call:
-        """The call of the cell.
+        """Return the call record of the cell.
 
         Args:
             step_id: The step's id.
@@ -74,32 +75,39 @@ class CellOptions:
 
 
 async def run_cell(session: Session, options: CellOptions, source: str) -> None:
-    """Replay a durable cell, or execute its body and commit what it did.
+    """Replay a durable cell, or execute its body and commit its checkpoint.
+
+    Args:
+        session: The shell's session.
+        options: The options on the cell's first line.
+        source: The body, as typed.
 
     Raises:
-        NoOpenRun: There is no open run.
-        StepNested: It stands inside another durable cell.
+        NoOpenRun: No run is open.
+        StepNested: The cell is executed inside another durable cell.
+        StepChanged: Another cell of the notebook uses the step's name, or the policy for edits is ``error``.
     """
     run = session.require_run()
     if scopes.current_scope() is not None:
         raise StepNested(
-            "a durable cell cannot stand inside another",
+            "a durable cell cannot be nested in another durable cell",
             run_id=run.run_id,
             step=options.name,
-            remedy="Give it a cell of its own; inside a durable cell, use @wf.task.",
+            remedy="Move it to a cell of its own; inside a durable cell, use @wf.task.",
         )
     branches.install_task_factory(asyncio.get_running_loop())
     python = body.source_as_run(session.shell, source)
     call = options.call(scopes.Scope(run).named_id(options.name), python)
-    with session.named(options.name, call.code or ""), error_context(run_id=run.run_id, step=call.step_id):
-        seen = session.tracker.look(python)
-        call = session.tracker.call(run, call, seen, session.called)
+    claim = session.claim_name(options.name, call.code or "")
+    with claim, error_context(run_id=run.run_id, step=call.step_id):
+        inputs = session.tracker.inputs_of(python)
+        call = session.tracker.with_lineage(run, call, inputs, session.called_steps)
         handle = await in_doubt.begin_or_ask(run, call, ASYNC)
         if handle.replayed:
             await _replay(session, run, handle)
         else:
-            await _execute(session, run, handle, source, options, seen)
-        session.tracker.wrote(call.step_id, reads_of(run.history[call.step_id]), seen)
+            await _execute(session, run, handle, source, options, inputs)
+        session.tracker.record_step(call.step_id, lineage_of(run.history[call.step_id]), inputs)
 
 
 async def _replay(session: Session, run: RunHandle, handle: StepHandle) -> None:
@@ -107,20 +115,20 @@ async def _replay(session: Session, run: RunHandle, handle: StepHandle) -> None:
     if handle.step.delivered_by is not None:
         _replay_answer(session, handle, payload)
         return
-    restored = restore(session.shell.user_ns, handle.step, payload)
+    restored = restore_cell(session.shell.user_ns, handle.step, payload)
     recorder.replay(session.shell, restored.outputs, result=restored.result)
-    session.on_record.update(restored.names)
-    _show(session, handle, handle.step.seconds, restored.names, restored.unsaved)
+    session.saved_names.update(restored.names)
+    _show_badge(session, handle, handle.step.seconds, restored.names, restored.unsaved)
 
 
 class RestoredCell(NamedTuple):
-    """What came back of a durable cell.
+    """The restored checkpoint of a durable cell.
 
     Attributes:
-        names: The names that are bound again.
-        result: The cell's last value; NO_RESULT if it has none or could not be saved.
-        outputs: What it displayed, to be displayed again.
-        unsaved: Why other names and state did not come back.
+        names: The names that were bound.
+        result: The cell's last value; NO_RESULT if it has none or it could not be saved.
+        outputs: The recorded outputs.
+        unsaved: Why other names and state were not restored.
     """
 
     names: tuple[str, ...]
@@ -129,70 +137,86 @@ class RestoredCell(NamedTuple):
     unsaved: dict[str, str]
 
 
-def restore(user_ns: dict[str, Any], step: Step, payload: Payload) -> RestoredCell:
-    """Put back the names and the ambient state of a finished cell; runs and shows nothing.
+def restore_cell(user_ns: dict[str, Any], step: Step, payload: Payload) -> RestoredCell:
+    """Restore the names and the ambient state of a finished cell, without displaying its outputs.
 
     Args:
         user_ns: The live namespace.
         step: The cell's step.
-        payload: Its result.
+        payload: The step's result.
+
+    Raises:
+        StepNotRestored: A development version wrote the checkpoint; nothing is bound then.
     """
     header = json.loads(payload.data)
     saved = snapshot.SavedNames.from_parts(header["namespace"], payload.parts)
     state = ambient.SavedState.from_parts(header["ambient"], payload.parts)
-    failed = ambient.restore(user_ns, state, before_names=True)
-    restored = snapshot.restore(user_ns, saved, step=step.step_id)
-    failed |= restored.failed | ambient.restore(user_ns, state, before_names=False)
+    _check_format(saved, state)
+    failed = ambient.restore_state(user_ns, state, before_names=True)
+    restored = snapshot.restore_names(user_ns, saved, step=step.step_id)
+    failed |= restored.failed | ambient.restore_state(user_ns, state, before_names=False)
     unsaved = {**saved.unsaved, **state.unsaved, **failed}
     return RestoredCell(restored.names, restored.result, header["outputs"], unsaved)
 
 
+def _check_format(saved: snapshot.SavedNames, state: ambient.SavedState) -> None:
+    for stream in (*(group.data for group in saved.groups), *state.pickled.values()):
+        if not isinstance(stream, DurableError):
+            _stored.check_stream(stream)
+
+
 def _replay_answer(session: Session, handle: StepHandle, payload: Payload) -> None:
-    """Give back what a person said that the cell gave; which names it made, nobody knows."""
+    """Show the result that a step in doubt was resolved with; the names that its body made are unknown."""
     if handle.step.status is StepStatus.FAILED:
         raise codec.decode_failure(payload)
     value = codec.decode(payload)
     if value is not None:
         session.shell.displayhook(value)
-    _show(session, handle, 0.0, (), {}, f"resolved by hand, by {handle.step.delivered_by}: no names")
+    notice = f"resolved by hand by {handle.step.delivered_by}; no names were restored"
+    _show_badge(session, handle, 0.0, (), {}, notice)
 
 
 def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
-    """Put back what every finished cell of the open run made, oldest first; runs and shows nothing.
+    """Restore the checkpoints of all finished cells of the open run, oldest first, without running cells.
 
     Returns:
-        The names, and why other names and state did not come back.
+        The restored names, and why other names and state were not restored.
 
     Raises:
-        NoOpenRun: There is no open run.
+        NoOpenRun: No run is open.
     """
     run = session.require_run()
     names, unsaved = set[str](), dict[str, str]()
     cells = [one for one in session.finished() if one.kind is StepKind.CELL and one.delivered_by is None]
     for step in sorted(cells, key=lambda one: one.recorded_seq):
         try:
-            restored = restore(session.shell.user_ns, step, run_blocking(run.load(step, SYNC)))
-        except DurableError as error:  # one damaged step keeps nobody else's names back
-            unsaved[f"step {step.step_id}"] = str(error)
+            restored = restore_cell(session.shell.user_ns, step, run_blocking(run.load(step, SYNC)))
+        except DurableError as error:  # a damaged step does not affect the others
+            unsaved[f"step {step.step_id}"] = str(error.at(run_id=run.run_id, step=step.step_id))
             continue
-        session.tracker.wrote(step.step_id, reads_of(step), Seen())
+        session.tracker.record_step(step.step_id, lineage_of(step), CellInputs())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
         unsaved = earlier | restored.unsaved
         names = names.union(restored.names) - restored.unsaved.keys()
-    session.on_record |= names
+    session.saved_names |= names
     return names, unsaved
 
 
 async def _execute(
-    session: Session, run: RunHandle, handle: StepHandle, source: str, options: CellOptions, seen: Seen
+    session: Session,
+    run: RunHandle,
+    handle: StepHandle,
+    source: str,
+    options: CellOptions,
+    inputs: CellInputs,
 ) -> None:
     record = run.history.get(handle.call.step_id)
     earlier = len(run.replays)
     user_ns = session.shell.user_ns
-    before = snapshot.take(
-        user_ns, session.shell.user_ns_hidden, reachable.reached(user_ns, seen.mentioned.named)
+    before = snapshot.snapshot_names(
+        user_ns, session.shell.user_ns_hidden, scan.reachable_names(user_ns, inputs.mentioned.named)
     )
-    state = ambient.take()
+    state = ambient.snapshot_state()
     with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
         execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
         try:
@@ -200,20 +224,20 @@ async def _execute(
         except BaseException as failure:
             if isinstance(failure, Exception) and not is_ours(failure):
                 await run.fail_step(handle, failure, ASYNC)
-            _show_stopped(session, handle, before)
+            _show_stopped_badge(session, handle, before)
             raise
-    state_saved = state.changes(user_ns, seen.mentioned.attributes)
-    changes = before.changes(user_ns, seen.mentioned.bound)
-    saved = snapshot.save(user_ns, changes, result=recording.result)
-    reads = session.tracker.gave(record, handle.call, seen, changes, saved)
-    handle.step = handle.step._replace(lineage=reads.to_json())
+    state_saved = state.changes(user_ns, inputs.mentioned.attributes)
+    changes = before.changes(user_ns, inputs.mentioned.bound)
+    saved = snapshot.save_names(user_ns, changes, result=recording.result)
+    lineage = session.tracker.lineage(record, handle.call, inputs, changes, saved)
+    handle.step = handle.step._replace(lineage=lineage.to_json())
     step = await run.complete_step(handle, _payload(saved, state_saved, recording.outputs), ASYNC)
     unsaved = {**saved.unsaved, **state_saved.unsaved}
-    session.on_record.update(set(changes.names) - unsaved.keys())
-    notices = _unnoticed(session, before, changes, seen.mentioned.named)
+    session.saved_names.update(set(changes.names) - unsaved.keys())
+    notices = _undetected_changes(session, before, changes, inputs.mentioned.named)
     if handle.decision.notice:
-        notices += _replayed_inside(handle, run.replays[earlier:])
-    _show(session, handle, step.seconds, changes.names, unsaved, *notices)
+        notices += _replayed_tasks(handle, run.replays[earlier:])
+    _show_badge(session, handle, step.seconds, changes.names, unsaved, *notices)
 
 
 def _payload(saved: snapshot.SavedNames, state: ambient.SavedState, shown: list[Any]) -> Payload:
@@ -221,51 +245,55 @@ def _payload(saved: snapshot.SavedNames, state: ambient.SavedState, shown: list[
     try:
         header = json.dumps(described, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise StepNotSaved(f"what the cell displayed is not JSON ({error})") from error
+        raise StepNotSaved(f"cannot save the cell's outputs: they are not valid JSON ({error})") from error
     return Payload(FORMAT, header.encode(), parts=(*saved.parts, *state.parts))
 
 
-def _unnoticed(
+def _undetected_changes(
     session: Session, before: snapshot.NamesSnapshot, changes: snapshot.Changes, named: Collection[str]
 ) -> list[str]:
-    """What a person must know of changes that the record may lack; of a name that cannot be seen, once."""
+    """Return notices about changes that may be missing from the checkpoint; once for an unpicklable name."""
     unseen = [name for name in changes.unseen if name in before.unseen and name in named]
-    unseen = [name for name in unseen if not _is_of_ours(session, name)]
+    unseen = [name for name in unseen if not _is_from_package(session, name)]
     unreported = [
         name for name in unseen if name not in session.reported_unseen and name not in changes.names
     ]
     session.reported_unseen.update(unreported)
-    lacking = "cannot be saved: if this cell changed it in place, that is not on record."
-    notices = [f"{name} {lacking}" for name in unreported]
+    notices = [
+        f"{name} cannot be saved: any in-place changes to it are not in the checkpoint."
+        for name in unreported
+    ]
     if changes.skipped:
-        listed = ", ".join(changes.skipped)
-        notices.append(f"not looked at, for want of time: {listed}. What changed in them is not on record.")
+        budget = f"scan budget of {settings.SWEEP_BUDGET:g} s used up"
+        notices.append(
+            f"skipped ({budget}): {', '.join(changes.skipped)}. In-place changes to them were not saved."
+        )
     return notices
 
 
-def _show_stopped(session: Session, handle: StepHandle, before: snapshot.NamesSnapshot) -> None:
-    """Say what a cell that failed or was interrupted had changed by then; nothing of it is on record."""
-    with suppress(Exception):  # the failure itself must be seen
+def _show_stopped_badge(session: Session, handle: StepHandle, before: snapshot.NamesSnapshot) -> None:
+    """Show the names that a cell had changed when it failed or was interrupted, which are not saved."""
+    with suppress(Exception):  # the failure itself must be shown
         changes = before.changes(session.shell.user_ns)
         changed = (*changes.created, *changes.rebound, *changes.mutated, *changes.deleted)
-        on_record = tuple(name for name in changed if name in session.on_record)
+        restorable = tuple(name for name in changed if name in session.saved_names)
         badge.show_stopped(
             session.badge,
             run=handle.step.run_id,
             step=handle.step.step_id,
             changed=changed,
-            on_record=on_record,
+            restorable=restorable,
         )
 
 
 async def _limited(shell: Any, source: str, seconds: float | None) -> None:
-    """Execute the body; waiting is limited where every body's is, plain code in between has to be here."""
+    """Execute the body with a time limit for its synchronous code; `attempts` limits the time it awaits."""
     task = asyncio.current_task()
     with nullcontext() if seconds is None else deadline(seconds, lambda: asyncio.current_task() is task):
         await body.execute(shell, source)
 
 
-def _show(
+def _show_badge(
     session: Session,
     handle: StepHandle,
     seconds: float,
@@ -289,23 +317,23 @@ def _show(
 
 def _notice(handle: StepHandle) -> str:
     if not handle.replayed:
-        return f"run again: {handle.decision.reason}"
+        return f"ran again: {handle.decision.reason}"
     again = f"%durable_reset {shlex.quote(handle.step.step_id)}"
     return f"replayed; {handle.decision.reason}; to run it again: {again}"
 
 
-def _replayed_inside(handle: StepHandle, replays: list[str]) -> list[str]:
-    """What a person must know of a cell that runs again, and of whose tasks some did not."""
+def _replayed_tasks(handle: StepHandle, replays: list[str]) -> list[str]:
+    """Return a notice about the tasks that were replayed inside a cell that ran again."""
     name = handle.call.step_id
     inside = [each.removeprefix(f"{name}/") for each in replays if each.startswith(f"{name}/")]
     if not inside:
         return []
     again = f"%durable_reset {shlex.quote(name)}"
-    return [f"replayed in it, called as before: {badge.listed(inside)}; to run all of it again: {again}"]
+    return [f"steps replayed inside it: {badge.listed(inside)}; to run them again too: {again}"]
 
 
-def _is_of_ours(session: Session, name: str) -> bool:
-    """Whether it is a workflow, a durable agent or the like, which every run makes anew."""
+def _is_from_package(session: Session, name: str) -> bool:
+    """Return whether a name is bound to a workflow, durable agent or the like, created again in every run."""
     module: str = type(session.shell.user_ns.get(name)).__module__
     return module.partition(".")[0] == __name__.partition(".")[0]
 

@@ -1,4 +1,4 @@
-"""What stands on a magic's line: options, lengths of time, backoffs, values."""
+"""Parse the lines of magics: options, durations, backoffs, values."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def _one_line(prog: str) -> argparse.HelpFormatter:
 
 
 class LineParser(argparse.ArgumentParser):
-    """Says what is wrong with a magic's line in one line, and takes each option once."""
+    """Parses the line of a magic; reports errors in one line, and rejects repeated options."""
 
     def __init__(self, magic: str) -> None:
         super().__init__(prog=magic, add_help=False, allow_abbrev=False, formatter_class=_one_line)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the line."""
+        """Raise a UsageError with a message and the usage."""
         raise UsageError(f"{self.prog}: {message}. {self.usage_line()}")
 
     def usage_line(self) -> str:
-        """How the line is written: what stands there in any case, then the options."""
+        """Return the usage: positional arguments first, then the options."""
         placed = [action for action in self._actions if not action.option_strings]
         options = [action for action in self._actions if action.option_strings]
         return " ".join(filter(None, (f"usage: {self.prog}", self._spelled(placed), self._spelled(options))))
@@ -70,18 +70,30 @@ class LineParser(argparse.ArgumentParser):
         return formatter.format_help().strip().removeprefix(self.prog).strip()
 
     def parse_line(self, line: str) -> argparse.Namespace:
-        """Take a line apart as a shell would."""
+        """Split a line as a shell would, and parse it.
+
+        Raises:
+            UsageError: The line is invalid, or an option is given more than once.
+        """
         try:
             words = shlex.split(line)
         except ValueError as error:
             self.error(str(error))
         flags = [word.partition("=")[0] for word in words if word.startswith("--")]
         for flag in sorted({flag for flag in flags if flags.count(flag) > 1}):
-            self.error(f"{flag} is given twice")
+            self.error(f"{flag} is given more than once")
         return self.parse_args(words)
 
     def first_words(self, line: str, count: int) -> tuple[list[str], str]:
-        """So many words, and the rest of the line as it is: quotes and braces are its own."""
+        """Return the first words of a line and the unparsed rest, which may contain quotes and braces.
+
+        Args:
+            line: The line.
+            count: The number of words.
+
+        Raises:
+            UsageError: A quotation in the first words is not closed.
+        """
         typed = io.StringIO(line)
         words = shlex.shlex(typed, posix=True)
         words.whitespace_split, words.commenters = True, ""
@@ -93,7 +105,7 @@ class LineParser(argparse.ArgumentParser):
 
 
 def workflow_parser() -> LineParser:
-    """The line of ``%durable_workflow``."""
+    """Return the parser for the line of ``%durable_workflow``."""
     parser = LineParser("%durable_workflow")
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
@@ -118,14 +130,14 @@ def step_parser() -> LineParser:
 
 
 def runs_parser() -> LineParser:
-    """The line of ``%durable_runs``."""
+    """Return the parser for the line of ``%durable_runs``."""
     parser = LineParser("%durable_runs")
     parser.add_argument("--db", metavar="URL")
     return parser
 
 
 def status_parser() -> LineParser:
-    """The line of ``%durable_status``."""
+    """Return the parser for the line of ``%durable_status``."""
     parser = LineParser("%durable_status")
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID")
     parser.add_argument("--db", metavar="URL")
@@ -133,7 +145,7 @@ def status_parser() -> LineParser:
 
 
 def reset_parser() -> LineParser:
-    """The line of ``%durable_reset``."""
+    """Return the parser for the line of ``%durable_reset``."""
     parser = LineParser("%durable_reset")
     parser.add_argument("step", metavar="STEP")
     parser.add_argument("--downstream", action="store_true")
@@ -141,7 +153,7 @@ def reset_parser() -> LineParser:
 
 
 def fork_parser() -> LineParser:
-    """The line of ``%durable_fork``."""
+    """Return the parser for the line of ``%durable_fork``."""
     parser = LineParser("%durable_fork")
     parser.add_argument("new_run", metavar="NEW_RUN")
     parser.add_argument("--from", dest="step", metavar="STEP")
@@ -149,7 +161,7 @@ def fork_parser() -> LineParser:
 
 
 def plan_parser() -> LineParser:
-    """The line of ``%durable_plan``."""
+    """Return the parser for the line of ``%durable_plan``."""
     parser = LineParser("%durable_plan")
     parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK")
     return parser
@@ -167,7 +179,7 @@ _RUN_OPTION = re.compile(r"\s--run[= ]\s*(?P<run>\"[^\"]*\"|'[^']*'|\S+)\s*$")
 
 
 def parse_signal(line: str) -> argparse.Namespace:
-    """A name, and the rest of the line as it is, for JSON has its own quotes; ``--run`` stands at its end."""
+    """Parse ``NAME VALUE [--run ID]``; the value is not split into words, since JSON contains quotes."""
     parser = LineParser("%durable_signal")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("value", metavar="VALUE")
@@ -182,7 +194,7 @@ def parse_signal(line: str) -> argparse.Namespace:
 
 
 def parse_resolve(line: str) -> argparse.Namespace:
-    """Two words, and the rest of the line as it is: quotes and braces are the expression's own."""
+    """Parse ``STEP ANSWER [EXPRESSION]``; the expression is not split into words."""
     parser = _resolve_parser()
     words, rest = parser.first_words(line, 2)
     options = parser.parse_args(words)
@@ -192,12 +204,15 @@ def parse_resolve(line: str) -> argparse.Namespace:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of attempts; write 0, 1, 2 …")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected 0, 1, 2, …")
     return int(text)
 
 
 def parse_seconds(text: str) -> float:
-    """A length of time as it is written on a magic's line.
+    """Return the seconds of a duration on a magic's line, with an optional unit: s, m or h.
+
+    Raises:
+        argparse.ArgumentTypeError: The duration is invalid, or not positive.
 
     Example:
         >>> parse_seconds("30"), parse_seconds("1.5m")
@@ -209,12 +224,15 @@ def parse_seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 30s, 1.5m or 2h")
+        raise argparse.ArgumentTypeError(f"invalid duration {text!r}: expected e.g. 30s, 1.5m or 2h")
     return seconds
 
 
 def parse_backoff(text: str) -> backoff.BackoffStrategy:
-    """A backoff as it is written on a magic's line.
+    """Return the backoff strategy named on a magic's line.
+
+    Raises:
+        argparse.ArgumentTypeError: The name or its numbers are invalid.
 
     Example:
         >>> parse_backoff("exponential:2:60")(0)
@@ -225,12 +243,12 @@ def parse_backoff(text: str) -> backoff.BackoffStrategy:
         return BACKOFFS[name](*map(float, numbers))
     except (KeyError, TypeError, ValueError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no backoff; write exponential:2:60, linear:2:3 or constant:5"
+            f"invalid backoff {text!r}: expected e.g. exponential:2:60, linear:2:3 or constant:5"
         ) from None
 
 
 def parse_step(line: str) -> CellOptions:
-    """Read what stands on the first line of a durable cell, after the magic."""
+    """Parse the options on the first line of a durable cell, after the magic."""
     parsed = step_parser().parse_line(line)
     policy = Policy(parsed.retries, parsed.backoff or backoff.exponential(), timeout=parsed.timeout)
     return CellOptions(parsed.name, policy, parsed.on_edit, parsed.once, parsed.on_drift)

@@ -1,4 +1,4 @@
-"""What "Run All" would replay and what it would run, cell by cell; nothing of the user's is run for it."""
+"""Predict which cells "Run All" would replay and which it would run, without running the user's code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb.notebook.lineage import names
-from durable_nb.notebook.lineage.compare import Seen, look, reads_of, renamed, sources, with_changes
-from durable_nb.notebook.lineage.origins import Origins, Reads
+from durable_nb.notebook.lineage.compare import (
+    CellInputs,
+    former_id,
+    inputs_of,
+    lineage_of,
+    step_sources,
+    with_changes,
+)
+from durable_nb.notebook.lineage.origins import Lineage, Origins
 from durable_nb.notebook.lineage.statements import STAR, Statement, statements
 from durable_nb.notebook.shell import frontend
 from durable_nb.records import Action, Call, Step, StepKind, scope_of
@@ -31,14 +38,14 @@ _UNKNOWN: Final = "?"
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What would become of one cell.
+    """The predicted action for one cell.
 
     Attributes:
-        place: Which of the notebook's code cells it is, from 1; 0 for a step whose cell is gone.
+        place: Number of the code cell in the notebook, from 1; 0 for a step whose cell was removed.
         step: The step's id; empty for an ordinary cell.
-        action: replay, run, ask or refuse; ``may run`` if that hangs on what another step will give;
-            ``runs`` for an ordinary cell, ``gone`` for a step whose cell is gone.
-        reason: Why, in one line.
+        action: ``replay``, ``run``, ``ask`` or ``refuse``; ``may run`` if it depends on another step's new
+            result; ``runs`` for an ordinary cell, ``gone`` for a step whose cell was removed.
+        reason: The reason, in one line.
     """
 
     place: int
@@ -54,16 +61,16 @@ def plan(
     parse: Callable[[str], Any],
     transform: Callable[[str], str],
 ) -> list[Planned]:
-    """Say what would become of each cell. What values will be cannot be known: drift is not foreseen.
+    """Return the predicted action for each cell; drift is not predicted, since values are not known yet.
 
     Args:
         run: The run.
         notebook: The notebook's file.
-        parse: Reads what stands on the first line of a durable cell.
-        transform: Makes Python of a cell, as IPython does.
+        parse: Parses the options on the first line of a durable cell.
+        transform: Converts a cell to Python, as IPython does.
 
     Raises:
-        InvalidOption: The file is no notebook.
+        InvalidOption: The file is not a notebook.
     """
     cells = frontend.code_cells(notebook)
     planner = _Planner(run, cells, parse, transform)
@@ -72,7 +79,7 @@ def plan(
 
 
 def spell_plan(planned: Sequence[Planned]) -> str:
-    """Write a plan as a table for a terminal."""
+    """Return a plan as a table for a terminal."""
     width = max((len(each.step) for each in planned), default=0)
     lines = [
         f"{each.place or '':>4}  {each.step:<{width}}  {each.action:<7}  {each.reason}".rstrip()
@@ -93,7 +100,7 @@ class _Planner:
         self._codes: dict[str, str | None] = {}
         self._taken: set[str] = set()
         self._unsure: set[str] = set()
-        recorded = [reads_of(step) for step in run.history.values() if step.lineage]
+        recorded = [lineage_of(step) for step in run.history.values() if step.lineage]
         self._changing = {source.code for reads in recorded for source in reads.sources()}
 
     def cell(self, place: int, text: str) -> Planned:
@@ -109,49 +116,55 @@ class _Planner:
         for step in self._run.history.values():
             top = step.kind is StepKind.CELL and not scope_of(step.step_id)
             if top and step.step_id not in self._names | self._taken:
-                yield Planned(0, step.step_id, GONE, "its cell is gone; what it gave stays on record")
+                reason = "its cell is no longer in the notebook; its result stays recorded"
+                yield Planned(0, step.step_id, GONE, reason)
 
     def _durable(self, place: int, line: str, body: str) -> Planned:
         options = self._parse(line)
         python = self._transform(body)
         call: Call = options.call(options.name, python)
         if self._codes.setdefault(call.step_id, call.code) != call.code:
-            return Planned(place, call.step_id, Action.REFUSE.value, "another cell has that name")
-        seen = look(self._origins, python, {})
+            reason = "another cell already uses this step name"
+            return Planned(place, call.step_id, Action.REFUSE.value, reason)
+        inputs = inputs_of(self._origins, python, {})
         if call.step_id not in self._run.history:
-            call = call._replace(renamed=renamed(self._run, call, seen, self._is_gone))
+            call = call._replace(renamed=former_id(self._run, call, inputs, self._is_gone))
             self._taken.add(call.renamed)
         record = self._run.history.get(call.step_id) or self._run.history.get(call.renamed)
-        decision = self._run.decide(with_changes(call, record, seen))
+        decision = self._run.decide(with_changes(call, record, inputs))
         action, reason = decision.action.value, decision.reason
         if decision.action is Action.REPLAY:
-            action, reason = self._foresee(action, reason, record, seen)
+            action, reason = self._after_replay(action, reason, record, inputs)
         if action != Action.REPLAY.value:
             self._unsure.add(call.step_id)
-        self._write(call.step_id, record, seen, decision.action)
+        self._record(call.step_id, record, inputs, decision.action)
         return Planned(place, call.step_id, action, reason)
 
-    def _foresee(self, action: str, reason: str, record: Step | None, seen: Seen) -> tuple[str, str]:
-        for name, chain in seen.names.items():
+    def _after_replay(
+        self, action: str, reason: str, record: Step | None, inputs: CellInputs
+    ) -> tuple[str, str]:
+        """Return the action and reason of a replay, if earlier steps may change its inputs."""
+        for name, chain in inputs.names.items():
             unsure = sorted(self._unsure.intersection(step for one in chain for step in one.steps))
             if unsure:
-                return MAY_RUN, f"`{name}` comes from step `{unsure[0]}`, which may give another result"
-        if record is not None and reads_of(record).values:
-            names = ", ".join(f"`{name}`" for name in sorted(reads_of(record).values))
+                return MAY_RUN, f"`{name}` comes from step `{unsure[0]}`, whose result may change"
+        if record is not None and lineage_of(record).values:
+            names = ", ".join(f"`{name}`" for name in sorted(lineage_of(record).values))
             reason += f"; may drift: {names}"
         return action, reason
 
-    def _write(self, step_id: str, record: Step | None, seen: Seen, action: Action) -> None:
-        """Take in what a step gives: what it gave before, and, if it runs, whatever its code may write."""
-        reads = reads_of(record) if record is not None else Reads(step_id)
+    def _record(self, step_id: str, record: Step | None, inputs: CellInputs, action: Action) -> None:
+        """Record the names that a step wrote before and, if it will run, those that its code may write."""
+        lineage = lineage_of(record) if record is not None else Lineage(step_id)
         if action is not Action.REPLAY:
-            written = {name for one in seen.body for name in one.binds | one.changes | one.called_on} - {STAR}
-            reads = replace(reads, gave={**dict.fromkeys(written, _UNKNOWN), **reads.gave})
-        self._origins.write(sources(step_id, reads, seen), reads.deleted)
+            found = {name for one in inputs.body for name in one.binds | one.changes | one.mutated_receivers}
+            versions = {**dict.fromkeys(found - {STAR}, _UNKNOWN), **lineage.versions}
+            lineage = replace(lineage, versions=versions)
+        self._origins.write(step_sources(step_id, lineage, inputs), lineage.deleted)
 
     def _is_gone(self, step: Step) -> bool:
         return step.step_id not in self._names
 
     def _changes(self, statement: Statement) -> bool:
-        """Whether the method call that ends a cell is known, or likely, to change its object."""
-        return statement.may_change or statement.looked_at is None or statement.code in self._changing
+        """Guess whether the method call that ends a cell mutates its receiver."""
+        return statement.may_change or statement.receiver is None or statement.code in self._changing

@@ -1,4 +1,4 @@
-"""What one IPython shell has open: the workflow, its run, and how durable cells show themselves."""
+"""The session of one IPython shell: its workflow, the open run, and the style of status lines."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = ["Session"]
 
 
 class Session:
-    """The open run of one shell; a ContextVar would not outlive the cell.
+    """The open run of one shell. It is not a ContextVar, which would not outlive a cell.
 
     Args:
         shell: The IPython shell.
 
     Attributes:
-        on_record: The names that finished cells wrote, in this pass.
-        reported_unseen: The names of which a person was told that changes in them cannot be seen.
+        saved_names: Names that finished cells wrote in this pass.
+        reported_unseen: Unpicklable names that the user has been warned about.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -52,15 +52,15 @@ class Session:
         self.workflow = NOTEBOOK
         self.run: RunHandle | None = None
         self.badge = settings.BADGE
-        self.on_record: set[str] = set()
+        self.saved_names: set[str] = set()
         self.reported_unseen: set[str] = set()
         self.tracker = Tracker(shell)
         self._cells: dict[str, tuple[str | None, str]] = {}
-        self._asked_for: str | None = None
+        self._requested_id: str | None = None
 
     def spelling(self, action: RemedyAction) -> Spelling:
         """Return how to spell an action: by magics for the notebook's own run, as in a script for others."""
-        return NOTEBOOK_SPELLING if action.run_id in (None, self._asked_for) else SCRIPT
+        return NOTEBOOK_SPELLING if action.run_id in (None, self._requested_id) else SCRIPT
 
     def open(
         self,
@@ -71,99 +71,103 @@ class Session:
         fresh: bool = False,
         take_over: bool = False,
     ) -> RunHandle:
-        """Open a run, or start a new pass of it; another one that was open is left.
+        """Open a run, or start a new pass of it; closes another run that was open.
 
         Args:
-            run_id: What names the run.
-            db: Where it is kept; as before if not given, at first in ``durable.db``.
-            name: The workflow's name; as before if not given.
-            fresh: Set an old history of that id aside, and start over.
-            take_over: Open it even if another living kernel owns it.
+            run_id: The run's id.
+            db: The database, a path or URL; unchanged if not given, initially ``durable.db``.
+            name: The workflow's name; unchanged if not given.
+            fresh: Set an existing history of that id aside, and start over.
+            take_over: Open the run even if another running kernel owns it.
 
         Raises:
-            RunHeld: Another living kernel owns it.
-            RunChanged: The id belongs to another workflow.
+            RunHeld: Another running kernel owns the run.
+            RunChanged: The id belongs to a run of another workflow.
         """
-        self._asked_for = run_id
-        place = self._place(db)
+        self._requested_id = run_id
+        journal = self._journal(db)
         opening = Run(check_run_id(run_id), name or self.workflow.name)
         try:
-            run = run_blocking(open_run(place, opening, SYNC, fresh=fresh, take_over=take_over))
+            run = run_blocking(open_run(journal, opening, SYNC, fresh=fresh, take_over=take_over))
         except RunHeld as held:
-            held.remedy = f"Go on there, or take it over: {_taking_over(run_id, db, name, fresh=fresh)}"
+            line = _take_over_line(run_id, db, name, fresh=fresh)
+            held.remedy = f"Continue there, or take the run over: {line}"
             raise
-        if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, place):
-            with suppress(RunHeld):  # taken over meanwhile: how it goes on is said elsewhere
+        if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, journal):
+            with suppress(RunHeld):  # it was taken over meanwhile: its new owner records its status
                 self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)
         self.run = run
         self._cells.clear()
-        self.on_record.clear()
+        self.saved_names.clear()
         self.new_cell()
         return run
 
     def leave(self, status: RunStatus) -> None:
-        """Record how the open run was left, and close it."""
+        """Record the status of the open run, and close it."""
         run = self.require_run()
         run_blocking(run.mark(status, SYNC))
         self.workflow.attach(None)
         self.run = None
 
     def require_run(self) -> RunHandle:
-        """The open run.
+        """Return the open run.
 
         Raises:
-            NoOpenRun: There is none.
+            NoOpenRun: No run is open.
         """
         if self.run is None:
-            raise NoOpenRun("no run is open", remedy="Type: %durable_workflow RUN_ID")
+            raise NoOpenRun("no run is open", remedy="To open one: %durable_workflow RUN_ID")
         return self.run
 
     def new_cell(self, *_: object) -> None:
-        """Forget how often a call came in the last cell: equal calls are counted within one execution."""
+        """Reset the counters of equal calls within a cell: a ``pre_run_cell`` callback."""
         self.workflow.attach(self.run)
 
     @contextmanager
-    def named(self, name: str, code: str) -> Iterator[None]:
-        """Note which cell has a step's name, if it succeeds; another cell cannot have it too.
+    def claim_name(self, name: str, code: str) -> Iterator[None]:
+        """Reserve a step's name for the current cell, if the block succeeds.
 
         Args:
             name: The step's name.
             code: Fingerprint of the cell.
 
         Raises:
-            StepChanged: Another cell of the notebook, with other code, has that name.
+            StepChanged: Another cell of the notebook, with other code, uses that name.
         """
         cell = frontend.cell_id(self.shell)
         known, known_code = self._cells.get(name, (cell, code))
         another = known != cell or (cell is None and frontend.is_headless(self.shell))
         if another and known_code != code:
             raise StepChanged(
-                "another cell of this notebook has that name",
+                "another cell of this notebook already uses this step name",
                 run_id=self.require_run().run_id,
                 step=name,
-                remedy=f"Give one of them another name; if the other is gone: %durable_reset {name}",
+                remedy=f"Rename one of the two; if the other cell was deleted: %durable_reset {name}",
             )
         yield
         self._cells[name] = cell, code
 
     @property
-    def called(self) -> Collection[str]:
+    def called_steps(self) -> Collection[str]:
         """The names of the durable cells that succeeded in this pass."""
         return self._cells
 
     def reset(self, name: str, *, with_downstream: bool = False) -> list[str]:
-        """Have a step and all inside it run again at its next call; gives their ids.
+        """Make a step and the steps inside it run again at their next call.
 
         Args:
             name: The step's id.
-            with_downstream: Also the cells that read what it gave, and so on.
+            with_downstream: Also reset the cells that depend on its result, directly or through others.
+
+        Returns:
+            The ids of all steps that were reset.
 
         Raises:
             StepNotFound: The run has no step of that name.
         """
         run = self.require_run()
-        # A task that never finished is not on record itself, what had finished inside it is.
+        # A task that never finished is not recorded, but tasks inside it that finished are.
         found = resolve.with_inner(run, name) or [run_blocking(resolve.find_step(run, name, SYNC)).step_id]
         after = downstream(run, name) if with_downstream else []
         found += [each for cell in after for each in resolve.with_inner(run, cell)]
@@ -173,11 +177,15 @@ class Session:
         return found
 
     def fork(self, new_id: str, before: str | None) -> None:
-        """Open another run with the open one's history up to a step.
+        """Create and open another run that starts with the open run's history.
+
+        Args:
+            new_id: The id of the new run.
+            before: The first step that is left out of the history; by default all steps are copied.
 
         Raises:
             StepNotFound: The open run has no such step.
-            StoreError: There is a run of that id.
+            StoreError: A run of that id exists.
         """
         run = self.require_run()
         run_blocking(wait_for_pending(SYNC))
@@ -185,55 +193,68 @@ class Session:
         self.open(new_id, db=None, name=run.run.workflow)
 
     def resolve(self, name: str, answer: str, value: Any) -> None:
-        """Record what a person says of a step in doubt.
+        """Resolve a step in doubt.
+
+        Args:
+            name: The step's id.
+            answer: ``rerun``, ``value`` or ``fail``.
+            value: The step's result, for ``value``.
 
         Raises:
             StepNotFound: The run has no step of that name.
-            StepError: It is not in doubt.
+            StepError: The step is not in doubt.
         """
         run_blocking(resolve.resolve_step(self.require_run(), name, answer, value, SYNC))
         self._cells.pop(name, None)
 
     def deliver(self, run_id: str, name: str, value: Any) -> str:
-        """Deliver a signal to a run of the same database; gives what became of it, for people.
+        """Deliver a signal to a run of the workflow's database.
+
+        Args:
+            run_id: The run's id.
+            name: The signal's name.
+            value: The value.
+
+        Returns:
+            A message for the user that says whether it was delivered.
 
         Raises:
-            SignalInvalid: The run would not accept it.
+            SignalInvalid: The waiting call does not accept the value.
         """
         signal = delivery.make_signal(check_run_id(run_id), name, value, this_process())
         earlier = run_blocking(SYNC.store(delivery.deliver(self.workflow.journal, signal, value)))
         return delivery.describe_delivery(signal, earlier)
 
     def runs(self, db: StoreLike | None) -> Table:
-        """All runs of a database, by default the notebook's own.
+        """Return a table of the runs of a database, by default the notebook's own.
 
         Raises:
-            StoreUnavailable: There is none.
+            StoreUnavailable: The database does not exist or cannot be reached.
         """
-        return run_blocking(SYNC.store(all_runs(self._place(db))))
+        return run_blocking(SYNC.store(all_runs(self._journal(db))))
 
     def status(self, run_id: str | None, db: StoreLike | None) -> list[Table]:
-        """Where a run stands, by default the open one.
+        """Return tables with the status of a run and its steps, by default of the open run.
 
         Raises:
-            NoOpenRun: There is none open.
-            RunNotFound: There is none of that id.
+            NoOpenRun: No run is open, and no id was given.
+            RunNotFound: The database has no run of that id.
         """
         if run_id is None:
             run = self.require_run()
             return run_blocking(SYNC.store(one_run(run.journal, run.run_id))).tables
-        return run_blocking(SYNC.store(one_run(self._place(db), run_id))).tables
+        return run_blocking(SYNC.store(one_run(self._journal(db), run_id))).tables
 
-    def _place(self, db: StoreLike | None) -> Journal:
+    def _journal(self, db: StoreLike | None) -> Journal:
         return open_journal(self.workflow.db if db is None else db)
 
     def finished(self) -> list[Step]:
-        """The finished steps of the open run, in the order in which they were recorded."""
+        """Return the finished steps of the open run, in the order in which they were recorded."""
         return [step for step in self.require_run().history.values() if step.status is StepStatus.DONE]
 
 
-def _taking_over(run_id: str, db: StoreLike | None, name: str | None, *, fresh: bool) -> str:
-    """The line that was typed, as it would take the run over."""
+def _take_over_line(run_id: str, db: StoreLike | None, name: str | None, *, fresh: bool) -> str:
+    """Return the magic that was typed, with ``--take-over``."""
     words = ["%durable_workflow", shlex.quote(run_id), "--take-over"]
     words += ["--fresh"] if fresh else []
     words += ["--name", shlex.quote(name)] if name is not None else []

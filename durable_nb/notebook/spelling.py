@@ -1,4 +1,4 @@
-"""How a notebook spells what the user can do about an error."""
+"""The magics that a notebook shows for remedies."""
 
 from __future__ import annotations
 

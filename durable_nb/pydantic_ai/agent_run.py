@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from durable_nb.pydantic_ai.streaming import Requests
     from durable_nb.signals.accepted import Accepted
 
-__all__ = ["APPROVAL", "MODEL", "RESOLVED", "AgentSteps"]
+__all__ = ["APPROVAL_PREFIX", "MODEL", "RESOLVED", "AgentSteps"]
 
 MODEL: Final = "model"
 """The name of the steps of model requests."""
 
-APPROVAL: Final = "approve:"
+APPROVAL_PREFIX: Final = "approve:"
 """The prefix of the signals that approve tool calls."""
 
 RESOLVED: Final = "by hand"
@@ -197,7 +197,9 @@ class AgentSteps:
             prompt: The question.
             accepted: The answers that are accepted.
         """
-        signal = APPROVAL + (self.scope.path + name.removeprefix(self.scope.path).removeprefix("tool:"))
+        signal = APPROVAL_PREFIX + (
+            self.scope.path + name.removeprefix(self.scope.path).removeprefix("tool:")
+        )
         return await wait_for_signal(self.scope, Question(signal, prompt, accepted), ASYNC)
 
     def _as_run_changed(self, changed: StepChanged) -> StepChanged | RunChanged:

@@ -46,7 +46,7 @@ class Case:
 C = Case
 FRAME = "import pandas as pd; df = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})"
 MODEL = "class M:\n    def fit(self, x): self.n = len(x); return self\n    def fit_transform(self, x): return self.fit(x) and x"
-RESULT = "which gave another result"
+RESULT = "whose result changed"
 CASES = [
     C("comment in the cell", "@s x = 1", "@s x = 1  # one", {"s": ""}),
     C("formatting of the cell", "@s x = [1,2]", "@s x = [\n    1, 2,\n]", {"s": ""}),
@@ -538,7 +538,7 @@ def check(facts, expected):
     notice = facts.get("notice", "")
     if expected.startswith("run: "):
         assert facts["action"] == "executed", (facts, expected)
-        assert notice == (expected.replace("run: ", "run again: ") if expected != "run: " else "")
+        assert notice == (expected.replace("run: ", "ran again: ") if expected != "run: " else "")
     elif expected:
         assert facts["action"] == "replayed", (facts, expected)
         assert notice == f"replayed; {expected}; to run it again: %durable_reset {facts['step']}"
@@ -597,7 +597,7 @@ def test_the_plan_in_the_notebook_itself(shell, tmp_path, capsys, monkeypatch):
     cells = [OPEN, "N = 1", "%%durable_step s\ny = N", "%%durable_step t\nz = y"]
     for cell in cells:
         shell.run(cell)
-    with pytest.raises(UsageError, match="does not say which notebook"):
+    with pytest.raises(UsageError, match="does not tell the kernel which notebook"):
         shell.run("%durable_plan")
     write_notebook(tmp_path / "book.ipynb", [cells[0], "N = 2", *cells[2:], "%%durable_step new\n1"])
     monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "book.ipynb"))
@@ -607,11 +607,11 @@ def test_the_plan_in_the_notebook_itself(shell, tmp_path, capsys, monkeypatch):
         "   1       runs",
         "   2       runs",
         "   3  s    run      it now reads `N = 2` (was `N = 1`)",
-        "   4  t    may run  `y` comes from step `s`, which may give another result",
+        "   4  t    may run  `y` comes from step `s`, whose result may change",
         "   5  new  run      first run",
     ]
     (tmp_path / "broken.ipynb").write_text("{")
-    with pytest.raises(UsageError, match=r"broken\.ipynb is no notebook"):
+    with pytest.raises(UsageError, match=r"broken\.ipynb is not a notebook"):
         shell.run("%durable_plan broken.ipynb")
 
 
@@ -665,7 +665,7 @@ def test_what_ran_before_the_extension_was_loaded_counts(shell):
         shell.restart()
         shell.run(f"N = {n}")
         facts = shell.run_all(["%%durable_step s\nran(1)\ny = N"])
-    assert facts["s"]["notice"] == "run again: it now reads `N = 2` (was `N = 1`)"
+    assert facts["s"]["notice"] == "ran again: it now reads `N = 2` (was `N = 1`)"
 
 
 def test_a_cell_that_fails_counts_up_to_where_it_failed(shell):
@@ -682,7 +682,7 @@ def test_reset_downstream(shell, capsys):
     shell.run_all(cells)
     capsys.readouterr()
     shell.run("%durable_reset a --downstream")
-    assert capsys.readouterr().out == "step 'a' will run again, and downstream of it: b, c\n"
+    assert capsys.readouterr().out == "step 'a' will run again, and downstream: b, c\n"
     shell.restart()
     again = shell.run_all(cells)
     assert actions(again) == {"a": "executed", "b": "executed", "c": "executed", "d": "replayed"}

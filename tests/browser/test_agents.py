@@ -126,7 +126,7 @@ def test_what_fields_cannot_show_as_json_or_not_at_all_and_a_rejection(agent, sh
     expect(arguments).to_have_value(re.compile('"amount": "300"'))
     arguments.fill('{"amount": 250,')
     notebook.button("Approve with changes", 2).click()
-    expect(form).to_contain_text("This is no JSON:")
+    expect(form).to_contain_text("Not valid JSON:")
     arguments.fill('{"amount": 250, "to": {}}')
     notebook.button("Approve with changes", 2).click()
     expect(form).to_contain_text("to.owner: this field is required")

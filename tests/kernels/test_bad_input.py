@@ -54,8 +54,14 @@ LINES = {
         "%%durable_step a --retry 3" + BODY,
         "%%durable_step: unrecognized arguments: --retry 3.",
     ),
-    "a repeated option": ("%%durable_step a --retries 1 --retries 2" + BODY, "--retries is given twice"),
-    "repeated with =": ("%%durable_step a --retries=1 --retries 2" + BODY, "--retries is given twice"),
+    "a repeated option": (
+        "%%durable_step a --retries 1 --retries 2" + BODY,
+        "--retries is given more than once",
+    ),
+    "repeated with =": (
+        "%%durable_step a --retries=1 --retries 2" + BODY,
+        "--retries is given more than once",
+    ),
     "an abbreviated option": ("%%durable_step a --retr 3" + BODY, "unrecognized arguments: --retr 3"),
     "no name": ("%%durable_step" + BODY, "the following arguments are required: NAME"),
     "two names": ("%%durable_step a b" + BODY, "unrecognized arguments: b"),
@@ -64,12 +70,12 @@ LINES = {
     "below zero": ("%%durable_step a --retries -1" + BODY, "--retries"),
     "no backoff": (
         "%%durable_step a --backoff fast" + BODY,
-        "write exponential:2:60, linear:2:3 or constant:5",
+        "expected e.g. exponential:2:60, linear:2:3 or constant:5",
     ),
     "no choice": ("%%durable_step a --on-edit maybe" + BODY, "invalid choice: 'maybe'"),
     "an empty name": ("%%durable_step ''" + BODY, "cannot name a step"),
     "unknown, workflow": ("%durable_workflow r --database x", "unrecognized arguments: --database x"),
-    "repeated, workflow": ("%durable_workflow r --fresh --fresh", "--fresh is given twice"),
+    "repeated, workflow": ("%durable_workflow r --fresh --fresh", "--fresh is given more than once"),
     "two runs": ("%durable_workflow r s", "unrecognized arguments: s"),
     "an empty id": ("%durable_workflow ''", "cannot name a run"),
     "a long id": ("%durable_workflow " + "x" * 10_000, "it has 10000 characters"),
@@ -83,12 +89,12 @@ LINES = {
     "no step": ("%durable_reset", "the following arguments are required: STEP"),
     "a timer above": (
         "%%time\n%%durable_step a" + BODY,
-        "%%durable_step must be the first line of its cell, and %%time",
+        "%%durable_step must be the first line of its cell: move it above %%time.",
     ),
-    "a shell above": ("%%bash\n%%durable_step a\nexit 3", "and %%bash stands above it"),
+    "a shell above": ("%%bash\n%%durable_step a\nexit 3", "move it above %%bash"),
     "no database": ("%durable_workflow s --db notes.txt", "is not an SQLite database"),
     "a folder": ("%durable_workflow s --db .", "is a folder, not a database"),
-    "a missing folder": ("%durable_workflow s --db missing/runs.db", "there is no folder"),
+    "a missing folder": ("%durable_workflow s --db missing/runs.db", "does not exist"),
     "an unknown store": ("%durable_workflow s --db mysql://host/db", "there is no store for mysql:// URLs"),
 }
 
@@ -107,7 +113,7 @@ def test_a_durable_cell_inside_another(opened):
     )
     assert cell.status == "error"
     assert (
-        "StepNested: run 'r', step 'inner': a durable cell cannot stand inside another."
+        "StepNested: run 'r', step 'inner': a durable cell cannot be nested in another durable cell."
         in cell.reply["evalue"]
     )
     assert "inside a durable cell, use @wf.task" in cell.reply["evalue"]
@@ -170,5 +176,5 @@ def closed(tmp_path_factory):
 )
 def test_no_run_is_open(closed, code):
     told = refusal(closed, code)
-    assert told == "NoOpenRun: no run is open. Type: %durable_workflow RUN_ID"
+    assert told == "NoOpenRun: no run is open. To open one: %durable_workflow RUN_ID"
     assert not (closed.cwd / "durable.db").exists()

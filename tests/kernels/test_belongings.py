@@ -35,7 +35,10 @@ def test_what_every_process_has_one_of_is_its_own(kernel):
     told = run_all(kernel, CELLS)
     found = [kernel.run(expression).result for expression in SAME]
     assert [line for text in told for line in text.splitlines() if "⚠" in line] == [
-        "⚠ os.environ['MY_API_KEY'] is not saved: by its name it is a secret. Make it in an ordinary cell."
+        (
+            "⚠ os.environ['MY_API_KEY'] is not saved: its name marks it as a secret. "
+            "Create it in an ordinary cell."
+        )
     ]
     restarted(kernel)
     run_all(kernel, CELLS)
@@ -58,8 +61,8 @@ def test_what_a_cell_set_in_modules_and_classes_is_set_again(kernel):
         "config.DEBUG = DEBUG = 3",
     )
     [told, _] = run_all(kernel, cells)
-    assert "config.api_key is not saved: by its name it is a secret" in told
-    assert "config.client is not saved: it holds _thread._local, which cannot be saved" in told
+    assert "config.api_key is not saved: its name marks it as a secret" in told
+    assert "config.client is not saved: it contains _thread._local, which cannot be saved" in told
     restarted(kernel)
     run_all(kernel, cells)
     state = "config.DEBUG, config.MODEL is model, config.Options.level, config.api_key, statistics.mean([1])"
@@ -123,6 +126,6 @@ def test_a_progress_bar_comes_back_and_a_widget_says_why_not(kernel):
     for _ in range(2):
         *bars, widget = run_all(kernel, cells)
         assert all("⚠" not in told for told in bars)
-        assert "IntSlider cannot be saved (TypeError: half of a widget lives in the front end)" in widget
+        assert "IntSlider cannot be saved (TypeError: part of a widget's state lives in" in widget
         assert kernel.run("bar.n, kept").result["text/plain"] == "(2, 1)"
         restarted(kernel)

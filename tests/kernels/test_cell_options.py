@@ -45,7 +45,7 @@ def test_what_becomes_of_an_edited_cell(opened):
     assert "run 'options', step 's': its code changed" in refused.stderr
     opened.run(OPEN)
     again = opened.run("%%durable_step s\nx = 2")
-    assert "run again: its code changed" in again.outputs[-1]["data"]["text/plain"]
+    assert "ran again: its code changed" in again.outputs[-1]["data"]["text/plain"]
     assert opened.run("print(x)").text == "2\n"
 
 

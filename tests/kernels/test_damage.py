@@ -152,7 +152,7 @@ def test_a_module_that_is_gone(start):
     module.unlink()
     cells = notebook.again()
     assert [cell.error for cell in cells.values()] == [None] * 2
-    assert "⚠ basket is not saved: ModuleNotFoundError: No module named 'shop'" in cells["made"].told
+    assert "⚠ basket is not restored: ModuleNotFoundError: No module named 'shop'" in cells["made"].told
     assert notebook.shown("n") == ["[1, 2]"]
     use = notebook.kernel.run("basket.items").error
     assert "step 'made'" in use

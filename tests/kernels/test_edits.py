@@ -47,13 +47,13 @@ def test_versions_of_a_notebook_one_after_the_other(kernel):
 
     executed, told = went_on(kernel, cells(k="K = 5"))
     assert executed == ["train", "report"]
-    assert told["train"] == "run again: it now reads `K = 5` (was `K = 1`)"
-    assert told["report"] == "run again: `fitted` comes from step `train`, which gave another result"
+    assert told["train"] == "ran again: it now reads `K = 5` (was `K = 1`)"
+    assert told["report"] == "ran again: `fitted` comes from step `train`, whose result changed"
 
     drop = "df.drop('b', axis=1, inplace=True)"
     executed, told = went_on(kernel, cells(k="K = 5", clean=drop))
     assert executed == ["train", "report"]
-    assert told["train"] == f"run again: `{drop}` was added"
+    assert told["train"] == f"ran again: `{drop}` was added"
 
     executed, _ = went_on(kernel, cells(k="K = 5", clean=drop))
     assert executed == []
@@ -107,8 +107,8 @@ def test_a_cell_that_runs_again_says_which_of_its_tasks_did_not(kernel):
     executed, told = went_on(kernel, version("K = 5", [2, 3]))
     assert executed == ["scaled-3"]
     first, second = told["calls"].splitlines()
-    assert first.startswith("replayed in it, called as before: ")
-    assert first.endswith("scaled#1; to run all of it again: %durable_reset calls")
-    assert second.startswith("run again: ")
+    assert first.startswith("steps replayed inside it: ")
+    assert first.endswith("scaled#1; to run them again too: %durable_reset calls")
+    assert second.startswith("ran again: ")
     kernel.run("%durable_reset calls")
     assert kernel.run(CALLS + "\nprint(total)").text == "25\n"

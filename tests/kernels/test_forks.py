@@ -41,7 +41,7 @@ def test_from_a_step_on_and_after_a_restart(kernel_factory):
 def test_what_is_refused(kernel):
     kernel.run("%load_ext durable_nb")
     refused = kernel.run("%durable_fork other").reply["evalue"]
-    assert "NoOpenRun: no run is open. Type: %durable_workflow RUN_ID" in refused
+    assert "NoOpenRun: no run is open. To open one: %durable_workflow RUN_ID" in refused
     kernel.run(OPEN.format("etl", 2))
     for line, words in (
         ("etl", "run 'etl': the run cannot be forked under 'etl': that id is taken"),

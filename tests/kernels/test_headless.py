@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from durable_nb.errors import DurableError, InvalidOption
-from durable_nb.notebook.headless.runner import CellState, plan, run_notebook
+from durable_nb.notebook.headless.runner import CellState, pending_cells, run_notebook
 from helpers import pythonpath
 
 OPEN = "%load_ext durable_nb\n%durable_workflow r --db r.db"
@@ -72,7 +72,7 @@ async def test_durable_cells_are_executed_then_replayed(write, tmp_path):
 
 def test_the_plan_names_cells_as_the_report_does(write):
     path = write(OPEN, "! markdown", LOAD, ADD, "", "# the sum\nprint(n)", "#", "%%durable_step")
-    assert [(cell.index, cell.title) for cell in plan(path)] == [
+    assert [(cell.index, cell.title) for cell in pending_cells(path)] == [
         (0, "%load_ext durable_nb"),
         (2, "load"),
         (3, "add"),
@@ -80,7 +80,7 @@ def test_the_plan_names_cells_as_the_report_does(write):
         (6, "#"),
         (7, "%%durable_step"),
     ]
-    assert {cell.state for cell in plan(path)} == {CellState.WAITING}
+    assert {cell.state for cell in pending_cells(path)} == {CellState.WAITING}
 
 
 async def test_each_cell_is_told_when_it_starts_and_when_it_has_ended(write, tmp_path):
@@ -150,7 +150,7 @@ async def test_a_kernel_that_kills_itself_is_a_death(write, tmp_path):
 async def test_a_cell_that_takes_too_long_has_failed(write, tmp_path):
     report = await run_notebook(write("import time; time.sleep(60)", "1"), cwd=tmp_path, timeout=0.5)
     assert states(report) == ["failed", "waiting"]
-    assert report.cells[0].error == "it took longer than 0.5 s"
+    assert report.cells[0].error == "the cell took longer than its timeout of 0.5 s"
     assert await gone(report.pid)
 
 
@@ -189,7 +189,7 @@ async def test_an_installed_kernel_can_be_named(write, tmp_path, monkeypatch):
     path = write("import os; print(os.environ['SPECIAL'])")
     report = await run_notebook(path, cwd=tmp_path, kernel_name="special")
     assert report.notebook.cells[0].outputs[0].text == "yes\n"
-    with pytest.raises(InvalidOption, match="no kernel is called 'none'"):
+    with pytest.raises(InvalidOption, match="no kernel named 'none' is installed"):
         await run_notebook(path, cwd=tmp_path, kernel_name="none")
 
 
@@ -231,7 +231,7 @@ async def test_a_port_that_somebody_else_took_is_tried_again(times, write, tmp_p
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), ("", "no notebook"), ("{}", "no notebook"), ("[1]", "no notebook")],
+    [(None, "cannot read"), ("", "not a notebook"), ("{}", "not a notebook"), ("[1]", "not a notebook")],
 )
 async def test_what_is_no_notebook_is_said(content, message, tmp_path):
     path = tmp_path / "x.ipynb"

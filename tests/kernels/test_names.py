@@ -8,8 +8,9 @@ OPEN = "%load_ext durable_nb\n%durable_workflow names --db runs.db --badge plain
 FIRST = "%%durable_step load\nx = 1"
 OTHER = "%%durable_step load\nx = 2"
 REFUSED = (
-    "UsageError: StepChanged: run 'names', step 'load': another cell of this notebook has that name. "
-    "Give one of them another name; if the other is gone: %durable_reset load\n"
+    "UsageError: StepChanged: run 'names', step 'load': "
+    "another cell of this notebook already uses this step name. "
+    "Rename one of the two; if the other cell was deleted: %durable_reset load\n"
 )
 
 

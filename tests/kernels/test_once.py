@@ -68,7 +68,7 @@ def test_rerun_runs_it_once_more(killed):
 
 def test_a_value_makes_it_done(killed):
     said = killed.run("""n = 3\n%durable_resolve charge value {"by hand": 'it is', "n": n}""")
-    assert said.text == "step 'charge' is done, and gave {'by hand': 'it is', 'n': 3}\n"
+    assert said.text == "step 'charge' is done, with the result {'by hand': 'it is', 'n': 3}\n"
     for _ in range(2):
         cell = killed.run(CHARGE)
         assert cell.result["text/plain"] == "{'by hand': 'it is', 'n': 3}"
@@ -80,7 +80,7 @@ def test_a_value_makes_it_done(killed):
 
 
 def test_given_up_it_fails(killed):
-    assert killed.run("%durable_resolve charge fail").text == "step 'charge' is given up\n"
+    assert killed.run("%durable_resolve charge fail").text == "step 'charge' is marked as failed\n"
     for _ in range(2):
         cell = killed.run(CHARGE)
         assert cell.reply["evalue"].startswith(

@@ -77,17 +77,17 @@ def test_a_line_that_makes_no_sense_is_refused_with_how_it_is_written(opened):
             "%%durable_step",
             "the following arguments are required: NAME. usage: %%durable_step NAME [--retries N]",
         ),
-        ("%%durable_step a --retries x", "--retries: 'x' is no number of attempts; write 0, 1, 2 …"),
+        ("%%durable_step a --retries x", "--retries: invalid number 'x': expected 0, 1, 2, …"),
         ("%durable_fork", "usage: %durable_fork NEW_RUN [--from STEP]"),
         (
             "%durable_plan none.ipynb",
-            "none.ipynb cannot be read (No such file or directory). Name a",
+            "none.ipynb: No such file or directory. Give the path",
         ),
     ):
         assert words in opened.run(f"{line}\nx = 1").reply["evalue"], line
-    assert opened.run("%durable_restore").text == "0 names are as the finished steps left them\n"
+    assert opened.run("%durable_restore").text == "restored 0 names from the finished steps\n"
     opened.run("%%durable_step load\nx = 1")
-    assert opened.run("%durable_restore").text == "1 name is as the finished steps left them\n"
+    assert opened.run("%durable_restore").text == "restored 1 name from the finished steps\n"
 
 
 def test_a_given_up_cell_runs_again_when_it_is_edited(opened):

@@ -157,7 +157,7 @@ def test_held_then_taken_over_then_fenced(here, start):
     owner = begun(start)
     assert ask(owner, "before") == "written"
     began = time.perf_counter()
-    with pytest.raises(RunHeld, match=f"process {owner.pid} on .* --take-over"):
+    with pytest.raises(RunHeld, match=f"process {owner.pid} on .* take_over=True"):
         take(here)
     assert time.perf_counter() - began < AT_ONCE
     os.kill(owner.pid, signal.SIGSTOP)

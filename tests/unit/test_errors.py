@@ -236,7 +236,7 @@ EXPECTED = {
         step_in_doubt,
         r"run 'r', step 'pay': it was started but never recorded.*\(started at 20.*'pay', 'value', VALUE",
     ),
-    "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot stand .*cell of its own"),
+    "StepNested": (step_nested, "run 'r', step 'inner': a durable cell cannot be nested .*cell of its own"),
     "StepNotSaved": (step_not_saved, r"run 'r', step 'connect': .*sqlite3\.Connection.*\. \w+"),
     "StepNotRestored": (step_not_restored, r"damaged.*To execute the step again: .*'rerun'"),
     "UntrustedCheckpoint": (

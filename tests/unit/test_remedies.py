@@ -116,7 +116,7 @@ def test_a_notebook_spells_the_run_of_a_workflow_function_as_a_script_does():
     from durable_nb.notebook.session import Session
 
     session = Session(InteractiveShell())
-    session._asked_for = "mine"
+    session._requested_id = "mine"
     errors.spell_actions(session.spelling)
     assert str(ResetStep("mine", "load")) == "%durable_reset load"
     assert str(ResetStep("order-7", "load")) == "wf.sync.resolve('order-7', 'load', 'rerun')"

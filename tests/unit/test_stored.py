@@ -4,7 +4,6 @@ import asyncio
 import collections
 import decimal
 import functools
-import io
 import logging
 import os
 import pickle
@@ -20,6 +19,7 @@ import pytest
 import durable_nb
 from durable_nb import _stored, codec, errors
 from durable_nb.errors import StepNotRestored, StepNotSaved
+from helpers.named import everything_named, ours
 
 # What version 0.1.0 writes. A name may be added to this list, never taken out of it.
 PINNED = {
@@ -31,51 +31,6 @@ PINNED = {
     *("array", "array_view", "memory_map", "set_array_state", "new"),
     *("torch_storage", "torch_tensor", "set_grad"),
 }
-
-
-class Anything:
-    def __new__(cls, *_args, **_kwargs):
-        return object.__new__(cls)
-
-    def __setstate__(self, state):
-        pass
-
-    def __call__(self, *_args, **_kwargs):
-        return Anything()
-
-    def append(self, item):
-        pass
-
-    def extend(self, items):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-
-class Recorder(pickle.Unpickler):
-    def __init__(self, stream):
-        super().__init__(io.BytesIO(stream), buffers=iter(lambda: b"", None))
-        self.found = set()
-
-    def find_class(self, module, name):
-        self.found.add((module, name))
-        return Anything
-
-
-def ours(stream):
-    return {(module, name) for module, name in everything_named(stream) if module.startswith("durable_nb")}
-
-
-def everything_named(stream):
-    """Every (module, name) that the pickles in a stream name."""
-    unpickler = Recorder(stream)
-    try:
-        while True:
-            unpickler.load()
-    except (EOFError, pickle.UnpicklingError):
-        pass
-    return unpickler.found
 
 
 class Shop:
@@ -199,6 +154,19 @@ def test_a_task_names_nothing_of_ours_but_the_stored_format(kind):
 def test_the_scan_sees_what_is_named():
     assert ("durable_nb._stored", "array") in ours(as_cell(BASE))
     assert ("durable_nb._stored", "namespace") in ours(as_cell(1))
+
+
+def test_bytecode_is_saved_with_the_version_that_executes_it():
+    for stream in (codec.encode(defined_here(1)).data, as_cell(defined_here(1))):
+        assert ("durable_nb._stored", "code") in ours(stream)
+        assert not any(name == "CodeType" for _, name in everything_named(stream))
+
+
+def test_bytecode_of_another_python_is_refused_and_says_which():
+    with pytest.raises(
+        StepNotRestored, match=r"it holds bytecode of Python 3\.99, which Python 3\.\d+ does not"
+    ):
+        _stored.code((3, 99), *range(18))
 
 
 @pytest.mark.parametrize(

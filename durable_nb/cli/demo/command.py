@@ -21,11 +21,11 @@ from rich.text import Text
 
 from durable_nb.cli.board import Board
 from durable_nb.errors import InvalidOption
-from durable_nb.notebook.headless.runner import CellState, Report, plan, run_notebook
+from durable_nb.notebook.headless.runner import CellState, Report, pending_cells, run_notebook
 
 __all__ = ["Evidence", "demo_arguments", "run_demo"]
 
-NOTEBOOK = "demo.ipynb"
+FILE_NAME = "demo.ipynb"
 LOG = "executions.log"
 KILLED_TASK = "compare/last week"
 """The line in the log, written by a task of the fourth durable cell, after which the kernel is killed."""
@@ -113,11 +113,11 @@ class _Demo:
     def __init__(self, directory: Path, console: Console) -> None:
         self.directory = directory
         self.console = console
-        self.notebook = directory / NOTEBOOK
+        self.notebook = directory / FILE_NAME
         self.log = directory / LOG
 
     async def run(self) -> Evidence:
-        source = files("durable_nb.cli.demo") / NOTEBOOK
+        source = files("durable_nb.cli.demo") / FILE_NAME
         self.notebook.write_bytes(source.read_bytes())
         first = await self._run_and_kill()
         before = self._lines()
@@ -146,7 +146,7 @@ class _Demo:
             if pid is not None and number is not None:
                 pid.set_result(number)
 
-        with Board(self.console, heading, plan(self.notebook)) as board:
+        with Board(self.console, heading, pending_cells(self.notebook)) as board:
             return await run_notebook(
                 self.notebook,
                 cwd=self.directory,
@@ -230,7 +230,7 @@ def _findings(evidence: Evidence) -> list[str]:
 
 
 def _print_next_steps(console: Console, keep: Path | None) -> None:
-    kept = (keep or Path("DIR")) / NOTEBOOK
+    kept = (keep or Path("DIR")) / FILE_NAME
     console.print()
     if keep is None:
         console.print("Keep the files:  durable-nb demo --keep DIR", soft_wrap=True)

@@ -1,1 +1,1 @@
-"""State outside the namespace that a cell changed."""
+"""State outside the namespace that a cell changes: random generators, the environment, library options."""

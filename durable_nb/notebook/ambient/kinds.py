@@ -1,4 +1,4 @@
-"""The kinds of ambient state: where each lives, how to look at it, what to save, how to put it back."""
+"""The kinds of ambient state: how each is read, compared, saved and restored."""
 
 from __future__ import annotations
 
@@ -12,42 +12,45 @@ from IPython.core.getipython import get_ipython
 from durable_nb import fingerprint
 from durable_nb.notebook.ambient import loggers, patches
 
-__all__ = ["KINDS", "PATCHES", "NotKeptError", "secrets"]
+__all__ = ["KINDS", "PATCHES", "SENSITIVE", "NotKeptError", "secrets"]
+
+SENSITIVE: Final = "its name marks it as a secret"
+"""Why a value is not saved."""
 
 PATCHES: Final = "what was set in modules"
-"""A kind that is looked at by what a cell stores into: modules hold too much to be compared."""
+"""A kind that is found by the attributes a cell assigns to: modules hold too much to be compared."""
 
 _WITHOUT_WINDOWS: Final = ("agg", "cairo", "pdf", "pgf", "ps", "svg")
 """matplotlib's backends that work in every front end."""
 
 
 class NotKeptError(Exception):
-    """Says of a kind of state why it is not saved, or not put back."""
+    """The reason why a kind of state is not saved, or not restored."""
 
 
 class Kind(NamedTuple):
     """One kind of ambient state.
 
     Attributes:
-        name: What people read.
-        module: Where it lives: looked at where that is loaded, imported to put it back.
-        look: Gives a copy of it that can be compared, by the module.
-        put: Puts back what `change` gave, by the module.
-        change: What to save, by how it was and how it is.
-        fresh: How it was for a module that the cell itself imported; None if nobody can say.
-        before_names: Whether importing depends on it.
+        name: Its name in messages and in checkpoints: never rename it.
+        module: The module that holds it. The state is read if that is loaded; restoring it imports it.
+        read: Returns a copy of the state that can be compared, given the module.
+        put: Restores the state from the output of `change`, given the module.
+        change: Returns the data to save, given the state before and after.
+        fresh: Returns the initial state of a module that the cell itself imported; None if unknown.
+        before_names: Whether imports depend on it, so that it is restored before the names.
     """
 
     name: str
     module: str
-    look: Callable[[Any], Any]
+    read: Callable[[Any], Any]
     put: Callable[[Any, Any], object]
     change: Callable[[Any, Any], Any] = lambda _, after: after
     fresh: Callable[[Any], Any] = lambda _: None
     before_names: bool = False
 
 
-# The environment, and what importing depends on.
+# The environment, and other state that imports depend on.
 
 
 def _entries(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -62,10 +65,9 @@ def _variables(before: dict[str, str], after: dict[str, str]) -> tuple[dict[str,
 
 
 def secrets(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    """Say of environment variables that changed, and are secrets by their names, that they are not saved."""
+    """Return why environment variables that changed are not saved: their names mark them as secrets."""
     changed, _ = _entries(before.get("environment"), after.get("environment", {}))
-    why = "by its name it is a secret"
-    return {f"os.environ[{name!r}]": why for name in changed if fingerprint.is_secret(name)}
+    return {f"os.environ[{name!r}]": SENSITIVE for name in changed if fingerprint.is_secret(name)}
 
 
 def _put_variables(module: Any, change: tuple[dict[str, str], list[str]]) -> None:
@@ -75,7 +77,7 @@ def _put_variables(module: Any, change: tuple[dict[str, str], list[str]]) -> Non
 
 
 def _put_path(module: Any, change: tuple[list[str], list[str]]) -> None:
-    """The very path where it is as it was; elsewhere add to both its ends and remove, as the cell did."""
+    """Set the saved path; if the path differs from the one before the cell, repeat the cell's changes."""
     before, after = change
     now = list(module.path)
     if now not in (before, after):
@@ -93,11 +95,11 @@ def _put_path(module: Any, change: tuple[list[str], list[str]]) -> None:
 def _put_filters(module: Any, filters: list[Any]) -> None:
     module.filters[:] = filters
     with module.catch_warnings():
-        pass  # leaving it has the filters read anew
+        pass  # leaving the block makes Python read the filters again
 
 
 def _put_decimal(module: Any, arguments: tuple[Any, ...]) -> None:
-    # In place, as `getcontext().prec = 50` does: what is set for this task alone is gone with the cell.
+    # In place, as `getcontext().prec = 50` does: a context set for this task alone ends with the cell.
     saved, context = module.Context(*arguments), module.getcontext()
     for name in ("prec", "rounding", "Emin", "Emax", "capitals", "clamp"):
         setattr(context, name, getattr(saved, name))
@@ -108,7 +110,7 @@ def _put_decimal(module: Any, arguments: tuple[Any, ...]) -> None:
 # Libraries.
 
 
-def _look_at_numpy(module: Any) -> Any:
+def _read_numpy(module: Any) -> Any:
     state = module.get_state(legacy=False)
     plain = {
         key: value.tolist() if hasattr(value, "tolist") else value for key, value in state["state"].items()
@@ -122,7 +124,7 @@ def _put_torch(module: Any, state: bytes) -> None:
 
 
 def _options(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}  # read raw: pandas warns of a deprecated option that is asked for
+    flat: dict[str, Any] = {}  # read raw: pandas warns when a deprecated option is read
     for key, value in nested.items():
         flat |= _options(value, f"{prefix}{key}.") if type(value) is dict else {prefix + key: value}
     return flat
@@ -134,11 +136,11 @@ def _put_options(module: Any, change: tuple[dict[str, Any], list[str]]) -> None:
 
 
 def _params(params: Any) -> dict[str, Any]:
-    # Read raw: matplotlib chooses a backend when it is asked for. Which one is the front end's affair.
+    # Read raw: reading the backend makes matplotlib select one, which is left to the front end.
     return {key: value for key, value in dict.items(params) if key not in ("backend", "backend_fallback")}
 
 
-def _look_at_backend(module: Any) -> str | None:
+def _read_backend(module: Any) -> str | None:
     backend = dict.get(module.rcParams, "backend")
     if not isinstance(backend, str):
         return None
@@ -146,10 +148,10 @@ def _look_at_backend(module: Any) -> str | None:
 
 
 def _put_backend(module: Any, backend: str | None) -> None:
-    if backend is None or backend == _look_at_backend(module):
+    if backend is None or backend == _read_backend(module):
         return
     if backend not in _WITHOUT_WINDOWS:
-        raise NotKeptError(f"it was {backend}; %matplotlib chooses it")
+        raise NotKeptError(f"the backend was {backend}; select it with %matplotlib")
     module.use(backend)
 
 
@@ -161,7 +163,7 @@ def _inline_options(module: Any, options: Any = None) -> dict[str, Any]:
 
 def _put_inline_options(module: Any, change: tuple[dict[str, Any], list[str]]) -> None:
     shell = get_ipython()
-    options = module.InlineBackend.instance(parent=shell)  # which the backend will take, if it comes later
+    options = module.InlineBackend.instance(parent=shell)  # used by the backend if it is loaded later
     options.shell = shell
     for name, value in sorted(change[0].items()):  # `figure_format` would set `figure_formats`
         setattr(options, name, value)
@@ -200,7 +202,7 @@ KINDS: Final = (
     Kind(
         "numpy's global generator",
         "numpy.random",
-        _look_at_numpy,
+        _read_numpy,
         lambda module, state: module.set_state(state),
     ),
     Kind(
@@ -275,7 +277,7 @@ KINDS: Final = (
         lambda _, which: setattr(get_ipython(), "ast_node_interactivity", which),
     ),
     Kind(PATCHES, "sys", lambda _: None, patches.put),
-    Kind("matplotlib's backend", "matplotlib", _look_at_backend, _put_backend, before_names=True),
+    Kind("matplotlib's backend", "matplotlib", _read_backend, _put_backend, before_names=True),
     Kind(
         "inline figures' options",
         "matplotlib_inline.config",
@@ -285,4 +287,4 @@ KINDS: Final = (
         lambda module: _inline_options(module, module.InlineBackend()),
     ),
 )
-"""In the order in which they are put back."""
+"""All kinds, in the order in which they are restored."""

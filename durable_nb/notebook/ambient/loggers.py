@@ -1,4 +1,4 @@
-"""The loggers of Python's logging, as ambient state: their levels, and where they write to."""
+"""The loggers of Python's logging, as ambient state: their levels and handlers."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ __all__ = ["changed_handlers", "handlers", "levels", "put_handlers", "put_levels
 _Handlers: TypeAlias = dict[str, tuple[Any, ...]]
 _Level: TypeAlias = tuple[int, bool, bool]
 
-_UNTOUCHED: Final[_Level] = (0, True, False)
+_DEFAULT: Final[_Level] = (0, True, False)
 
 
 def levels(logging: Any) -> dict[str, _Level]:
-    """Level, propagation and whether it is disabled, of each logger that somebody set one of."""
+    """Return level, propagation and disabled flag of each logger where one of them is not the default."""
     found = {name: (logger.level, logger.propagate, logger.disabled) for name, logger in _loggers(logging)}
-    return {name: level for name, level in found.items() if level != _UNTOUCHED}
+    return {name: level for name, level in found.items() if level != _DEFAULT}
 
 
 def put_levels(logging: Any, change: tuple[dict[str, _Level], list[str]]) -> None:
-    """Set those that were changed, and undo those that were taken back."""
-    for name, (level, propagate, disabled) in {**change[0], **dict.fromkeys(change[1], _UNTOUCHED)}.items():
+    """Set the levels that were changed, and reset those that were set back to the default."""
+    for name, (level, propagate, disabled) in {**change[0], **dict.fromkeys(change[1], _DEFAULT)}.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.propagate, logger.disabled = propagate, disabled
 
 
 def handlers(logging: Any) -> _Handlers:
-    """The handlers of each logger that has any; those that libraries put there to do nothing are none."""
+    """Return the handlers of each logger that has any, without the null handlers that libraries add."""
     found = {
         name: tuple(one for one in logger.handlers if type(one) is not logging.NullHandler)
         for name, logger in _loggers(logging)
@@ -37,7 +37,7 @@ def handlers(logging: Any) -> _Handlers:
 
 
 def changed_handlers(before: _Handlers, after: _Handlers) -> dict[str, tuple[int, tuple[Any, ...]]]:
-    """Of each logger that has others now: how many stayed in front, and those that follow."""
+    """Return, for each logger whose handlers changed, how many were kept and which follow them."""
     changed = {}
     for name in {**before, **after}:
         had, has = before.get(name, ()), after.get(name, ())
@@ -48,7 +48,7 @@ def changed_handlers(before: _Handlers, after: _Handlers) -> dict[str, tuple[int
 
 
 def put_handlers(logging: Any, change: dict[str, tuple[int, tuple[Any, ...]]]) -> None:
-    """Give loggers the handlers that they had; what could not be restored is no handler."""
+    """Restore the handlers of loggers, skipping those that could not be loaded."""
     there = handlers(logging)
     for name, (stayed, added) in change.items():
         those = (*there.get(name, ())[:stayed], *added)
@@ -58,5 +58,5 @@ def put_handlers(logging: Any, change: dict[str, tuple[int, tuple[Any, ...]]]) -
 def _loggers(logging: Any) -> Iterator[tuple[str, Any]]:
     yield "root", logging.root
     for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger):  # else a gap in the tree
+        if isinstance(logger, logging.Logger):  # otherwise a logging.PlaceHolder
             yield name, logger

@@ -1,4 +1,4 @@
-"""What a cell set in modules and in classes of libraries: `config.DEBUG = True`, `json.dumps = mine`."""
+"""Attributes that a cell set on modules and library classes: `config.DEBUG = True`, `json.dumps = mine`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Patch(NamedTuple):
 
     Attributes:
         module: The module's name.
-        path: What of it was set; of a class with the class's name, as in ``DataFrame.shape``.
-        value: What it was set to.
+        path: The attribute's name; for a class, preceded by the class's name: ``DataFrame.shape``.
+        value: Its new value.
     """
 
     module: str
@@ -29,11 +29,11 @@ class Patch(NamedTuple):
 
 
 def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Iterator[Patch]:
-    """What a cell's stores of attributes set in modules and classes of libraries.
+    """Yield the attributes of modules and library classes that a cell's assignments set.
 
     Args:
         user_ns: The namespace, after the cell.
-        stored: The stores, name by name: `config.DEBUG = True` is ``("config", "DEBUG")``.
+        stored: The assigned attributes: ``("config", "DEBUG")`` for `config.DEBUG = True`.
     """
     for name, *between, attribute in stored:
         holder: Any = user_ns.get(name)
@@ -46,13 +46,13 @@ def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Ite
 
 
 def put(_module: ModuleType, patches: Iterable[tuple[str, str, Any]]) -> None:
-    """Set them again, each of them whatever becomes of the others.
+    """Set attributes again; a failure does not affect the others.
 
     Args:
-        patches: The fields of a ``Patch`` each.
+        patches: The fields of each ``Patch``.
 
     Raises:
-        LookupError: Some could not be set.
+        LookupError: Some attributes could not be set.
     """
     failed = []
     for patch in itertools.starmap(Patch, patches):

@@ -1,8 +1,9 @@
-"""State outside the namespace that a cell changed: random streams, the environment, options of libraries.
+"""State outside the namespace that a cell changes: random generators, the environment, library options.
 
-`take` notes how it is before a cell, `Snapshot.changes` pickles what the cell changed, and `restore` puts it
-back: what importing depends on before the names, the rest after them. Only modules that are loaded are
-looked at. What cannot be saved or put back is named, and takes nothing else along.
+`snapshot_state` reads the state before a cell, `StateSnapshot.changes` pickles the state that the cell
+changed, and `restore_state` restores it: state that imports depend on before the names, the rest after
+them. Only loaded modules are read. State that cannot be saved or restored is reported, and does not affect
+other state.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Any, Final, Self
 from durable_nb import fingerprint
 from durable_nb.errors import DurableError
 from durable_nb.notebook.ambient import patches
-from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, NotKeptError, secrets
+from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, SENSITIVE, NotKeptError, secrets
 from durable_nb.notebook.namespace.pickling import NamedRef, Saver, load, reason
 from durable_nb.notebook.namespace.scan import named_objects
 
-__all__ = ["SavedState", "StateSnapshot", "restore", "take"]
+__all__ = ["SavedState", "StateSnapshot", "restore_state", "snapshot_state"]
 
 _KINDS: Final = frozenset(kind.name for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What a cell changed, as bytes.
+    """The state that a cell changed, pickled.
 
     Attributes:
-        pickled: By the name of its kind.
+        pickled: The pickles, by the name of the kind.
         unsaved: Why other state that the cell changed is not saved.
     """
 
@@ -38,17 +39,17 @@ class SavedState:
     unsaved: dict[str, str] = field(default_factory=dict)
 
     def header(self) -> dict[str, Any]:
-        """Describe the parts in what JSON can hold."""
+        """Return a description of the parts that can be written as JSON."""
         return {"kinds": list(self.pickled), "unsaved": self.unsaved}
 
     @property
     def parts(self) -> list[bytes]:
-        """The bytes, in the order the header gives."""
+        """The pickles, in the header's order."""
         return list(self.pickled.values())
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
-        """Put together what `header` and `parts` took apart; its parts are the last ones."""
+        """Rebuild saved state from its header and a list of parts that ends with its own."""
         kinds, pickled, unsaved = header["kinds"], {}, dict(header["unsaved"])
         for kind, part in zip(kinds, parts[len(parts) - len(kinds) :], strict=True):
             if isinstance(part, DurableError):
@@ -60,18 +61,18 @@ class SavedState:
 
 @dataclass(frozen=True, slots=True)
 class StateSnapshot:
-    """How the state was before a cell, by the name of its kind."""
+    """The state before a cell, by the name of its kind."""
 
     _before: dict[str, Any] = field(repr=False)
 
     def changes(self, user_ns: dict[str, Any], stored: Collection[tuple[str, ...]] = ()) -> SavedState:
-        """Pickle what is not as it was; what cannot be is named.
+        """Pickle the state that changed since the snapshot, and report state that cannot be pickled.
 
         Args:
-            user_ns: The namespace, which the state refers to where a name is bound to part of it.
-            stored: The attributes that the cell stores into, as `patches.set_by` takes them.
+            user_ns: The namespace; state refers by name to objects that are bound in it.
+            stored: The attributes that the cell assigns to, as `patches.set_by` takes them.
         """
-        after, unsaved = _look()
+        after, unsaved = _read_all()
         pickled, live = {}, named_objects(user_ns)
         for kind in KINDS:
             if kind.name not in after:
@@ -96,13 +97,13 @@ def _save_patches(
     kept = []
     for patch in found:
         saver = Saver(user_ns, live)
-        if f"{patch.module}.{patch.path}" in _KINDS:  # sys.path, which is put back with more care
+        if f"{patch.module}.{patch.path}" in _KINDS:  # sys.path has a kind of its own
             continue
         if id(patch.value) in live:
             patch = patch._replace(value=NamedRef(live[id(patch.value)]))
         try:
             if fingerprint.is_secret(patch.path, patch.value):
-                raise NotKeptError("by its name it is a secret")
+                raise NotKeptError(SENSITIVE)
             saver.save(tuple(patch))
             kept.append(tuple(patch))
         except Exception as error:
@@ -111,18 +112,21 @@ def _save_patches(
         saved.pickled[PATCHES], _ = Saver(user_ns, live).save(kept)
 
 
-def take() -> StateSnapshot:
-    """Note how the state is before a cell; draws from no random stream."""
-    return StateSnapshot(_look()[0])
+def snapshot_state() -> StateSnapshot:
+    """Read the state before a cell; does not advance any random generator."""
+    return StateSnapshot(_read_all()[0])
 
 
-def restore(user_ns: dict[str, Any], saved: SavedState, *, before_names: bool) -> dict[str, str]:
-    """Put saved state back; gives why some of it could not be, by kind.
+def restore_state(user_ns: dict[str, Any], saved: SavedState, *, before_names: bool) -> dict[str, str]:
+    """Restore saved state.
 
     Args:
         user_ns: The live namespace.
-        saved: What `Snapshot.changes` gave.
-        before_names: Whether to put back what importing depends on, or the rest.
+        saved: The saved state of a cell.
+        before_names: True to restore the state that imports depend on, False to restore the rest.
+
+    Returns:
+        Why some state could not be restored, by kind.
     """
     failed = {}
     for kind in KINDS:
@@ -134,12 +138,12 @@ def restore(user_ns: dict[str, Any], saved: SavedState, *, before_names: bool) -
     return failed
 
 
-def _look() -> tuple[dict[str, Any], dict[str, str]]:
+def _read_all() -> tuple[dict[str, Any], dict[str, str]]:
     found, failed = {}, {}
     for kind in KINDS:
         if kind.module in sys.modules:
             try:
-                found[kind.name] = kind.look(sys.modules[kind.module])
+                found[kind.name] = kind.read(sys.modules[kind.module])
             except Exception as error:
                 failed[kind.name] = _why(None, error)
     return found, failed

@@ -1,1 +1,1 @@
-"""What durable cells show: recorded outputs and badges."""
+"""The output of durable cells: recorded outputs and status lines."""

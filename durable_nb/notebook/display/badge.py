@@ -1,4 +1,4 @@
-"""What a durable cell shows of itself: one line, and the same in words for programs that read notebooks."""
+"""The status line that a durable cell displays, with metadata for programs that read notebooks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = [
 ]
 
 BADGES = ("full", "plain", "off")
-# JupyterLab's own variables make the line follow its theme; elsewhere the second value counts.
+# JupyterLab's CSS variables make the line follow its theme; elsewhere the fallback values apply.
 _STYLE = "font: 0.85em var(--jp-ui-font-family, system-ui, sans-serif); padding: 2px 5px"
 _GREY = "var(--jp-ui-font-color2, #757575)"
-_AMBER = "#b26a00"  # legible on white and on black; JupyterLab's own is the red of its errors
+_AMBER = "#b26a00"  # legible on white and on black; JupyterLab's warning colour is the red of its errors
 _LEFT = 'style="text-align: left"'
 _LINE = f'<div style="color: {_GREY}; {_STYLE}">{{mark}}&ensp;<b>{{name}}</b>&ensp;·&ensp;{{text}}</div>'
 _WARNING = f'<div style="color: {_AMBER}; {_STYLE}">⚠&ensp;{{}}</div>'
@@ -43,69 +43,70 @@ def show_cell(
     unsaved: Mapping[str, str] | None = None,
     notices: tuple[str, ...] = (),
 ) -> None:
-    """Show the line of a durable cell.
+    """Show the status line of a durable cell.
 
     Args:
-        badge: full, plain (the same text every time) or off.
+        badge: ``full``, ``plain`` (a text that is equal on every run) or ``off``.
         run: The run id.
         step: The step's id.
         replayed: Whether it was replayed rather than executed.
-        seconds: How long its execution took, this time or when it was recorded.
-        names: The names that were saved or brought back.
-        unsaved: Names that could not be saved, with the reason.
-        notices: What a person must know besides.
+        seconds: Seconds that its execution took, now or when it was recorded.
+        names: The names that were saved or restored.
+        unsaved: Names that could not be saved, with the reasons.
+        notices: Further warnings for the user.
     """
     facts = {"run": run, "step": step, "action": "replayed" if replayed else "executed", "seconds": seconds}
     facts["saved"] = seconds if replayed else 0.0
     text = f"replayed · {format_duration(seconds)} saved" if replayed else f"ran {format_duration(seconds)}"
+    verb = "restored" if replayed else "saved"
     if names:
-        text += f" · {'restored' if replayed else 'saved'} {listed(names)}"
+        text += f" · {verb} {listed(names)}"
     warnings = [
-        f"{name} is not saved: {reason}. Make it in an ordinary cell."
+        f"{name} is not {verb}: {reason}. Create it in an ordinary cell."
         for name, reason in (unsaved or {}).items()
     ]
     warnings += notices
     if notices:
         facts["notice"] = "\n".join(notices)
     plain = f"durable step {step}" + (f" · not saved: {listed(list(unsaved))}" if unsaved else "")
-    _show(badge, "↺" if replayed else "✓", step, text, plain, warnings, facts)
+    _display_line(badge, "↺" if replayed else "✓", step, text, plain, warnings, facts)
 
 
 def show_stopped(
-    badge: str, *, run: str, step: str, changed: tuple[str, ...], on_record: tuple[str, ...]
+    badge: str, *, run: str, step: str, changed: tuple[str, ...], restorable: tuple[str, ...]
 ) -> None:
-    """Show the line of a durable cell that failed or was interrupted; none if it had changed nothing.
+    """Show the status line of a durable cell that failed or was interrupted; none if it changed no names.
 
     Args:
-        badge: full, plain or off.
+        badge: ``full``, ``plain`` or ``off``.
         run: The run id.
         step: The step's id.
-        changed: The names that it had changed by then.
-        on_record: Those of them that finished steps wrote.
+        changed: The names that it had changed before it stopped.
+        restorable: Those of them that finished steps wrote, which `%durable_restore` restores.
     """
     if not changed:
         return
     text = f"changed before it stopped: {listed(changed)}"
-    if on_record:
-        text += f" · %durable_restore puts back {listed(on_record)}"
+    if restorable:
+        text += f" · to restore {listed(restorable)}: %durable_restore"
     facts = {"run": run, "step": step, "action": "stopped"}
-    _show(badge, "✗", step, text, f"durable step {step} stopped · {text}", [], facts)
+    _display_line(badge, "✗", step, text, f"durable step {step} stopped · {text}", [], facts)
 
 
 def show_run(badge: str, *, run: str, text: str) -> None:
-    """Show the line of a run that was opened, or where it stands."""
-    _show(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
+    """Show the status line of a run."""
+    _display_line(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
 
 
 class SignalLine:
-    """The line of a signal, shown at once. It is recorded with its cell's outputs, as it was at the end.
+    """The status line of a signal, shown at once. Its final state is recorded with the cell's outputs.
 
     Args:
-        badge: full, plain (the same text every time) or off.
+        badge: ``full``, ``plain`` (a text that is equal on every run) or ``off``.
         name: The signal's name.
-        text: What to say of it.
-        form: The HTML in which a person can answer, whatever the badge.
-        is_over: Whether nobody is asked any more.
+        text: The text of the line.
+        form: The HTML form in which the user can answer, shown for every badge.
+        is_over: Whether the signal has been answered.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class SignalLine:
         self._handle: Any = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, text: str) -> None:
-        """Say something else in its place."""
+        """Replace the text of the line."""
         if self._badge == "full" or self._form is not None:
             self._handle.update(self._bundle("✓", text), raw=True)
 
@@ -133,7 +134,7 @@ class SignalLine:
 
 
 def show_tables(badge: str, tables: Sequence[Table]) -> None:
-    """Show what somebody asked for, whatever the badge; a plain one leaves out what is another every time."""
+    """Show tables, for every badge; unless it is full, without columns that differ from run to run."""
     bundle = {"text/plain": "\n\n".join(map(str, tables))}
     if badge == "full":
         bundle["text/html"] = "".join(map(_html_table, tables))
@@ -149,17 +150,17 @@ def _html_table(table: Table) -> str:
 
 
 def check_badge(badge: str) -> str:
-    """Give back a badge that there is.
+    """Return a badge if it is valid.
 
     Raises:
-        InvalidOption: There is none of that name.
+        InvalidOption: The badge is not one of ``BADGES``.
     """
     if badge not in BADGES:
-        raise InvalidOption(f"no badge is called {badge!r}", remedy=f"There are: {', '.join(BADGES)}.")
+        raise InvalidOption(f"invalid badge {badge!r}: expected 'full', 'plain' or 'off'")
     return badge
 
 
-def _show(
+def _display_line(
     badge: str, mark: str, name: str, text: str, plain: str, warnings: list[str], facts: dict[str, Any]
 ) -> None:
     metadata = {"durable_nb": facts}
@@ -181,6 +182,6 @@ def _full(mark: str, name: str, text: str, warnings: list[str]) -> dict[str, str
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first names as text, and the number of further ones."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

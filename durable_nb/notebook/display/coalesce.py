@@ -1,4 +1,4 @@
-"""What a front end shows in the end of the messages that a cell sends."""
+"""Reduce the messages that a cell sends to those that determine what a front end finally shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["DISPLAYS", "coalesced"]
 DISPLAYS: Final = frozenset({"display_data", "update_display_data"})
 """The messages that may name a display for later updates."""
 
-_COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
+_COLOR_CODES: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 def coalesced(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    r"""The fewest messages that leave a front end showing the same.
+    r"""Return the fewest messages that result in equal output in a front end.
 
     Example:
         >>> chunks = [{"type": "stream", "content": {"name": "stdout", "text": t}} for t in ("1%", "\r99%")]
@@ -52,7 +52,7 @@ class _Screen:
                 self.outputs.append(message)
 
     def _clear(self) -> None:
-        # Updates stay: what they update stands in another cell.
+        # Updates stay: the display that they update is in another cell.
         self.outputs = [one for one in self.outputs if one["type"] == "update_display_data"]
         self._clear_at_next = False
 
@@ -83,14 +83,14 @@ def _joined(name: str, chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _visible(line: str) -> str:
-    """A line without what a later part of it, behind a carriage return, covers wholly."""
-    plain = _COLOURS.sub("", line)
-    if "\x1b" in plain or "\b" in plain:  # the cursor moves: only the front end knows what is covered
+    """Return a line without the parts that later text, after a carriage return, overwrites completely."""
+    plain = _COLOR_CODES.sub("", line)
+    if "\x1b" in plain or "\b" in plain:  # the cursor moves: only the front end knows what is overwritten
         return line
     kept: list[str] = []
     covered = -1
     for part in reversed(line.split("\r")):
-        width = len(_COLOURS.sub("", part))
+        width = len(_COLOR_CODES.sub("", part))
         if width > covered:
             kept.append(part)
             covered = width

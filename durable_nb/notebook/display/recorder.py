@@ -1,8 +1,8 @@
-"""Record what a cell displays, and display it again.
+"""Record the outputs of a cell, and display them again.
 
-A recording is what a front end shows once the cell is finished, as messages in JSON, such as
-``{"type": "stream", "content": {"name": "stdout", "text": "done"}}``. Overwritten lines, cleared outputs
-and superseded displays are gone from it. Widgets come back as their text: their state lives elsewhere.
+A recording holds the outputs that a front end shows once the cell is finished, as JSON messages such as
+``{"type": "stream", "content": {"name": "stdout", "text": "done"}}``. It omits overwritten lines, cleared
+outputs and superseded displays. Widgets are recorded as text, since their state is not in the output.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from durable_nb.notebook.namespace.snapshot import NO_RESULT
 __all__ = ["MARK", "Recorder", "Recording", "replay"]
 
 MARK: Final = "durable_nb"
-"""The metadata key of a display that is ours and not the cell's; such displays are not recorded."""
+"""The metadata key of displays that this package makes; they are not recorded."""
 
 KEPT: Final = DISPLAYS | {"stream", "execute_result", "clear_output"}
 WIDGET: Final = "application/vnd.jupyter.widget-view+json"
-"""What points to a widget's state in the kernel that made it; elsewhere it shows an error."""
+"""The MIME type that refers to a widget's state in its kernel; in another kernel it shows an error."""
 
 
 class Recording:
-    """What one stretch of a cell displayed.
+    """The outputs displayed while a block of code ran.
 
     Attributes:
         cell: The id of the request that runs the cell; None in a terminal.
-        result: The last value given to the display hook, or ``NO_RESULT``.
+        result: The last value passed to the display hook, or ``NO_RESULT``.
         messages: All messages so far, oldest first.
     """
 
@@ -46,15 +46,15 @@ class Recording:
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
-        """What is visible of them, as messages in JSON."""
+        """The visible outputs, as JSON messages."""
         return coalesced(self.messages)
 
 
 class Recorder:
-    """Listens to what a shell displays; one per shell, see `of`.
+    """Listens to the outputs of a shell; one per shell, see `of`.
 
-    Two recordings in one cell, one inside the other or both at once, each contain all that the cell
-    displays meanwhile: front ends, too, tell cells apart and nothing smaller.
+    Two recordings in one cell, nested or concurrent, each contain all outputs of the cell during their time:
+    outputs are attributed to cells, not to smaller units.
 
     Args:
         shell: The IPython shell, of a kernel or of a terminal.
@@ -73,7 +73,7 @@ class Recorder:
 
     @classmethod
     def of(cls, shell: Any) -> Recorder:
-        """The recorder of a shell, installed when first asked for."""
+        """Return the recorder of a shell, installing it at the first call."""
         recorder: Recorder | None = getattr(shell, "durable_nb_recorder", None)
         if recorder is None:
             recorder = shell.durable_nb_recorder = cls(shell)
@@ -81,9 +81,9 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
-        """Collect what the current cell displays in the block; it is shown as always."""
+        """Collect the outputs of the current cell during the block; they are displayed as usual."""
         _flush_figures()
-        _drain_pipes()  # an earlier cell's child may have written late
+        _drain_pipes()  # a subprocess of an earlier cell may have written late
         _flush_streams()
         recording = Recording(self._cell())
         with ExitStack() as stack:
@@ -100,7 +100,7 @@ class Recorder:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Record nothing of what is displayed in the block."""
+        """Record nothing during the block."""
         _flush_streams()
         self._pauses += 1
         try:
@@ -121,7 +121,7 @@ class Recorder:
             recording.messages.append({"type": kind, "content": content})
 
     def _listen_for_values(self, hook: Any) -> None:
-        # Not every value sends a message: those that display themselves send another, or none.
+        # Not every value sends an execute_result: some display themselves and send another message or none.
         update_user_ns = hook.update_user_ns
 
         @functools.wraps(update_user_ns)
@@ -148,14 +148,14 @@ class Recorder:
         content = message["content"]
         if MARK in message["metadata"] or MARK in (content.get("metadata") or {}):
             return
-        if message["msg_type"] != "stream":  # a display may hold objects that the cell changes later
+        if message["msg_type"] != "stream":  # copy: a display may hold objects that the cell changes later
             content = session.unpack(session.pack(content))
             if "data" in content and len(content["data"]) > 1:
                 content["data"].pop(WIDGET, None)
         self._keep(message["parent_header"].get("msg_id"), message["msg_type"], content)
 
     def _listen_to_terminal(self, hook: Any) -> None:
-        # Out[3] has another number at replay, so it is kept apart from what is printed.
+        # The prompt Out[3] has another number at replay, so it is not recorded.
         for name in ("write_output_prompt", "write_format_data", "finish_displayhook"):
             setattr(hook, name, self._unrecorded(getattr(hook, name)))
         write_format_data = hook.write_format_data
@@ -194,16 +194,16 @@ class Recorder:
 
 
 def replay(shell: Any, outputs: Iterable[dict[str, Any]], *, result: Any = NO_RESULT) -> None:
-    """Display a recording again as this cell's own, and set ``Out`` and ``_``; runs none of the user's code.
+    """Display a recording as outputs of the current cell, and set ``Out`` and ``_``; runs no user code.
 
     Args:
         shell: The IPython shell, of a kernel or of a terminal.
         outputs: A recording's outputs.
-        result: The value of the cell's last expression, where there is one.
+        result: The value of the cell's last expression, if it has one.
     """
     with Recorder.of(shell).paused():
         for output in outputs:
-            _show(shell, output["type"], output["content"])
+            _display_output(shell, output["type"], output["content"])
         if result is not NO_RESULT:
             hook = shell.displayhook
             hook.check_for_underscore()
@@ -211,13 +211,13 @@ def replay(shell: Any, outputs: Iterable[dict[str, Any]], *, result: Any = NO_RE
             hook.fill_exec_result(result)
 
 
-def _show(shell: Any, kind: str, content: dict[str, Any]) -> None:
+def _display_output(shell: Any, kind: str, content: dict[str, Any]) -> None:
     if kind == "stream":
         stream = getattr(sys, content["name"])
         stream.write(content["text"])
         stream.flush()
     elif kind == "execute_result":
-        _show_result(shell.displayhook, content["data"], content["metadata"])
+        _display_result(shell.displayhook, content["data"], content["metadata"])
     else:
         shell.display_pub.publish(
             data=content["data"],
@@ -227,8 +227,8 @@ def _show(shell: Any, kind: str, content: dict[str, Any]) -> None:
         )
 
 
-def _show_result(hook: Any, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-    # What DisplayHook.__call__ does, but for asking the value how it looks.
+def _display_result(hook: Any, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    # As DisplayHook.__call__, with recorded data in place of the value's representation.
     hook.start_displayhook()
     hook.write_output_prompt()
     hook.write_format_data(data, metadata)
@@ -237,31 +237,31 @@ def _show_result(hook: Any, data: dict[str, Any], metadata: dict[str, Any]) -> N
 
 
 def _flush_figures() -> None:
-    # By itself matplotlib shows them when the cell is over.
+    # Otherwise matplotlib would display them only after the cell.
     inline = sys.modules.get("matplotlib_inline.backend_inline")
     if inline is not None:
         inline.flush_figures()
 
 
 def _flush_streams() -> None:
-    # A kernel sends what was printed up to 0.2 s later, from another thread.
+    # A kernel sends printed text up to 0.2 s later, from another thread.
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
 def _drain_pipes() -> None:
-    """Let a kernel's threads read what subprocesses and C code wrote to the file descriptors."""
+    """Wait until a kernel's threads have read the output of subprocesses and C code from the pipes."""
     piped = [stream for stream in (sys.stdout, sys.stderr) if getattr(stream, "_fid", None) is not None]
     deadline = time.monotonic() + settings.OUTPUT_PATIENCE
-    while any(map(_is_on_its_way, piped)) and time.monotonic() < deadline:
+    while any(map(_has_pending_output, piped)) and time.monotonic() < deadline:
         time.sleep(settings.OUTPUT_POLL)
 
 
-def _is_on_its_way(stream: Any) -> bool:
-    """Whether something written to a descriptor has not come out at the stream yet."""
+def _has_pending_output(stream: Any) -> bool:
+    """Return whether output written to the file descriptor has not reached the stream yet."""
     if select.select([stream._fid], [], [], 0)[0]:  # noqa: SLF001 - ipykernel's end of the pipe
         return True
-    # It may have left the pipe, and its reader be waiting for the interpreter. Linux says where a thread is.
+    # The reader thread may have read the pipe and be waiting for the GIL: on Linux /proc shows what it does.
     try:
         call = Path(f"/proc/self/task/{stream.watch_fd_thread.native_id}/syscall").read_text("ascii")
     except (OSError, AttributeError):

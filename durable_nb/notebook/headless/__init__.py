@@ -1,1 +1,1 @@
-"""Notebooks executed without a front end."""
+"""Execution of notebooks without a front end."""

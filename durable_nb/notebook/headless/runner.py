@@ -1,4 +1,4 @@
-"""Run a notebook headless, in a real kernel, and report cell by cell what was replayed and what executed."""
+"""Run a notebook headless, in a kernel of its own, and report which cells were replayed or executed."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from durable_nb.errors import DurableError, InvalidOption
 
-__all__ = ["CellReport", "CellState", "Report", "plan", "run_notebook"]
+__all__ = ["CellReport", "CellState", "Report", "pending_cells", "run_notebook"]
 
 STEP_MAGIC = "%%durable_step"
 METADATA = "durable_nb"
 STARTUP_TIMEOUT = 60
 STARTS = 3
 PORT_TAKEN = "Address already in use"
-"""A kernel's ports are chosen before it binds them: on a busy machine somebody else can come in between."""
+"""Ports are chosen before the kernel binds them: on a busy machine another process may bind one first."""
 
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-"""The debugger, imported by every kernel, otherwise warns about frozen modules."""
+"""Silences a warning about frozen modules by the debugger, which every kernel imports."""
 
-NAMES_NOTEBOOK = "JPY_SESSION_NAME"
-"""Where Jupyter's server tells a kernel its notebook, and so do we: a renamed step can then be known."""
+NOTEBOOK_VARIABLE = "JPY_SESSION_NAME"
+"""The environment variable in which a kernel finds its notebook's path, to recognize renamed steps."""
 
 
 class CellState(StrEnum):
-    """Where a cell stands. ``ran`` is an ordinary cell, ``executed`` and ``replayed`` are durable ones."""
+    """The state of a cell; ``ran`` is for ordinary cells, ``executed`` and ``replayed`` for durable ones."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -52,17 +52,17 @@ class CellState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
-    """What became of one code cell.
+    """The result of one code cell.
 
     Attributes:
-        index: Its place in the notebook, markdown cells counted.
-        title: What to call it: the step's name, or its first line.
-        state: Where it stands.
+        index: Its index in the notebook, counting markdown cells.
+        title: The step's name, or the first line of an ordinary cell.
+        state: Its state.
         step: The step's id, if it is a durable cell.
-        took: Seconds it took this time, as seen from outside.
+        took: Seconds that it took in this run, measured outside the kernel.
         seconds: Seconds of the recorded execution, for a durable cell.
-        saved: Seconds that its replay saved: those of the recorded execution less those it took.
-        error: How it failed, in one line.
+        saved: Seconds that its replay saved: ``seconds`` minus ``took``.
+        error: The error, in one line.
     """
 
     index: int
@@ -77,13 +77,13 @@ class CellReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a notebook.
+    """The result of a notebook run.
 
     Attributes:
         cells: Its code cells, in order.
-        pid: The kernel's process id, where the kernel is a process of this machine.
+        pid: The kernel's process id, if the kernel is a process of this machine.
         took: Seconds from before the kernel's start to after its end.
-        notebook: The notebook with its outputs, as far as they came.
+        notebook: The notebook with the outputs received so far.
     """
 
     cells: tuple[CellReport, ...]
@@ -93,22 +93,22 @@ class Report:
 
     @property
     def died(self) -> bool:
-        """Whether the kernel died."""
+        """True if the kernel died."""
         return bool(self.in_state(CellState.KILLED))
 
     @property
     def finished(self) -> bool:
-        """Whether every cell came to a good end."""
+        """True if every cell succeeded."""
         unfinished = {CellState.WAITING, CellState.RUNNING, CellState.FAILED, CellState.KILLED}
         return not any(cell.state in unfinished for cell in self.cells)
 
     @property
     def saved(self) -> float:
-        """Seconds that replays saved."""
+        """Total seconds that replays saved."""
         return sum(cell.saved for cell in self.cells)
 
     def in_state(self, state: CellState) -> tuple[CellReport, ...]:
-        """The cells in a state, in order."""
+        """Return the cells in a state, in order."""
         return tuple(cell for cell in self.cells if cell.state is state)
 
 
@@ -128,22 +128,22 @@ async def run_notebook(
 ) -> Report:
     """Run a notebook's code cells in order, in a kernel of its own, until one fails or the kernel dies.
 
-    A failing cell and a dead kernel are no errors here: the report tells them.
+    A failing cell or a dead kernel does not raise; both are reported.
 
     Args:
-        path: The notebook; it is read and never written.
-        cwd: The directory in which the kernel works.
-        on_cell: Called with a cell's report when it starts, and again when it has ended.
+        path: The notebook's file, which is not modified.
+        cwd: The kernel's working directory.
+        on_cell: Called with a cell's report when the cell starts and when it ends.
         on_kernel: Called with the kernel's process id when the kernel is ready.
-        kernel_name: An installed kernel; by default this very Python, installed as a kernel or not.
-        timeout: Seconds that one cell may take.
+        kernel_name: The name of an installed kernel; by default a kernel of the current Python interpreter.
+        timeout: Seconds that each cell may take; unlimited by default.
         env: Environment variables for the kernel, in place of those of this process.
 
     Returns:
-        What became of each cell.
+        The report of the run.
 
     Raises:
-        InvalidOption: The file is not there, or no notebook; or no kernel has that name.
+        InvalidOption: The file does not exist or is not a notebook, or no kernel has that name.
         DurableError: The kernel did not start.
     """
     notebook = _read(path)
@@ -153,16 +153,19 @@ async def run_notebook(
         pid = getattr(client.km.provisioner, "pid", None)
         if on_kernel is not None:
             on_kernel(pid)
-        passage = _Passage(client, list(plan(notebook)), on_cell or _unheard)
-        await passage.run()
-    return Report(tuple(passage.cells), pid, time.monotonic() - started, notebook)
+        execution = _Execution(client, list(pending_cells(notebook)), on_cell or _ignore)
+        await execution.run()
+    return Report(tuple(execution.cells), pid, time.monotonic() - started, notebook)
 
 
-def plan(notebook: Any) -> tuple[CellReport, ...]:
-    """The code cells that a run of a notebook will execute, none of them begun.
+def pending_cells(notebook: Any) -> tuple[CellReport, ...]:
+    """Return the code cells that a run of a notebook will execute, all in the state ``waiting``.
 
     Args:
-        notebook: The notebook as nbformat reads it, or the path of one.
+        notebook: The notebook as read by nbformat, or its path.
+
+    Raises:
+        InvalidOption: The file does not exist or is not a notebook.
     """
     if isinstance(notebook, str | os.PathLike):
         notebook = _read(notebook)
@@ -173,8 +176,8 @@ def plan(notebook: Any) -> tuple[CellReport, ...]:
     )
 
 
-class _Passage:
-    """One time through a notebook: its cells' reports, kept up to date."""
+class _Execution:
+    """One execution of a notebook, with up-to-date reports of its cells."""
 
     def __init__(self, client: Any, cells: list[CellReport], on_cell: OnCell) -> None:
         self.client = client
@@ -184,12 +187,12 @@ class _Passage:
     async def run(self) -> None:
         for position, cell in enumerate(self.cells):
             running = replace(cell, state=CellState.RUNNING)
-            self._tell(position, running)
+            self._report(position, running)
             started = time.monotonic()
             ended = await self._execute(running)
             took = time.monotonic() - started
             ended = replace(ended, took=took, saved=max(0.0, ended.saved - took))
-            self._tell(position, ended)
+            self._report(position, ended)
             if ended.state in {CellState.FAILED, CellState.KILLED}:
                 return
 
@@ -203,24 +206,24 @@ class _Passage:
         except CellExecutionError as error:
             return replace(cell, state=CellState.FAILED, error=f"{error.ename}: {error.evalue}")
         except CellTimeoutError:
-            late = f"it took longer than {self.client.timeout_func(source):g} s"
+            late = f"the cell took longer than its timeout of {self.client.timeout_func(source):g} s"
             return replace(cell, state=CellState.FAILED, error=late)
         return _with_facts(cell, source.outputs)
 
-    def _tell(self, position: int, cell: CellReport) -> None:
+    def _report(self, position: int, cell: CellReport) -> None:
         self.cells[position] = cell
         self.on_cell(cell)
 
 
 def _reraise_cancellation() -> None:
-    # nbclient takes every cancellation for a dead kernel, also that of our own task by Ctrl-C.
+    # nbclient reports every cancellation as a dead kernel, also that of the current task by Ctrl-C.
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
 def _with_facts(cell: CellReport, outputs: list[Any]) -> CellReport:
-    """The report of a cell that ended well, from what its badge says."""
+    """Return the report of a cell that succeeded, from the metadata of its status line."""
     for output in outputs:
         facts = output.get("metadata", {}).get(METADATA, {})
         if "step" in facts:
@@ -247,13 +250,13 @@ def _read(path: str | os.PathLike[str]) -> Any:
     try:
         return nbformat.read(Path(path), as_version=4)  # type: ignore[no-untyped-call]
     except OSError as error:
-        raise InvalidOption(f"{os.fspath(path)!r} cannot be read: {error.strerror}") from None
+        raise InvalidOption(f"cannot read {os.fspath(path)!r}: {error.strerror}") from None
     except (ValueError, nbformat.ValidationError, AttributeError):
-        raise InvalidOption(f"{os.fspath(path)!r} is no notebook") from None
+        raise InvalidOption(f"{os.fspath(path)!r} is not a notebook") from None
 
 
 class _ThisPython(KernelSpecManager):
-    """Knows one kernel, the Python that asks, whatever is installed or shadowed on the machine."""
+    """Provides a kernel of the current Python interpreter, whether or not one is installed."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -261,7 +264,7 @@ class _ThisPython(KernelSpecManager):
 
 
 def _client(notebook: Any, timeout: float | None) -> Any:
-    # Its own `timeout` takes whole seconds alone.
+    # NotebookClient's own `timeout` accepts only whole seconds.
     return NotebookClient(notebook, timeout_func=lambda _cell: timeout, startup_timeout=STARTUP_TIMEOUT)
 
 
@@ -275,19 +278,19 @@ def _manager(kernel_name: str | None) -> AsyncKernelManager:
 def _check_kernel(name: str) -> None:
     installed = KernelSpecManager().find_kernel_specs()
     if name not in installed:
-        there = ", ".join(sorted(installed))
-        raise InvalidOption(f"no kernel is called {name!r}", remedy=f"There are: {there}.")
+        names = ", ".join(sorted(installed))
+        raise InvalidOption(f"no kernel named {name!r} is installed", remedy=f"Installed kernels: {names}.")
 
 
 def _environment(path: str | os.PathLike[str], env: Mapping[str, str] | None) -> dict[str, str]:
-    return {**QUIET, **(os.environ if env is None else env), NAMES_NOTEBOOK: str(Path(path).absolute())}
+    return {**QUIET, **(os.environ if env is None else env), NOTEBOOK_VARIABLE: str(Path(path).absolute())}
 
 
 @asynccontextmanager
 async def _kernel(
     client: Any, kernel_name: str | None, cwd: str | os.PathLike[str], env: dict[str, str]
 ) -> AsyncIterator[None]:
-    """A kernel that is ready inside, and gone afterwards."""
+    """Start a kernel, and shut it down at the end of the block."""
     try:
         for start in range(1, STARTS + 1):
             client.km = _manager(kernel_name)
@@ -299,17 +302,17 @@ async def _kernel(
 
 
 async def _started(client: Any, *, last: bool, **where: Any) -> bool:
-    """Start the kernel; False if another process took one of its ports meanwhile, and it may try again."""
+    """Start the kernel; return False if a port was taken meanwhile and another attempt is left."""
     with tempfile.TemporaryFile() as output:
         try:
             await client.async_start_new_kernel(stdout=output, stderr=output, **where)
             await client.async_start_new_kernel_client()
         except (RuntimeError, OSError) as error:
             output.seek(0)
-            said = output.read().decode(errors="replace").strip()
-            if PORT_TAKEN in said and not last:
+            text = output.read().decode(errors="replace").strip()
+            if PORT_TAKEN in text and not last:
                 return False
-            reason = said.splitlines()[-1] if said else error
+            reason = text.splitlines()[-1] if text else error
             raise DurableError(f"the kernel did not start: {reason}") from error
     return True
 
@@ -321,5 +324,5 @@ async def _end(client: Any) -> None:
         await client.km.shutdown_kernel(now=True)
 
 
-def _unheard(cell: CellReport) -> None:
-    """What hears of cells when nobody wants to."""
+def _ignore(cell: CellReport) -> None:
+    """The default for `on_cell`."""

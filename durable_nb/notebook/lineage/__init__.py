@@ -1,1 +1,1 @@
-"""Which code gave a name its value: edits and drift."""
+"""The code from which each name got its value: edits and drift."""

@@ -1,4 +1,4 @@
-"""What a durable cell reads now, compared with what is on record."""
+"""Compare the names that a durable cell reads now with its recorded lineage."""
 
 from __future__ import annotations
 
@@ -8,29 +8,38 @@ from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb.notebook.lineage import drift
 from durable_nb.notebook.lineage.names import Mentioned, mentioned, outer_reads, parse
-from durable_nb.notebook.lineage.origins import Chain, Origins, Reads, Source, difference, step_source
+from durable_nb.notebook.lineage.origins import Chain, Lineage, Origins, Source, difference, step_source
 from durable_nb.notebook.lineage.statements import Statement, statements
 from durable_nb.records import Call, Step, StepKind, StepStatus, scope_of
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import RunHandle
 
-__all__ = ["MODULE", "Seen", "downstream", "look", "reads_of", "renamed", "sources", "with_changes"]
+__all__ = [
+    "MODULE",
+    "CellInputs",
+    "downstream",
+    "former_id",
+    "inputs_of",
+    "lineage_of",
+    "step_sources",
+    "with_changes",
+]
 
 MODULE: Final = "module:"
-"""What the version of a name begins with that is bound to a module."""
+"""Prefix of the version of a name that is bound to a module."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a durable cell would read now.
+class CellInputs:
+    """The names that a durable cell would read if it ran now.
 
     Attributes:
-        body: Its statements.
-        names: Where the names that it reads come from.
-        values: Fingerprints of the small ones among their values.
-        cell: The cell's id, where the front end told it.
-        mentioned: What its code mentions.
+        body: The cell's statements.
+        names: Origins of the names that it reads.
+        values: Fingerprints of the small values among them.
+        cell: The cell's id, if the front end sent one.
+        mentioned: Names and attributes that occur in its code.
     """
 
     body: tuple[Statement, ...] = ()
@@ -40,68 +49,72 @@ class Seen:
     mentioned: Mentioned = field(default_factory=Mentioned)
 
 
-def look(origins: Origins, source: str, user_ns: Mapping[str, Any], cell: str | None = None) -> Seen:
-    """See what a durable cell reads.
+def inputs_of(
+    origins: Origins, source: str, user_ns: Mapping[str, Any], cell: str | None = None
+) -> CellInputs:
+    """Return the inputs of a durable cell.
 
     Args:
-        origins: Where names come from now.
+        origins: The origins of names now.
         source: The cell's Python.
-        user_ns: The namespace; empty where nothing is executed.
-        cell: The cell's id, where the front end told it.
+        user_ns: The namespace; empty if nothing has been executed.
+        cell: The cell's id, if the front end sent one.
     """
     tree = parse(source)
     direct = outer_reads(tree)
     names = origins.of(sorted(direct))
     values = drift.small_values(user_ns, _judged_by_value({*direct, *names}, names))
-    return Seen(tuple(statements(tree)), names, values, cell, mentioned(tree))
+    return CellInputs(tuple(statements(tree)), names, values, cell, mentioned(tree))
 
 
 def _judged_by_value(reads: Iterable[str], names: Mapping[str, Chain]) -> Iterator[str]:
-    # What a step gave has a version, which says more.
+    # Names that a step wrote have a version, which identifies large values too.
     return (name for name in reads if not names.get(name) or not names[name][-1].step)
 
 
-def reads_of(record: Step) -> Reads:
-    """What a recorded cell read and gave; nothing where that was not recorded."""
-    return Reads.from_json(record.lineage) if record.lineage else Reads(record.step_id)
+def lineage_of(record: Step) -> Lineage:
+    """Return the lineage of a recorded cell; an empty one if none was recorded."""
+    return Lineage.from_json(record.lineage) if record.lineage else Lineage(record.step_id)
 
 
-def with_changes(call: Call, record: Step | None, seen: Seen) -> Call:
-    """Put into a call how what it reads differs from what is on record."""
+def with_changes(call: Call, record: Step | None, inputs: CellInputs) -> Call:
+    """Return a call with the edit and the drift of its inputs since they were recorded."""
     if record is None or not record.lineage:
         return call
-    recorded = reads_of(record)
-    own = {name for name, chain in seen.names.items() if any(call.step_id in one.steps for one in chain)}
-    moved = [name for name in drift.drifted(recorded.values, seen.values) if name not in own]
-    # What nothing gives now may be in a cell that was not executed; to run would be a NameError.
-    moved += [name for name in recorded.names if name not in seen.names and name not in moved]
-    edit = difference(recorded, seen.names, call.step_id)
+    recorded = lineage_of(record)
+    own = {name for name, chain in inputs.names.items() if any(call.step_id in one.steps for one in chain)}
+    moved = [name for name in drift.drifted(recorded.values, inputs.values) if name not in own]
+    # A name without an origin may be bound by a cell that was not executed; running would raise a NameError.
+    moved += [name for name in recorded.names if name not in inputs.names and name not in moved]
+    edit = difference(recorded, inputs.names, call.step_id)
     return call._replace(edit=edit, drift=", ".join(f"`{name}`" for name in moved))
 
 
-def renamed(run: RunHandle, call: Call, seen: Seen, gone: Callable[[Step], bool]) -> str:
-    """The id of a recorded cell that is gone and has a call's code and reads; empty if there is none.
+def former_id(run: RunHandle, call: Call, inputs: CellInputs, gone: Callable[[Step], bool]) -> str:
+    """Return the id of the recorded cell that was renamed to a call's step; empty if there is none.
+
+    A cell was renamed if it is no longer in the notebook and has the call's code and inputs.
 
     Args:
         run: The run.
-        call: The call of a cell that is not on record.
-        seen: What it reads.
-        gone: Whether a step's cell is known to be gone.
+        call: The call of a cell that is not recorded.
+        inputs: The inputs of that cell.
+        gone: Returns whether a step's cell is known to be no longer in the notebook.
     """
     cells = [step for step in run.history.values() if step.kind is StepKind.CELL and step.lineage]
-    known = [reads_of(step).known_as for step in cells]
+    known = [lineage_of(step).known_as for step in cells]
     for step in cells:
         same = step.status is StepStatus.DONE and step.code == call.code and not scope_of(step.step_id)
-        only = known.count(reads_of(step).known_as) == 1  # else it has been renamed before
-        if same and only and gone(step) and not difference(reads_of(step), seen.names, step.step_id):
+        only = known.count(lineage_of(step).known_as) == 1  # otherwise it was renamed before
+        if same and only and gone(step) and not difference(lineage_of(step), inputs.names, step.step_id):
             return step.step_id
     return ""
 
 
 def downstream(run: RunHandle, step_id: str) -> list[str]:
-    """The ids of the recorded cells that read what a step gave, or what such a cell gave in turn."""
-    reads = {step.step_id: reads_of(step) for step in run.history.values() if step.lineage}
-    start = reads.get(step_id, Reads(step_id)).known_as
+    """Return the ids of the recorded cells that depend on a step, directly or through other cells."""
+    reads = {step.step_id: lineage_of(step) for step in run.history.values() if step.lineage}
+    start = reads.get(step_id, Lineage(step_id)).known_as
     reached, found = {start}, list[str]()
     grown = True
     while grown:
@@ -118,18 +131,18 @@ def downstream(run: RunHandle, step_id: str) -> list[str]:
     return found
 
 
-def sources(step_id: str, reads: Reads, seen: Seen) -> dict[str, Source]:
-    """Where the names come from that a durable step gave."""
-    steps = {step_id, *(step for chain in seen.names.values() for one in chain for step in one.steps)}
-    later = {name: statement.later for statement in seen.body for name in statement.binds}
+def step_sources(step_id: str, lineage: Lineage, inputs: CellInputs) -> dict[str, Source]:
+    """Return the sources of the names that a durable step wrote."""
+    steps = {step_id, *(step for chain in inputs.names.values() for one in chain for step in one.steps)}
+    later = {name: statement.reads_later for statement in inputs.body for name in statement.binds}
     return {
         name: step_source(
             step_id,
-            reads.known_as,
+            lineage.known_as,
             version,
             steps=frozenset(steps),
-            later=later.get(name, frozenset()),
+            reads_later=later.get(name, frozenset()),
             imports=version.startswith(MODULE),
         )
-        for name, version in reads.gave.items()
+        for name, version in lineage.versions.items()
     }

@@ -1,4 +1,4 @@
-"""Fingerprints of small values that a durable cell read: whether the same code merely gave another one."""
+"""Fingerprints of the small values that a durable cell reads, to detect new values from unchanged code."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from durable_nb import fingerprint
 
 __all__ = ["drifted", "portable", "small_values"]
 
-_ITEMS: Final = 2000
-"""Items of a value beyond which it is not fingerprinted: that would be felt at every cell."""
+_MAX_ITEMS: Final = 2000
+"""Values with more items than this are not fingerprinted: it would slow down every cell."""
 
-_BYTES: Final = 1 << 20
-"""Bytes of a text or an array, likewise."""
+_MAX_BYTES: Final = 1 << 20
+"""Strings and arrays with more bytes than this are not fingerprinted."""
 
 _LIBRARIES: Final = frozenset({"numpy", "pandas", "polars"})
 
 
 def small_values(user_ns: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """Fingerprint what some names are bound to, where that is small and the same in every process."""
+    """Fingerprint the values of names, skipping those that are large or have no stable fingerprint."""
     found = {name: portable(name, user_ns[name]) for name in names if name in user_ns}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def drifted(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names that are known to have another value than the one on record."""
+    """Return the names whose value is known to differ from the recorded one."""
     return sorted(name for name, value in recorded.items() if now.get(name, value) != value)
 
 
 def portable(name: str, value: Any) -> str | None:
-    """Fingerprint one value; of a module of the user's own its source counts, other modules have none.
+    """Return a fingerprint of a value that is equal in every process; None if there is none.
+
+    A module of the user's own is identified by its source; installed modules have no fingerprint.
 
     Args:
-        name: What it is bound to: secrets are not stored, not even their fingerprints.
+        name: The name it is bound to; secrets are not stored, not even as fingerprints.
         value: The value.
     """
     try:
         return None if fingerprint.is_secret(name, value) else _fingerprint(value)
-    except Exception:  # the user's own code raised, or a placeholder: a finished step is not lost for that
+    except Exception:  # raised by the user's code or a placeholder: the step must not fail because of it
         return None
 
 
@@ -56,7 +58,7 @@ def _fingerprint(value: Any) -> str | None:
 
 
 def _own_module(module: ModuleType | None) -> str | None:
-    """Fingerprint the source of a module that is neither installed nor Python's own."""
+    """Fingerprint the source of a module that is neither installed nor part of Python."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) or not file.endswith(".py") or _installed(Path(file)):
         return None
@@ -68,8 +70,8 @@ def _own_module(module: ModuleType | None) -> str | None:
 
 def _installed(file: Path) -> bool:
     places = [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    ours = Path(__file__).parents[1]
-    return any(file.is_relative_to(place) for place in (*places, ours))
+    package = Path(fingerprint.__file__).parents[1]
+    return any(file.is_relative_to(place) for place in (*places, package))
 
 
 def _is_small(value: Any) -> bool:
@@ -78,14 +80,14 @@ def _is_small(value: Any) -> bool:
         one = left.pop()
         inner = _inside(one)
         items += 1 + len(inner)
-        if items > _ITEMS or _weight(one) > _BYTES:
+        if items > _MAX_ITEMS or _size(one) > _MAX_BYTES:
             return False
         left += inner
     return True
 
 
 def _inside(value: Any) -> Collection[Any]:
-    """What a container holds; a dict stands for its values, as its keys are as many."""
+    """Return the items of a container; for a dict its values, since it has as many keys."""
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, list | tuple | set | frozenset):
@@ -95,12 +97,12 @@ def _inside(value: Any) -> Collection[Any]:
     return ()
 
 
-def _weight(value: Any) -> int:
-    """About how many bytes one object has, without what it holds."""
+def _size(value: Any) -> int:
+    """Estimate the bytes of one object, without the objects it contains."""
     kind = type(value)
     if kind in (str, bytes, bytearray):
         return len(value)
     if kind.__module__.partition(".")[0] in _LIBRARIES:
         sizes = (getattr(value, "nbytes", None), getattr(value, "size", None))  # or columns of that name
-        return max((size for size in sizes if type(size) is int), default=_BYTES + 1)
+        return max((size for size in sizes if type(size) is int), default=_MAX_BYTES + 1)
     return 0

@@ -1,4 +1,4 @@
-"""Which names the syntax tree of a cell reads, now or when its functions are called, and which it binds."""
+"""Find the names that a cell's code reads, now or when its functions are called, and those that it binds."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = [
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-_DEEPEST: Final = 150
-"""Levels of a statement that the stack surely allows to walk through."""
+_MAX_DEPTH: Final = 150
+"""Levels of a syntax tree that can be walked recursively without overflowing the stack."""
 
 _PYTHON_MAGICS: Final = frozenset({"time", "capture"})
-"""Magics whose text is Python that runs in the namespace."""
+"""Magics whose body is Python that runs in the user's namespace."""
 
 _EXPANDED: Final = re.compile(r"[{$]([^\W\d]\w*)")
 
 
 def parse(source: str) -> list[ast.stmt]:
-    """The top-level statements of a cell as IPython transformed it; none where it does not parse.
+    """Return the top-level statements of a cell as IPython transformed it; none if it does not parse.
 
-    A statement that is nested too deeply to be looked at is left out.
+    Statements that are nested too deeply to be walked are left out.
     """
     try:
         with warnings.catch_warnings():
@@ -43,22 +43,22 @@ def parse(source: str) -> list[ast.stmt]:
             body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError):
         return []
-    return [inner for node in body if _depth(node) < _DEEPEST for inner in _without_magic(node)]
+    return [inner for node in body if _depth(node) < _MAX_DEPTH for inner in _without_magic(node)]
 
 
 def outer_reads(body: Sequence[ast.stmt]) -> frozenset[str]:
-    """The names that a cell reads before it has bound them itself."""
+    """Return the names that a cell reads before it has bound them itself."""
     reads, bound = _reads(body, frozenset())
     return reads | (read_later(body) - bound)
 
 
 class Mentioned(NamedTuple):
-    """What a cell's code mentions.
+    """The names and attributes that occur in a cell's code.
 
     Attributes:
-        bound: The names that it binds or deletes, perhaps in a function that declares them global.
-        named: Those, all that are read, and attributes.
-        attributes: The attributes that it stores into: ``("a", "b", "c")`` for `a.b.c = 1`.
+        bound: Names that it binds or deletes, including in functions that declare them global.
+        named: All names that it binds, deletes or reads, and all attribute names.
+        attributes: Attributes that it assigns to: ``("a", "b", "c")`` for `a.b.c = 1`.
     """
 
     bound: frozenset[str] = frozenset()
@@ -67,7 +67,7 @@ class Mentioned(NamedTuple):
 
 
 def mentioned(body: Iterable[ast.stmt]) -> Mentioned:
-    """What a cell's code mentions."""
+    """Collect the names and attributes that occur in a cell's code."""
     bound, named, attributes = set[str](), set[str](), set[tuple[str, ...]]()
     for top in body:
         bound.update(stored(top, ast.Store), stored(top, ast.Del))
@@ -85,7 +85,7 @@ def mentioned(body: Iterable[ast.stmt]) -> Mentioned:
 
 
 def _dotted(node: ast.expr) -> tuple[str, ...]:
-    """The names of `a.b.c`; empty for what is not made of names alone."""
+    """Return the parts of `a.b.c`; empty for any expression that is not a dotted name."""
     match node:
         case ast.Name(id=name):
             return (name,)
@@ -96,7 +96,7 @@ def _dotted(node: ast.expr) -> tuple[str, ...]:
 
 
 def _without_magic(node: ast.stmt) -> list[ast.stmt]:
-    """The Python inside ``%%time`` and the like; any other statement as it is."""
+    """Return the Python inside ``%%time`` and the like; any other statement unchanged."""
     value = node.value if isinstance(node, ast.Expr) else None
     match value:
         case ast.Call(
@@ -118,7 +118,7 @@ def _depth(top: ast.AST) -> int:
 
 
 def read_now(node: ast.stmt) -> set[str]:
-    """The names that a statement reads when it is executed."""
+    """Return the names that a statement reads when it is executed."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             return _outside(node)
@@ -132,7 +132,7 @@ def read_now(node: ast.stmt) -> set[str]:
 
 
 def _reads(body: Sequence[ast.stmt], bound: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """What statements read beyond what they bound themselves, and what they certainly bound."""
+    """Return the names that statements read before binding them, and those they bind unconditionally."""
     reads: frozenset[str] = frozenset()
     for node in body:
         first, blocks = _blocks(node)
@@ -153,7 +153,7 @@ def _reads(body: Sequence[ast.stmt], bound: frozenset[str]) -> tuple[frozenset[s
 
 
 def _blocks(node: ast.stmt) -> tuple[frozenset[str], list[list[ast.stmt]]]:
-    """What the head of a compound statement reads, and its blocks."""
+    """Return the names that the head of a compound statement reads, and its blocks."""
     match node:
         case ast.If() | ast.While():
             return frozenset(_loads([node.test])), [node.body, node.orelse]
@@ -180,7 +180,7 @@ def _head_binds(node: ast.stmt) -> set[str]:
 
 
 def bound_by(node: ast.stmt) -> frozenset[str]:
-    """What a statement binds whatever happens; loops are taken to have a first round."""
+    """Return the names that a statement binds unconditionally; loops are assumed to run at least once."""
     _, blocks = _blocks(node)
     if blocks:
         return _reads([node], frozenset())[1]
@@ -190,13 +190,13 @@ def bound_by(node: ast.stmt) -> frozenset[str]:
 
 
 def read_later(body: Iterable[ast.AST]) -> set[str]:
-    """The names that the functions in a cell read when they are called."""
+    """Return the names that functions defined in a cell read when they are called."""
     functions = (node for top in body for node in ast.walk(top) if isinstance(node, _Function))
     return {name for function in functions for name in _inside(function)}
 
 
 def _loads(nodes: Iterable[ast.AST]) -> set[str]:
-    """The names that are read in some nodes and not bound in a scope of their own."""
+    """Return the names that nodes read and do not bind in a scope of their own."""
     return {name for node in nodes for name in _free(node)}
 
 
@@ -221,7 +221,7 @@ def _free(node: ast.AST) -> set[str]:
 
 
 def _expanded(call: ast.Call) -> set[str]:
-    """The names that IPython puts in for ``{name}`` and ``$name``, and those of ``%time``."""
+    """Return the names that IPython expands in ``{name}`` and ``$name``, and those that ``%time`` reads."""
     texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
     found = {name for text in texts for name in _EXPANDED.findall(text)}
     if texts and texts[0] in _PYTHON_MAGICS:
@@ -248,9 +248,9 @@ def _declared(node: ast.AST) -> Iterator[str]:
             yield from each.names
 
 
-@functools.lru_cache(maxsize=64)  # each statement is asked several things
+@functools.lru_cache(maxsize=64)  # called several times for each statement
 def same_scope(node: ast.AST) -> tuple[ast.AST, ...]:
-    """A node and what is in it, but for the bodies of functions and classes."""
+    """Return a node and its descendants, without the bodies of functions and classes."""
     found, left = list[ast.AST](), [node]
     while left:
         each = left.pop()
@@ -261,7 +261,7 @@ def same_scope(node: ast.AST) -> tuple[ast.AST, ...]:
 
 
 def stored(node: ast.AST, context: type[ast.Store | ast.Del]) -> Iterator[str]:
-    """The names that a node binds, or deletes, in its own scope."""
+    """Yield the names that a node binds, or deletes, in its own scope."""
     own = {
         id(target)
         for each in same_scope(node)

@@ -1,7 +1,8 @@
-"""Where the names of a notebook come from: the statements that bound or changed them, or durable steps.
+"""The origin of each name in a notebook: the statements that bound or changed it, or durable steps.
 
-`Origins` follows the cells in the order in which they are executed. `Reads` is what a durable cell read, as
-it is kept with its checkpoint; `difference` says how that differs from now, in words. Nothing here runs code.
+`Origins` follows the cells in execution order. `Lineage` is the record, stored with a durable cell's
+checkpoint, of the names that the cell read and wrote; `difference` describes in one line how the origins have
+changed since. Nothing here runs the user's code.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from xxhash import xxh3_128_hexdigest
 
 from durable_nb.notebook.lineage.statements import STAR, Statement
 
-__all__ = ["Chain", "Origins", "Reads", "Source", "difference", "step_source"]
+__all__ = ["Chain", "Lineage", "Origins", "Source", "difference", "step_source"]
 
 _BUILTINS: Final = frozenset(dir(builtins))
 _Key = tuple[str, str, int]
@@ -28,22 +29,22 @@ class Source:
     """A statement that bound or changed a name, or the durable step that wrote it.
 
     Attributes:
-        code: Fingerprint of the statement, or of what the step gave.
-        text: What it is called for people.
+        code: Fingerprint of the statement, or version of the step's result.
+        text: Its description in messages.
         step: The id under which the step was first recorded; empty for a statement.
-        reads: Where the names came from that it read.
-        later: The names that functions in it read when they are called.
-        steps: Ids of all the steps that it comes from.
-        key: Which statement of which cell it is, so that executing it again does not count twice.
+        reads: Origins of the names that it read.
+        reads_later: Names that functions defined in it read when they are called.
+        steps: Ids of all the steps that it depends on.
+        key: Identifies the statement within its cell, so that executing it again replaces it.
         imports: Whether it is an import.
-        digest: Fingerprint of it and all that it reads.
+        digest: Fingerprint of it and of everything that it reads.
     """
 
     code: str
     text: str
     step: str = ""
     reads: Mapping[str, Chain] = field(default_factory=dict)
-    later: frozenset[str] = frozenset()
+    reads_later: frozenset[str] = frozenset()
     steps: frozenset[str] = frozenset()
     key: _Key | None = None
     imports: bool = False
@@ -62,19 +63,19 @@ Chain = tuple[Source, ...]
 
 
 def step_source(step: str, known_as: str, version: str, **found: Any) -> Source:
-    """What a durable step gave one of its names.
+    """Return the source of a name that a durable step wrote.
 
     Args:
         step: The step's id.
         known_as: The id under which it was first recorded.
-        version: What tells one result from another.
+        version: Identifies the value that the step wrote.
         found: Further attributes of the source.
     """
     return Source(version, f"step `{step}`", known_as, **found)
 
 
 class Origins:
-    """Where each name comes from, after the cells so far."""
+    """The origin of each name, after the cells executed so far."""
 
     def __init__(self) -> None:
         self._chains: dict[str, Chain] = {}
@@ -82,12 +83,12 @@ class Origins:
     def execute(
         self, cell: str, statements: Iterable[Statement], changes: Callable[[Statement], bool]
     ) -> None:
-        """Take in an ordinary cell that was executed.
+        """Record the statements of an ordinary cell that was executed.
 
         Args:
-            cell: What tells the cell from others.
+            cell: Identifies the cell.
             statements: The statements that were executed.
-            changes: Whether a method call changes what it is called on.
+            changes: Returns whether a method call mutates its receiver.
         """
         times = Counter[str]()
         for statement in statements:
@@ -96,8 +97,10 @@ class Origins:
             self._execute(statement, key, changes)
 
     def _execute(self, statement: Statement, key: _Key, changes: Callable[[Statement], bool]) -> None:
-        changed = statement.changes.union(name for name in statement.called_on if not self._imported(name))
-        called = statement.looked_at
+        changed = statement.changes.union(
+            name for name in statement.mutated_receivers if not self._imported(name)
+        )
+        called = statement.receiver
         if called is not None and (statement.may_change or not self._imported(called)) and changes(statement):
             changed |= {called}
         source = self._source(statement, key, changed)
@@ -110,14 +113,14 @@ class Origins:
     def _source(self, statement: Statement, key: _Key, changed: Collection[str]) -> Source:
         reads = {
             name: _before(name, chain, key)
-            for name, chain in self.of(statement.now).items()
+            for name, chain in self.of(statement.reads_now).items()
             if name not in changed
         }
         return Source(
             statement.code,
             statement.text,
             reads=reads,
-            later=statement.later,
+            reads_later=statement.reads_later,
             steps=_steps(reads.values()),
             key=key,
             imports=statement.imports,
@@ -127,18 +130,18 @@ class Origins:
         return any(source.imports for source in self._chains.get(name, ()))
 
     def of(self, names: Iterable[str]) -> dict[str, Chain]:
-        """Where names come from, with those that functions among them read."""
+        """Return the origins of names, including the names that functions among them read."""
         left, found = list(names), dict[str, Chain]()
         while left:
             name = left.pop()
             chain = self._chain(name)
             if chain and name not in found:
                 found[name] = chain
-                left += [later for source in chain for later in source.later]
+                left += [later for source in chain for later in source.reads_later]
         return found
 
     def write(self, sources: Mapping[str, Source], deleted: Iterable[str] = ()) -> None:
-        """Take in what a durable step gave."""
+        """Record the names that a durable step wrote and deleted."""
         for name in deleted:
             self._chains.pop(name, None)
         self._chains |= {name: (source,) for name, source in sources.items()}
@@ -154,7 +157,7 @@ def _extended(chain: Chain, source: Source) -> Chain:
 
 
 def _before(name: str, chain: Chain, key: _Key) -> Chain:
-    """Where a name came from when a statement that rebinds it was first executed."""
+    """Return the origin that a name had when the statement that rebinds it was first executed."""
     return next((one.reads.get(name, ()) for one in chain if one.key == key), chain)
 
 
@@ -167,29 +170,29 @@ def _digest(chain: Chain) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Reads:
-    """What a durable cell read and gave, as it is kept with its checkpoint.
+class Lineage:
+    """The names that a durable cell read and wrote, as stored with its checkpoint.
 
     Attributes:
         known_as: The id under which the step was first recorded.
-        names: Where the names that it read came from.
-        own: Names that it read after it had itself changed them, in a kernel where it ran before.
+        names: Origins of the names that it read.
+        own: Names that it read after having changed them itself, in a kernel where it ran before.
         values: Fingerprints of the small values that it read.
-        gave: What tells one result from another, by the names that it created, rebound or changed.
-        deleted: The names that it deleted.
-        cell: The id of its cell in the notebook, where the front end told it.
+        versions: Versions of the values that it wrote, by name.
+        deleted: Names that it deleted.
+        cell: The id of its cell in the notebook, if the front end sent one.
     """
 
     known_as: str
     names: Mapping[str, Chain] = field(default_factory=dict)
     own: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
-    gave: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     deleted: tuple[str, ...] = ()
     cell: str | None = None
 
     def to_json(self) -> str:
-        """Write it down; what several names come from is written once."""
+        """Serialize; a source that several names share is written once."""
         nodes: list[list[Any]] = []
         places: dict[str, int] = {}
 
@@ -206,7 +209,7 @@ class Reads:
             "names": names,
             "own": self.own,
             "values": self.values,
-            "gave": self.gave,
+            "gave": self.versions,
             "deleted": self.deleted,
             "cell": self.cell,
             "nodes": nodes,
@@ -215,7 +218,7 @@ class Reads:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         written = json.loads(text)
         nodes: list[Source] = []
 
@@ -235,7 +238,7 @@ class Reads:
         )
 
     def sources(self) -> Collection[Source]:
-        """All that the names which were read came from."""
+        """Return all sources of the names that were read."""
         left, found = [one for chain in self.names.values() for one in chain], dict[str, Source]()
         while left:
             source = left.pop()
@@ -245,15 +248,15 @@ class Reads:
         return found.values()
 
 
-def difference(recorded: Reads, now: Mapping[str, Chain], step: str) -> str:
-    """Say in one line how what a cell reads now comes from elsewhere than on record; empty if it does not.
+def difference(recorded: Lineage, now: Mapping[str, Chain], step: str) -> str:
+    """Describe in one line how the origins of a cell's names differ from the recorded ones; "" if none do.
 
-    What comes from the step itself is left out: in a living kernel it has changed its own names already. So
-    are names that come from nowhere now: to run the cell would be a NameError.
+    Names that the step itself wrote are ignored: in a running kernel it has already changed them. So are
+    names without an origin now: running the cell would raise a NameError.
 
     Args:
-        recorded: What is on record.
-        now: Where the names come from now.
+        recorded: The recorded lineage.
+        now: The origins of the names now.
         step: The step's id.
     """
     for name, after in now.items():
@@ -283,7 +286,7 @@ def _moved(one: Chain, among: Chain) -> bool:
 
 def _explain_changed(name: str, old: Source, new: Source, reader: str) -> str:
     if old.step and old.step == new.step:
-        return f"`{name}` comes from {new.text}, which gave another result"
+        return f"`{name}` comes from {new.text}, whose result changed"
     if old.step or new.step:
         return f"`{name}` now comes from {_quoted(new)} (was {_quoted(old)})"
     if old.code == new.code:

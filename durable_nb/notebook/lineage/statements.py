@@ -1,4 +1,4 @@
-"""What one statement of a cell reads, binds and changes in place, as far as its syntax tree shows it."""
+"""The names that each statement of a cell reads, binds and changes in place, derived from its syntax tree."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from durable_nb.notebook.lineage.names import bound_by, read_later, read_now, sa
 __all__ = ["STAR", "Statement", "statements"]
 
 STAR: Final = "*"
-"""Stands for the names of a star import, which its statement does not tell."""
+"""Stands for the names of a star import, which the syntax tree does not show."""
 
 _SHOWN: Final = 60
-"""Characters kept of a statement, for people to know it by."""
+"""Characters of a statement that are shown to the user."""
 
 _MUTATORS: Final = frozenset({*dir(list), *dir(dict), *dir(set), *dir(bytearray)}) - frozenset(
     {*dir(tuple), *dir(frozenset), *dir(bytes), *dir(MappingProxyType), "fromkeys"}
 )
-"""Methods that only containers which change have: a call of one is likely to change what it is called on."""
+"""Methods that only mutable containers have: a call of one is likely to mutate its receiver."""
 
-_GIVING: Final = frozenset(
+_MUTATE_AND_RETURN: Final = frozenset(
     {"fit", "fit_predict", "fit_transform", "partial_fit", "pop", "popitem", "setdefault"}
 )
-"""Methods that change what they are called on, by what everybody means by them, and give something too."""
+"""Methods that, by convention, mutate their receiver and also return a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,39 +36,39 @@ class Statement:
 
     Attributes:
         code: Fingerprint of its syntax tree.
-        text: How it begins, for people; what secret-looking names are bound to is hidden.
-        now: The names that it reads when it is executed.
-        later: The names that functions in it read when they are called.
-        binds: The names that it certainly binds; `STAR` for those of a star import.
-        changes: The names that it changes in place, or binds perhaps.
-        called_on: The names that it calls a method of which gives something and changes them as well.
-        deletes: The names that it deletes.
+        text: Its beginning, as shown to the user; values bound to secret-looking names are hidden.
+        reads_now: Names that it reads when it is executed.
+        reads_later: Names that functions defined in it read when they are called.
+        binds: Names that it binds unconditionally; `STAR` for those of a star import.
+        changes: Names that it changes in place or binds conditionally.
+        mutated_receivers: Names on which it calls a method that mutates them and also returns a value.
+        deletes: Names that it deletes.
         imports: Whether it is an import.
-        looked_at: The name whose method the statement calls, if its value may be shown or thrown away.
-        may_change: Whether such a call is likely to change what it is called on.
-        end: The last line.
+        receiver: The name whose method it calls, if the statement is a bare method call.
+        may_change: Whether that call is likely to mutate the receiver.
+        end: Number of its last line.
     """
 
     code: str
     text: str
-    now: frozenset[str]
-    later: frozenset[str]
+    reads_now: frozenset[str]
+    reads_later: frozenset[str]
     binds: frozenset[str]
     changes: frozenset[str]
-    called_on: frozenset[str]
+    mutated_receivers: frozenset[str]
     deletes: frozenset[str]
     imports: bool
-    looked_at: str | None
+    receiver: str | None
     may_change: bool
     end: int
 
 
 def statements(body: Sequence[ast.stmt]) -> Iterator[Statement]:
-    """Look at each statement of a cell; each name that is imported counts as imported by one of its own."""
-    return (_statement(each) for node in body for each in _apart(node))
+    """Analyze each statement of a cell; an import of several names counts as one statement for each name."""
+    return (_statement(each) for node in body for each in _split_imports(node))
 
 
-def _apart(node: ast.stmt) -> list[ast.stmt]:
+def _split_imports(node: ast.stmt) -> list[ast.stmt]:
     match node:
         case ast.Import(names=aliases):
             parts: list[ast.stmt] = [ast.Import([alias]) for alias in aliases]
@@ -83,21 +83,21 @@ def _statement(node: ast.stmt) -> Statement:
     certain = bound_by(node)
     everywhere = frozenset(stored(node, ast.Store))
     now = frozenset(read_now(node))
-    looked_at, may_change = _method_call(node)
+    receiver, may_change = _method_call(node)
     changes = frozenset(_changed(node)) | (everywhere - certain)
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         certain, changes = frozenset(), changes | {node.target.id}
     return Statement(
         code=fingerprint.syntax(node),
         text=_text(node, everywhere),
-        now=now,
-        later=frozenset(read_later([node])),
+        reads_now=now,
+        reads_later=frozenset(read_later([node])),
         binds=certain,
         changes=changes,
-        called_on=now.intersection(_called_on(node)),  # of a comprehension's own name nobody else knows
+        mutated_receivers=now.intersection(_mutated_receivers(node)),  # without a comprehension's own names
         deletes=frozenset(stored(node, ast.Del)),
         imports=isinstance(node, ast.Import | ast.ImportFrom),
-        looked_at=looked_at,
+        receiver=receiver,
         may_change=may_change,
         end=node.end_lineno or 0,
     )
@@ -112,7 +112,7 @@ def _text(node: ast.stmt, bound: Iterable[str]) -> str:
 
 
 def _changed(node: ast.AST) -> Iterator[str]:
-    """The names whose objects a statement stores into, or calls a method of and throws its value away."""
+    """Yield the names that a statement stores into, or calls a method of and discards the returned value."""
     for each in same_scope(node):
         match each:
             case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
@@ -124,11 +124,11 @@ def _changed(node: ast.AST) -> Iterator[str]:
                 yield from [root] if root else []
 
 
-def _called_on(node: ast.AST) -> Iterator[str]:
+def _mutated_receivers(node: ast.AST) -> Iterator[str]:
     for each in same_scope(node):
         match each:
-            case ast.Call(func=ast.Attribute(value=holder, attr=method)) if method in _GIVING:
-                # Of what a call gives, such as Model().fit(x), nothing else has a name.
+            case ast.Call(func=ast.Attribute(value=holder, attr=method)) if method in _MUTATE_AND_RETURN:
+                # The receiver of Model().fit(x) has no name.
                 if not any(isinstance(part, ast.Call) for part in ast.walk(holder)):
                     yield from _root(holder)
 

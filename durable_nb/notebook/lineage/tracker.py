@@ -1,4 +1,4 @@
-"""Follow the cells of one shell: where each name comes from, what a durable cell reads, what it gave."""
+"""Follow the cells of one shell: the origin of each name, and the lineage of each durable cell."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ import xxhash
 
 from durable_nb import fingerprint
 from durable_nb.notebook.lineage import drift
-from durable_nb.notebook.lineage.compare import MODULE, Seen, look, reads_of, renamed, sources, with_changes
+from durable_nb.notebook.lineage.compare import (
+    MODULE,
+    CellInputs,
+    former_id,
+    inputs_of,
+    lineage_of,
+    step_sources,
+    with_changes,
+)
 from durable_nb.notebook.lineage.names import parse
-from durable_nb.notebook.lineage.origins import Origins, Reads
+from durable_nb.notebook.lineage.origins import Lineage, Origins
 from durable_nb.notebook.lineage.statements import Statement, statements
 from durable_nb.notebook.shell import frontend
 from durable_nb.records import Call, Step
@@ -29,10 +37,10 @@ _DURABLE: Final = re.compile(r"^(await )?get_ipython\(\)\.run_cell_magic\('durab
 
 
 class Tracker:
-    """Follows the cells of one shell.
+    """Follows the cells that one shell executes.
 
     Args:
-        shell: The IPython shell; the cells that it has executed before are taken in.
+        shell: The IPython shell; cells that it has already executed are recorded.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -40,68 +48,65 @@ class Tracker:
         self.origins = Origins()
         self._count = itertools.count()
         for raw in shell.user_ns.get("In", [])[1:-1]:
-            self._take_in(raw, lambda statement: statement.may_change)
+            self._record(raw, lambda statement: statement.may_change)
 
-    def ran(self, result: Any) -> None:
-        """Take in an ordinary cell after it was executed: a ``post_run_cell`` callback."""
+    def record_ordinary_cell(self, result: Any) -> None:
+        """Record an ordinary cell after it was executed: a ``post_run_cell`` callback."""
         info = result.info
         if info is None or result.error_before_exec is not None:
             return
-        line = _failed_at(result.error_in_exec, self.shell.user_ns)
-        self._take_in(info.raw_cell, lambda statement: self._changed(statement, result), line)
+        line = _failed_line(result.error_in_exec, self.shell.user_ns)
+        self._record(info.raw_cell, lambda statement: self._mutated_receiver(statement, result), line)
 
-    def look(self, source: str) -> Seen:
-        """See what a durable cell reads.
+    def inputs_of(self, source: str) -> CellInputs:
+        """Return the inputs of a durable cell, from its Python source."""
+        return inputs_of(self.origins, source, self.shell.user_ns, frontend.cell_id(self.shell))
 
-        Args:
-            source: The cell's Python.
-        """
-        return look(self.origins, source, self.shell.user_ns, frontend.cell_id(self.shell))
-
-    def call(self, run: RunHandle, call: Call, seen: Seen, called: Iterable[str]) -> Call:
-        """Put into a call what became of all that it reads, and whether it was renamed.
+    def with_lineage(self, run: RunHandle, call: Call, inputs: CellInputs, called: Iterable[str]) -> Call:
+        """Return a call with its former id, if the cell was renamed, and the changes of its inputs.
 
         Args:
             run: The run.
             call: The call.
-            seen: What its cell reads.
+            inputs: The inputs of its cell.
             called: The steps that were called in this pass.
         """
         if call.step_id not in run.history:
-            call = call._replace(
-                renamed=renamed(run, call, seen, self._gone(call.step_id, seen, set(called)))
-            )
-        return with_changes(call, run.history.get(call.step_id) or run.history.get(call.renamed), seen)
+            is_gone = self._gone(call.step_id, inputs, set(called))
+            call = call._replace(renamed=former_id(run, call, inputs, is_gone))
+        return with_changes(call, run.history.get(call.step_id) or run.history.get(call.renamed), inputs)
 
-    def gave(self, record: Step | None, call: Call, seen: Seen, changes: Changes, saved: SavedNames) -> Reads:
-        """What is to be kept with the checkpoint of a cell that was executed.
+    def lineage(
+        self, record: Step | None, call: Call, inputs: CellInputs, changes: Changes, saved: SavedNames
+    ) -> Lineage:
+        """Return the lineage to store with the checkpoint of a cell that was executed.
 
         Args:
-            record: What was on record.
+            record: The step as it was recorded before, if it was.
             call: The call.
-            seen: What the cell read.
-            changes: What it did to the namespace.
-            saved: What of that is saved.
+            inputs: The cell's inputs.
+            changes: The cell's changes to the namespace.
+            saved: Those changes as saved.
         """
-        own = tuple(n for n, chain in seen.names.items() if any(call.step_id in one.steps for one in chain))
+        own = tuple(n for n, chain in inputs.names.items() if any(call.step_id in one.steps for one in chain))
         changed = (*changes.created, *changes.rebound, *changes.mutated)
         written = [name for name in changed if name in self.shell.user_ns]  # pyplot's figures have no name
-        bound = {name: one.code for one in seen.body for name in one.binds}
-        return Reads(
-            known_as=reads_of(record).known_as if record else call.step_id,
-            names={name: chain for name, chain in seen.names.items() if name not in own},
+        bound = {name: one.code for one in inputs.body for name in one.binds}
+        return Lineage(
+            known_as=lineage_of(record).known_as if record else call.step_id,
+            names={name: chain for name, chain in inputs.names.items() if name not in own},
             own=own,
-            values=seen.values,
-            gave={name: self._version(name, saved, bound, call.code or "") for name in written},
+            values=inputs.values,
+            versions={name: self._version(name, saved, bound, call.code or "") for name in written},
             deleted=changes.deleted,
-            cell=seen.cell,
+            cell=inputs.cell,
         )
 
-    def wrote(self, step_id: str, reads: Reads, seen: Seen) -> None:
-        """Take in a durable cell that was executed or replayed."""
-        self.origins.write(sources(step_id, reads, seen), reads.deleted)
+    def record_step(self, step_id: str, lineage: Lineage, inputs: CellInputs) -> None:
+        """Record a durable cell that was executed or replayed."""
+        self.origins.write(step_sources(step_id, lineage, inputs), lineage.deleted)
 
-    def _take_in(self, raw: str, changes: Callable[[Statement], bool], line: int | None = None) -> None:
+    def _record(self, raw: str, changes: Callable[[Statement], bool], line: int | None = None) -> None:
         try:
             source = self.shell.transform_cell(raw)
         except SyntaxError:
@@ -115,26 +120,26 @@ class Tracker:
         )
 
     def _cell(self, source: str) -> str:
-        # Where nobody executes a cell twice, equal cells are two; elsewhere it is one executed again.
+        # A headless run executes each cell once: equal sources are two cells, not one executed again.
         own = f"#{next(self._count)}" if frontend.is_headless(self.shell) else fingerprint.source(source)
         return frontend.cell_id(self.shell) or own
 
-    def _changed(self, statement: Statement, result: Any) -> bool:
-        """Whether the method call that ends a cell changed its object: if it gave nothing, or itself."""
-        if statement.may_change or statement.looked_at is None:
+    def _mutated_receiver(self, statement: Statement, result: Any) -> bool:
+        """Guess whether the method call that ends a cell mutated its receiver: it returned None or that."""
+        if statement.may_change or statement.receiver is None:
             return True
         if self.shell.displayhook.semicolon_at_end_of_expression(result.info.raw_cell):
             return False
-        return result.result is None or result.result is self.shell.user_ns.get(statement.looked_at)
+        return result.result is None or result.result is self.shell.user_ns.get(statement.receiver)
 
-    def _gone(self, name: str, seen: Seen, called: set[str]) -> Callable[[Step], bool]:
+    def _gone(self, name: str, inputs: CellInputs, called: set[str]) -> Callable[[Step], bool]:
         file = frontend.notebook_file()
         names = frontend.durable_names(frontend.code_cells(file)) if file else set()
 
         def gone(step: Step) -> bool:
             if step.step_id in called:
                 return False
-            in_place = seen.cell is not None and reads_of(step).cell == seen.cell
+            in_place = inputs.cell is not None and lineage_of(step).cell == inputs.cell
             return in_place or (name in names and step.step_id not in names)
 
         return gone
@@ -152,17 +157,17 @@ class Tracker:
 
 
 def _stored(name: str, saved: SavedNames) -> str:
-    """Fingerprint what a name is stored as, with those that share objects with it."""
+    """Fingerprint the saved bytes of a name, with those of the names that share objects with it."""
     found = xxhash.xxh3_128()
     for group in saved.groups:
         if name in group.names:
             for part in (group.data, *group.buffers):
-                found.update(cast("bytes", part))  # nothing is lost of what was just saved
+                found.update(cast("bytes", part))  # parts that were just saved are never errors
     return found.hexdigest()
 
 
-def _failed_at(error: BaseException | None, user_ns: dict[str, Any]) -> int | None:
-    """The line of a cell at which it failed; 0 if that is not known."""
+def _failed_line(error: BaseException | None, user_ns: dict[str, Any]) -> int | None:
+    """Return the line at which a cell failed; 0 if that is unknown, None if the cell succeeded."""
     if error is None:
         return None
     trace = error.__traceback__

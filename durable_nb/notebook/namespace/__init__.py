@@ -1,1 +1,1 @@
-"""What a cell did to the notebook's names: compared, saved, restored."""
+"""The changes of a cell to the notebook's names: compared, saved, restored."""

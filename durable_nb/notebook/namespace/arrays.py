@@ -1,4 +1,4 @@
-"""NumPy arrays and pandas frames in a namespace's pickles: views stay views, frames stay apart."""
+"""NumPy arrays and pandas objects in a namespace's pickles: views stay views, frames stay independent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FROZEN_MODULES: Final = ("pandas._libs.missing", "pandas._libs.tslibs", "pyarro
 
 
 class Private:
-    """An array that belongs to one pandas object alone, however many others look at its memory.
+    """An array that is pickled for one pandas object alone, even if other objects view its memory.
 
-    pandas copies on write and knows by itself who shares what. Two frames that came back as views of one
-    memory, without that knowledge, would write into each other.
+    pandas copies on write and tracks which objects share memory. Two frames restored as views of one buffer,
+    without that tracking, would write into each other.
     """
 
     __slots__ = ("array",)
@@ -30,7 +30,7 @@ class Private:
 
 
 def is_frozen(kind: type) -> bool:
-    """Whether instances of a class of these libraries never change: sharing one binds nobody."""
+    """Return whether a library's class is immutable, so that names may share its instances safely."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas.api.extensions")
     if numpy is not None and issubclass(kind, (numpy.dtype, numpy.generic)):
         return True
@@ -42,7 +42,7 @@ def is_frozen(kind: type) -> bool:
 
 
 def owner(array: Any) -> Any:
-    """Give the array at the end of a chain of views: the one whose memory they all look at."""
+    """Return the array at the end of a chain of views, which owns the memory."""
     while is_array(type(base := _base(array))):
         array = base
     return array
@@ -55,12 +55,12 @@ def _base(array: Any) -> Any:
 
 
 def reduce(value: Any, kind: type, shared: frozenset[int]) -> Any:
-    """Say how to pickle an array or an object of pandas; NotImplemented where pickle knows best.
+    """Return the reduce value of an array or pandas object; NotImplemented to leave it to pickle.
 
     Args:
-        value: Any object that is no class and no function.
+        value: Any object except a class or function.
         kind: Its type.
-        shared: Ids of the owners that several arrays of one pickle look at.
+        shared: Ids of the owners whose memory several arrays of one pickle view.
     """
     if kind is Private:
         return _reduce_private(value.array)
@@ -83,13 +83,13 @@ def _reduce_private(array: Any) -> Any:
         return array.__reduce_ex__(5) if reduced is NotImplemented else reduced
     reduced = array.__reduce_ex__(5)
     create, *rest = _made_private(reduced)
-    # pickle wants copyreg's own function to make an object of the very class that is being pickled.
+    # pickle requires that copyreg's own function creates an object of the class being pickled.
     return _stored.new if create is copyreg.__newobj__ else create, *rest  # type: ignore[attr-defined]
 
 
 def _made_private(part: Any, known: dict[int, Private] | None = None) -> Any:
-    """Put what pandas shares between its objects, in what one of them reduces to, out of the memo's sight."""
-    known = {} if known is None else known  # a Series names its values twice
+    """Wrap the arrays in a pandas object's reduce value, so that the memo does not share them."""
+    known = {} if known is None else known  # a Series refers to its values twice
     kind, extensions = type(part), sys.modules.get("pandas.api.extensions")
     if is_array(kind) or (extensions is not None and issubclass(kind, extensions.ExtensionArray)):
         return known.setdefault(id(part), Private(part))
@@ -115,7 +115,7 @@ def _reduce_array(array: Any, kind: type, shared: frozenset[int]) -> Any:
 
 
 def _may_be_view(numpy: Any, array: Any, kind: type) -> bool:
-    """Whether an array is no more than its memory and its attributes, as those of most classes are."""
+    """Return whether an array is fully described by its memory and attributes, as for most classes."""
     plain = kind.__reduce__ in (numpy.ndarray.__reduce__, numpy.ma.MaskedArray.__reduce__)
     return kind is numpy.ndarray or (plain and hasattr(array, "__dict__") and not array.dtype.hasobject)
 

@@ -1,4 +1,4 @@
-"""The figures that pyplot holds open: they belong to a cell's result, as the next one may draw on them."""
+"""The figures that pyplot holds open: they are saved with a cell, since the next cell may draw on them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final
 __all__ = ["FIGURES", "open_figures", "reopen"]
 
 FIGURES: Final = "pyplot's open figures"
-"""Under what they are saved: no identifier, so no user's name."""
+"""The name under which they are saved; not an identifier, so it cannot clash with a user's name."""
 
 
 def open_figures() -> dict[str, Any]:
-    """Their numbers and the figures, the current one last, under one name; empty if there are none."""
+    """Return the open figures with their numbers, the current one last, under `FIGURES`; or nothing."""
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     managers = {} if helpers is None else helpers.Gcf.figs
     figures = [(number, manager.canvas.figure) for number, manager in managers.items()]
@@ -21,13 +21,13 @@ def open_figures() -> dict[str, Any]:
 
 
 def reopen(figures: list[tuple[Any, Any]]) -> None:
-    """Have pyplot hold these figures open and no others, without showing them.
+    """Make these figures pyplot's open figures, in place of any others, without showing them.
 
     Args:
-        figures: What `open_figures` gave for the name.
+        figures: The numbers and figures, as `open_figures` returned them.
     """
     held = importlib.import_module("matplotlib._pylab_helpers").Gcf
-    # A figure that was pickled while it was open has opened itself, under the next number.
+    # Unpickling a figure that was open opened it again, under the next number.
     managers = {number: figure.canvas.manager for number, figure in figures}
     for manager in list(held.figs.values()):
         if manager not in managers.values():
@@ -38,12 +38,12 @@ def reopen(figures: list[tuple[Any, Any]]) -> None:
         own["_number" if "_number" in own else "number"] = number
         managers[number].num = number
         held.figs[number] = managers[number]
-    _draw_none()
+    _suppress_inline_display()
 
 
-def _draw_none() -> None:
-    # The inline backend shows after a cell what was opened in it; this cell shows what it showed.
+def _suppress_inline_display() -> None:
+    # The inline backend shows figures opened during a cell; a replay displays the recorded outputs instead.
     inline = sys.modules.get("matplotlib_inline.backend_inline")
     if inline is not None:
-        inline.show._to_draw = []  # noqa: SLF001 - it has no other way
+        inline.show._to_draw = []  # noqa: SLF001 - there is no public way
         inline.show._draw_called = False  # noqa: SLF001

@@ -1,8 +1,8 @@
-"""The pickler and unpickler for names of a notebook.
+"""The pickler and unpickler for the names of a notebook.
 
 Stock cloudpickle freezes a function's globals and copies its closure cells. Here functions of the notebook
-are rebuilt on the live namespace, cells are objects that closures share, and what stays bound to a name
-outside the pickle is referred to by that name.
+are rebuilt on the live namespace, closures share their cells, and objects that stay bound to a name outside
+the pickle are referred to by that name.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import xxhash
 from durable_nb import _stored
 from durable_nb._stored import importable
 from durable_nb.codec.locate import type_name
-from durable_nb.codec.pickling import Unpickler, take
-from durable_nb.errors import DurableError
+from durable_nb.codec.pickling import Unpickler, keep_qualname, take
+from durable_nb.errors import DurableError, StepNotRestored
 from durable_nb.notebook.namespace import arrays
-from durable_nb.notebook.namespace.process_objects import own_objects
-from durable_nb.notebook.namespace.reducers import reducer_of
+from durable_nb.notebook.namespace.placeholder import reason_of
+from durable_nb.notebook.namespace.reducers import process_objects, reducer_of
 
 __all__ = ["Fingerprinter", "NamedRef", "OverBudget", "Saver", "load", "reason"]
 
 Part: TypeAlias = bytes | memoryview | DurableError
-"""A stream or a buffer, or why it is lost."""
+"""A stream or a buffer, or the error that explains why it is lost."""
 
 _REASON_LENGTH: Final = 200
-"""Characters kept of an exception's message in the reason for which a name was not saved."""
+"""Characters of an exception's message that are kept in the reason why a name was not saved."""
 
 _FUNCTION_SLOTS: Final = (
     "__defaults__",
@@ -49,7 +49,7 @@ _FUNCTION_SLOTS: Final = (
 
 
 class OverBudget(Exception):
-    """The time for fingerprints is used up."""
+    """The time budget for fingerprints is used up."""
 
 
 class NamedRef:
@@ -76,11 +76,11 @@ class _Globals:
 
 
 class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """What fingerprinting and saving have in common.
+    """The common base of fingerprinting and saving.
 
     Attributes:
-        blamed: The last object that was looked at; after a failure, the one to blame.
-        by_value: Ids of the classes and functions that were pickled whole for the last value.
+        blamed: The last object that was visited; after a failure, the one that caused it.
+        by_value: Ids of the classes and functions that were pickled by value in the last dump.
     """
 
     memo: Any
@@ -96,7 +96,7 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(_Sink(write), protocol=5, buffer_callback=buffer)
         self.user_ns = user_ns
         self.live = live
-        self.own = own_objects()
+        self.process_objects = process_objects()
         self._reducers: dict[type, Callable[[Any], Any] | None] = {}
         self.shared: frozenset[int] = frozenset()
         self.top: object = None
@@ -108,8 +108,8 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         key = self.live.get(id(obj))
         if key is not None and obj is not self.top:
             return _stored.live, (key,)
-        if id(obj) in self.own:
-            return self.own[id(obj)]
+        if id(obj) in self.process_objects:
+            return self.process_objects[id(obj)]
         kind = type(obj)
         if kind is types.FunctionType:
             return self._reduce_function(obj)
@@ -129,7 +129,8 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduced is not NotImplemented and cls.__module__ != "builtins":
             self.by_value.add(id(cls))
         if type(reduced) is tuple and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:  # noqa: SLF001
-            reduced[2][0].pop("__slotnames__", None)  # pickle's own note, at the first instance
+            keep_qualname(cls, reduced)
+            reduced[2][0].pop("__slotnames__", None)  # added by pickle itself at the first instance
             return _stored.make_class, *reduced[1:]
         return reduced
 
@@ -146,15 +147,15 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class Fingerprinter(_NamespacePickler):
-    """Hashes values by pickling them into nothing. The digests hold in this process only.
+    """Hashes values by pickling them without storing the stream. The digests are valid in this process only.
 
     Args:
-        user_ns: The namespace, which is never gone into.
-        live: Ids of objects that have a name of their own: inside others they count by identity.
-        kept: Where to keep what must outlive the digests, for an id in them to go on naming it.
+        user_ns: The namespace, which is never traversed.
+        live: Ids of objects that are bound to a name: inside others they are compared by identity.
+        kept: Collects objects whose ids occur in digests, so that these ids are not reused.
 
     Attributes:
-        until: When, on the monotonic clock, to stop with OverBudget; None for never.
+        until: Monotonic time at which to stop with OverBudget; None for never.
     """
 
     until: float | None = None
@@ -169,11 +170,11 @@ class Fingerprinter(_NamespacePickler):
         )
 
     def fingerprint(self, value: object, *, flat: bool = False) -> bytes:
-        """Give the digest of a value; whatever its pickling raises passes.
+        """Return the digest of a value; errors raised by its pickling propagate.
 
         Args:
-            value: Anything.
-            flat: Whether it is a container of atoms alone, which needs no memo: that is twice as fast.
+            value: Any object.
+            flat: Whether it is a container of atoms, which needs no memo: that is twice as fast.
         """
         self.fast = flat
         self._hash.reset()
@@ -189,34 +190,34 @@ class Fingerprinter(_NamespacePickler):
         self._hash.update(data)
 
     def forget(self) -> None:
-        """Let go of the last value."""
+        """Release the last value."""
         self.memo = {}
         self.top = self.blamed = None
 
     def visited(self) -> Iterable[tuple[int, object]]:
-        """Everything with an identity that the last value held, as the memo has it."""
+        """Return the entries of the memo for the last value: all objects with an identity inside it."""
         memo = self.memo.copy()
-        for key in (id(self.user_ns), *self.own):
+        for key in (id(self.user_ns), *self.process_objects):
             memo.pop(key, None)
         values: Iterable[tuple[int, object]] = memo.values()
         return values
 
     def reducer_override(self, obj: Any) -> Any:  # noqa: D102 - as in pickle
         if type(obj) is types.CodeType:
-            self.kept.append(obj)  # or another code object could get its id
+            self.kept.append(obj)  # otherwise another code object could get its id
             return int, (id(obj),)
         if type(obj).__qualname__ == "CallbackRegistry" and type(obj).__module__ == "matplotlib.cbook":
-            return int, (0,)  # pickling it counts up in it, so no figure would ever look unchanged
+            return int, (0,)  # pickling it increments a counter in it: every figure would look changed
         return super().reducer_override(obj)
 
 
 class Saver(_NamespacePickler):
-    """Pickles one group of names; large buffers are handed over as views, not copied.
+    """Pickles one group of names; large buffers are returned as views, not copied.
 
     Args:
-        user_ns: The namespace, which functions are rebuilt on.
-        live: Names by the ids of the objects that are referred to by name.
-        shared: Ids of the arrays whose memory several arrays of the group look at.
+        user_ns: The namespace on which functions are rebuilt.
+        live: Names of the objects that are referred to by name, by id.
+        shared: Ids of the arrays whose memory is viewed by several arrays of the group.
     """
 
     def __init__(
@@ -236,14 +237,14 @@ class Saver(_NamespacePickler):
         return super()._reduce_function(function)
 
     def save(self, values: object) -> tuple[bytes, tuple[memoryview, ...]]:
-        """Give the stream and the buffers beside it."""
+        """Return the pickle stream and its out-of-band buffers."""
         self._put_namespace_first()
         self.dump(values)
         return self._stream.getvalue(), tuple(self._buffers)
 
     def _put_namespace_first(self) -> None:
-        # Loading gives the live namespace for the marker, so to the memo they are one: nothing goes into
-        # the namespace, and a function's `globals()` kept in a list is the live one again.
+        # Loading replaces the marker by the live namespace, so the memo treats them as one: the namespace is
+        # not traversed, and a `globals()` kept in a list is the live namespace again.
         marker = _Globals()
         self.dump(marker)
         memo = self.memo.copy()
@@ -252,26 +253,32 @@ class Saver(_NamespacePickler):
 
 
 def load(data: Part, buffers: Sequence[Part], user_ns: dict[str, Any]) -> Any:
-    """Load what a Saver wrote, on the live namespace.
+    """Load the values that a Saver wrote, on the live namespace.
 
     Args:
-        data: The stream.
-        buffers: The buffers beside it; read-only ones are copied, so that arrays come back writable.
-        user_ns: Where functions are rebuilt and names are looked up.
+        data: The pickle stream.
+        buffers: Its buffers; read-only ones are copied, so that arrays are writable.
+        user_ns: The namespace on which functions are rebuilt and names are looked up.
 
     Raises:
-        StepNotRestored: The stream or one of its buffers is lost.
+        StepNotRestored: The stream or one of its buffers is lost, or it needs a name that a placeholder has.
     """
     if isinstance(data, DurableError):
         raise data
     unpickler = _Unpickler(data, buffers, user_ns)
     unpickler.load()
-    return unpickler.load()
+    try:
+        return unpickler.load()
+    except Exception as error:
+        for name, why in unpickler.missing.items():  # such as the class of what it was to make
+            raise StepNotRestored(f"it needs `{name}`, which could not be restored: {why}") from error
+        raise
 
 
 class _Unpickler(Unpickler):
     def __init__(self, data: bytes | memoryview, buffers: Sequence[Part], user_ns: dict[str, Any]) -> None:
         super().__init__(data, buffers)
+        self.missing: dict[str, str] = {}
         self._user_ns = user_ns
         self._ours = {"live": self._live, "namespace": lambda: user_ns, "function": self._function}
 
@@ -288,7 +295,10 @@ class _Unpickler(Unpickler):
             raise LookupError(
                 f"it refers to `{name}`, which is not defined now; run the cell that defines it"
             )
-        return self._user_ns[name]
+        value = self._user_ns[name]
+        if (why := reason_of(value)) is not None:
+            self.missing[name] = why
+        return value
 
     def _function(self, home: str, code: types.CodeType, name: str, closure: Any) -> types.FunctionType:
         if home:
@@ -299,26 +309,28 @@ class _Unpickler(Unpickler):
 
 
 def reason(value: object, blamed: object, error: BaseException) -> str:
-    """Say why a value cannot be saved, by the type of what stood in the way.
+    """Return why a value cannot be saved, naming the type of the object that cannot be pickled.
 
     Args:
-        value: What was to be saved.
+        value: The value to save.
         blamed: The object inside it at which pickling stopped.
-        error: What pickling raised.
+        error: The exception that pickling raised.
     """
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return "it is nested too deeply to be saved"
-    named = type_name(type(blamed))
-    stood = f"{named} cannot be saved" if blamed is value else f"it holds {named}, which cannot be saved"
+    culprit = type_name(type(blamed))
+    what = (
+        f"{culprit} cannot be saved" if blamed is value else f"it contains {culprit}, which cannot be saved"
+    )
     try:
         message = str(error)[:_REASON_LENGTH]
     except Exception:
         message = ""
-    return f"{stood} ({type(error).__name__}: {message})"
+    return f"{what} ({type(error).__name__}: {message})"
 
 
 def _home(function: types.FunctionType, user_ns: dict[str, Any]) -> str | None:
-    """Whose globals a function has: "" for the notebook's, a module's name, None for others."""
+    """Return the module whose globals a function has: its name, "" for the notebook, None for others."""
     if function.__globals__ is user_ns:
         return ""
     name = function.__globals__.get("__name__")

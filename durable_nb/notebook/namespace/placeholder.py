@@ -1,4 +1,4 @@
-"""What stands in for a value that could not be saved: it says what it is, and raises when it is used."""
+"""The placeholder for a value that could not be saved: its repr says why, and any use raises."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Final, NoReturn
 
 from durable_nb.errors import StepNotRestored
 
-__all__ = ["Placeholder", "placeholder"]
+__all__ = ["Placeholder", "placeholder", "reason_of"]
 
-_TOLD: Final = frozenset({"__class__", "__repr__", "__str__", "__format__", "__doc__", "__sizeof__"})
-"""Attributes that tracebacks, ``%whos`` and displays read; every other one is a use."""
+_ALLOWED: Final = frozenset({"__class__", "__repr__", "__str__", "__format__", "__doc__", "__sizeof__"})
+"""Attributes that tracebacks, ``%whos`` and displays read; reading any other one raises."""
 
 _BINARY: Final = [
     "add",
@@ -69,12 +69,12 @@ _USES: Final = (
 
 
 class Placeholder:
-    """An object that raises StepNotRestored on any use but being shown.
+    """An object that raises StepNotRestored on any use except being displayed.
 
     Args:
         name: The name it is bound to.
         step: The step that could not save the value.
-        reason: Why not.
+        reason: Why the value could not be saved.
     """
 
     __slots__ = ("_name", "_reason", "_step")
@@ -84,7 +84,7 @@ class Placeholder:
             object.__setattr__(self, slot, value)
 
     def __getattribute__(self, attribute: str) -> Any:
-        if attribute in _TOLD:
+        if attribute in _ALLOWED:
             return object.__getattribute__(self, attribute)
         return _refuse(self)
 
@@ -93,18 +93,18 @@ class Placeholder:
         return f"<{name}: not restored by durable step {step!r}: {reason}>"
 
 
-def _described(stand_in: Placeholder) -> tuple[str, str, str]:
-    name, reason, step = (object.__getattribute__(stand_in, slot) for slot in Placeholder.__slots__)
+def _described(placeholder: Placeholder) -> tuple[str, str, str]:
+    name, reason, step = (object.__getattribute__(placeholder, slot) for slot in Placeholder.__slots__)
     return name, step, reason
 
 
-def _refuse(stand_in: Placeholder, *_: Any, **__: Any) -> NoReturn:
-    name, step, reason = _described(stand_in)
+def _refuse(placeholder: Placeholder, *_: Any, **__: Any) -> NoReturn:
+    name, step, reason = _described(placeholder)
     reset = f"%durable_reset {shlex.quote(step or 'STEP')}"
     raise StepNotRestored(
         f"`{name}` could not be restored: {reason}",
         step=step or None,
-        remedy=f"Make `{name}` in an ordinary cell, which runs every time, or type: {reset}",
+        remedy=f"Create `{name}` in an ordinary cell, which runs every time, or run the step again: {reset}",
     )
 
 
@@ -113,15 +113,24 @@ for _use in _USES:
 
 
 def placeholder(name: str, step: str, reason: str) -> Any:
-    """Make the stand-in for a name whose value a step could not save.
+    """Return the placeholder for a name whose value a step could not save.
 
     Args:
         name: The name it will be bound to.
-        step: The step that could not save it.
-        reason: Why not, such as "sqlite3.Connection cannot be saved".
+        step: The step that could not save the value.
+        reason: Why not, for example "sqlite3.Connection cannot be saved".
 
     Example:
         >>> placeholder("con", "load", "sqlite3.Connection cannot be saved")
         <con: not restored by durable step 'load': sqlite3.Connection cannot be saved>
     """
     return Placeholder(name, step, reason)
+
+
+def reason_of(value: object) -> str | None:
+    """Return why a value was not restored if a placeholder stands in for it; None for any other value.
+
+    Args:
+        value: Any object.
+    """
+    return _described(value)[2] if type(value) is Placeholder else None

@@ -1,4 +1,4 @@
-"""How to pickle what pickle and cloudpickle refuse or get wrong: cells, locks, caches, streams."""
+"""Reducers for objects that pickle and cloudpickle refuse or get wrong: cells, locks, caches, streams."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import copyreg
 import functools
 import io
 import logging
+import queue
 import re
 import sys
 import threading
@@ -16,23 +17,17 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from cloudpickle import cloudpickle as internals
-
 from durable_nb import _stored
 from durable_nb._stored import importable
-from durable_nb.codec.pickling import reduce_exception
+from durable_nb.codec.pickling import reduce_code, reduce_exception
 
-__all__ = ["LRU_CACHE", "reducer_of"]
+__all__ = ["LRU_CACHE", "process_objects", "reducer_of"]
 
 LRU_CACHE: Final = type(functools.lru_cache(len))
-"""The type of what `functools.lru_cache` gives, which has no public name."""
+"""The type of functions wrapped by `functools.lru_cache`, which has no public name."""
 
 
-# How to reduce objects of exactly these types.
-
-
-def _reduce_code(code: types.CodeType) -> Any:
-    return _stored.code, (sys.version_info[:2], *internals._code_reduce(code)[1])  # noqa: SLF001
+# Reducers for exactly these types.
 
 
 def _reduce_cell(cell: types.CellType) -> Any:
@@ -57,13 +52,13 @@ def _reduce_cached(cached: Any) -> Any:
 
 
 def _refuse_file(_file: io.TextIOWrapper) -> Any:
-    raise TypeError("an open file")  # cloudpickle would give its contents, in another type
+    raise TypeError("an open file")  # cloudpickle would save its contents, as another type
 
 
 def _reduce_memoryview(view: memoryview) -> Any:
     whole = memoryview(view.obj)
     if (view.format, view.shape, view.strides) != (whole.format, whole.shape, whole.strides):
-        raise TypeError("a memoryview of a part of something")
+        raise TypeError("a memoryview of part of an object")
     return memoryview, (view.obj,)
 
 
@@ -79,11 +74,16 @@ def _reduce_weak_dict(weak: Any) -> Any:
 
 
 def _reduce_bound_to_loop(made: Any) -> Any:
-    """Of asyncio: what has made somebody wait knows its event loop, which is another one then."""
+    """Reduce an asyncio object without its event loop, which it remembers once a task has waited for it."""
     if isinstance(made, asyncio.Lock) and made.locked():
         raise TypeError("the lock is held")
     state = {name: value for name, value in vars(made).items() if name != "_loop"}
-    return copyreg.__newobj__, (type(made),), state  # type: ignore[attr-defined]
+    return type(made), (), state
+
+
+def _reduce_by_init(made: Any) -> Any:
+    # Called rather than only created: a later Python gives it further attributes, such as is_shutdown.
+    return type(made), (), vars(made)
 
 
 _OF_ASYNCIO: Final = (
@@ -91,8 +91,13 @@ _OF_ASYNCIO: Final = (
     *(asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue),
 )
 
+_OF_THREADS: Final = (
+    *(queue.Queue, queue.LifoQueue, queue.PriorityQueue),
+    *(threading.Event, threading.Semaphore, threading.BoundedSemaphore),
+)
+
 _REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
-    types.CodeType: _reduce_code,
+    types.CodeType: reduce_code,
     types.CellType: _reduce_cell,
     _thread.LockType: _reduce_lock,
     type(threading.RLock()): _reduce_lock,
@@ -103,15 +108,16 @@ _REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     weakref.WeakKeyDictionary: _reduce_weak_dict,
     weakref.WeakValueDictionary: _reduce_weak_dict,
     **dict.fromkeys(_OF_ASYNCIO, _reduce_bound_to_loop),
+    **dict.fromkeys(_OF_THREADS, _reduce_by_init),
 }
-"""By exact type: what gives a reduce value, NotImplemented to leave it to pickle, or raises."""
+"""By exact type: functions that return a reduce value, or NotImplemented to leave it to pickle, or raise."""
 
 
 def reducer_of(kind: type) -> Callable[[Any], Any] | None:
-    """What gives a reduce value for objects of a type, of its own or by what it derives from; None for most.
+    """Return the reducer for objects of a type, registered for it or for a base class; None for most types.
 
     Args:
-        kind: Any type but those of functions and classes.
+        kind: Any type except those of functions and classes.
     """
     if kind in _REDUCERS:
         return _REDUCERS[kind]
@@ -126,7 +132,7 @@ def reducer_of(kind: type) -> Callable[[Any], Any] | None:
 
 
 def _refuse_widget(_widget: Any) -> Any:
-    raise TypeError("half of a widget lives in the front end")
+    raise TypeError("part of a widget's state lives in the front end")
 
 
 def _is_plain_proxy(kind: type) -> bool:
@@ -136,13 +142,44 @@ def _is_plain_proxy(kind: type) -> bool:
 
 
 def _reduce_proxy(proxy: Any) -> Any:
-    # pickle asks the new, still empty object for its __setstate__; a __getattr__ that passes everything on
-    # to an attribute then asks itself without end.
+    # pickle looks up __setstate__ on the new, still empty object; a __getattr__ that delegates to an
+    # attribute would then recurse without end.
     reduced: Any = proxy.__reduce_ex__(5)
     return NotImplemented if reduced[2] is None else (*reduced, _stored.set_state)
 
 
 def _reduce_file_handler(handler: logging.FileHandler) -> Any:
-    # It opens its file when it has something to write; what is in there already must stay.
+    # It opens its file at the first write; the file's contents must stay.
     state = {**vars(handler), "stream": None, "mode": re.sub("[wx]", "a", handler.mode)}
     return copyreg.__newobj__, (type(handler),), state  # type: ignore[attr-defined]
+
+
+# Objects of which every process has its own.
+
+_PROCESS_OBJECTS: Final = (
+    ("os", "environ"),
+    ("os", "environb"),
+    ("random", "_inst"),  # `from random import choice` binds one of its methods
+    ("numpy.random.mtrand", "_rand"),
+    ("matplotlib", "rcParams"),
+    ("IPython.core.interactiveshell", "InteractiveShell._instance"),
+)
+
+
+def process_objects() -> dict[int, tuple[Any, tuple[str, ...]]]:
+    """Return reduce values, by id, for objects of which every process has its own.
+
+    They are saved as references, never as copies: a copy of the environment would contain every secret, and
+    writing to a copy of a stream would have no effect.
+    """
+    found: dict[int, tuple[Any, tuple[str, ...]]] = {
+        id(stream): (_stored.stream, (name,)) for name, stream in _stored.STREAMS.items()
+    }
+    for module, path in _PROCESS_OBJECTS:
+        if module in sys.modules:
+            try:
+                found[id(_stored.process_object(module, path))] = _stored.process_object, (module, path)
+            except AttributeError:  # the module is still being imported
+                continue
+    found.pop(id(None), None)
+    return found

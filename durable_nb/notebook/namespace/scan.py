@@ -1,4 +1,4 @@
-"""One look at the namespace: what names are bound to, what they share, what cannot be pickled."""
+"""Scan the namespace: the objects that names are bound to, those they share, those that cannot be pickled."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import time
 import types
 import weakref
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, Self
 
 import xxhash
 
@@ -20,35 +20,37 @@ from durable_nb.notebook.namespace.pickling import Fingerprinter, NamedRef, Over
 from durable_nb.notebook.namespace.reducers import LRU_CACHE
 from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
 
-__all__ = ["RESULT", "Identities", "Scan", "named_objects"]
+__all__ = ["RESULT", "Identities", "Scan", "named_objects", "reachable_names"]
 
 RESULT: Final = "<result>"
-"""The name under which a cell's last value is saved: no identifier, so no user's name."""
+"""The name under which a cell's last value is saved; not an identifier, so it clashes with no user's name."""
 
 _OWNED_BY_IPYTHON: Final = re.compile(r"_i?\d*|_{2,3}|_i{2,3}|_[dio]h|In|Out|__\w+__")
 
 
 _FEW: Final = 100
-"""Atoms up to which a container is small: asking each for its size must stay cheap."""
+"""Largest number of atoms in a container whose total size is computed, to keep that cheap."""
 
 _WITHOUT_IDENTITY: Final = 2
-"""The version of marshal that takes equal atoms for the same, whether they are one object or two."""
+"""The marshal version that writes equal atoms alike, whether they are one object or two."""
 
 _BY_IDENTITY: Final = ATOMS | {types.ModuleType}
-"""Types whose instances a name is bound to as before if it is bound to the same one."""
+"""Types whose instances are compared by identity alone."""
 
 
 class Identities:
-    """What names were bound to; keeps none of the values alive but those that only identity can tell.
+    """The identities and digests of the objects that names are bound to.
+
+    Keeps only those values alive that are compared by identity.
 
     Args:
-        values: The names and what they are bound to.
+        values: The names and the objects they are bound to.
 
     Attributes:
-        ids: The ids of the objects.
-        digests: Their fingerprints; empty where identity says all, None where there is none.
-        held: What keeps ids from naming other objects.
-        weakly: The same of objects that must not be kept, by name.
+        ids: Ids of the objects.
+        digests: Their fingerprints; empty for objects compared by identity, None for those without one.
+        held: Objects kept alive so that their ids are not reused.
+        weakly: Weak references, by name, to objects that must not be kept alive.
     """
 
     def __init__(self, values: Mapping[str, object]) -> None:
@@ -58,7 +60,7 @@ class Identities:
         self.weakly: dict[str, weakref.ref[object]] = {}
 
     def hold(self, name: str, value: object) -> None:
-        """Keep the id of a value that has no fingerprint, if not the value."""
+        """Note a value that has no fingerprint: reserve its id, with a weak reference if possible."""
         self.digests[name] = None
         try:
             self.weakly[name] = weakref.ref(value)
@@ -66,88 +68,111 @@ class Identities:
             self.held.append(value)
 
     def same(self, user_ns: Mapping[str, object]) -> set[str]:
-        """The names that are still bound to the very same object."""
+        """Return the names that are still bound to the same object."""
         ids, bound = self.ids, list(user_ns.items())
         same = {name for name, value in bound if ids.get(name) == id(value)}
         return same.difference(name for name, ref in self.weakly.items() if ref() is not user_ns.get(name))
 
 
 class Scan:
-    """One look at every name of the user's.
+    """The user's names at one moment: their values, what they share, which cannot be pickled; see `of`.
 
-    Objects that names are bound to and that are referred to by name (classes, functions) are the anchors:
-    inside other values they count by identity. Those of the look before count too: redefining a class
-    changes none of its instances.
+    Functions and classes that names are bound to, and that are therefore referred to by name, are the
+    anchors: inside other values they are compared by identity. Anchors of the previous scan count too, since
+    redefining a class changes none of its instances.
 
     Args:
-        user_ns: The namespace.
-        hidden: Names that are never considered.
-        first: Names to look at whatever it takes; the others share a budget of time.
-        before: The anchors of the look before; None for the first look, which asks nobody what is shared.
+        values: The names and the objects they are bound to.
+        anchors: The anchors of this scan and the previous one, by id.
+        fingerprinter: Fingerprints the values.
+        finds_sharing: Whether to find out which names share objects.
 
     Attributes:
-        values: The names considered and what they are bound to, in the namespace's order.
-        marks: What each was found to be bound to.
+        values: The names considered and the objects they are bound to, in the namespace's order.
+        marks: Their identities and digests.
         failed: Why the values of some names cannot be pickled.
-        skipped: Names that there was no time to look at.
-        anchors: The anchors of this look and the one before, by id.
-        sharing: What the names share.
-        fingerprinter: What went through the values.
+        skipped: Names that were not compared because the time budget was used up.
+        anchors: The anchors of this scan and the previous one, by id.
+        sharing: The objects that names share.
+        fingerprinter: The fingerprinter that visited the values.
     """
 
     def __init__(
         self,
+        values: dict[str, Any],
+        anchors: dict[int, object],
+        fingerprinter: Fingerprinter,
+        *,
+        finds_sharing: bool,
+    ) -> None:
+        self.values = values
+        self.marks = Identities(values)
+        self.failed: dict[str, str] = {}
+        self.skipped: list[str] = []
+        self.anchors = anchors
+        self.sharing = Sharing(anchors)
+        self.fingerprinter = fingerprinter
+        self._finds_sharing = finds_sharing
+        self._code_types = {kind for kind in set(map(type, values.values())) if _is_code(kind)}
+        self._anchored = {name: id(value) for name, value in values.items() if id(value) in anchors}
+        self._first_name: dict[int, str] = {}  # an object with two names is fingerprinted once
+
+    @classmethod
+    def of(
+        cls,
         user_ns: dict[str, Any],
         hidden: Collection[str],
         first: Collection[str] = (),
         before: Mapping[int, object] | None = None,
-    ) -> None:
-        taken = [*user_ns.items(), *open_figures().items()]
-        self.values = {name: value for name, value in taken if name not in hidden and _is_name(name)}
-        kinds = set(map(type, self.values.values()))
-        self._code = {kind for kind in kinds if _is_code(kind)}
-        named = {kind for kind in kinds if _may_be_anchor(kind)}
-        anchors = [v for v in self.values.values() if type(v) in named and not importable(v)]
-        self.anchors = {**(before or {}), **{id(value): value for value in anchors}}
-        self._anchored = {name: id(value) for name, value in self.values.items() if id(value) in self.anchors}
-        self.sharing = Sharing(self.anchors)
-        self.marks = Identities(self.values)
-        self.failed: dict[str, str] = {}
-        self.skipped: list[str] = []
-        self.fingerprinter = Fingerprinter(user_ns, self.anchors)
-        self._asks_sharing = before is not None
-        self._twins: dict[int, str] = {}  # what two names are bound to is looked at once, in or out of time
+    ) -> Self:
+        """Scan a namespace.
+
+        Args:
+            user_ns: The namespace.
+            hidden: Names that are never considered.
+            first: Names to scan without a time limit; the others share a budget of ``SWEEP_BUDGET`` seconds.
+            before: The anchors of the previous scan; None for the first scan, which ignores sharing.
+        """
+        found = {**user_ns, **open_figures()}
+        values = {name: value for name, value in found.items() if name not in hidden and _is_name(name)}
+        anchors = {**(before or {}), **_anchors(values)}
+        scan = cls(values, anchors, Fingerprinter(user_ns, anchors), finds_sharing=before is not None)
+        scan._note_all(first)
+        scan._note_failed_again(user_ns)
+        scan.fingerprinter.forget()
+        return scan
+
+    def _note_all(self, first: Collection[str]) -> None:
         for name in [name for name in self.values if name in first]:
             self._note(name, self.values[name])
         self.fingerprinter.until = time.monotonic() + settings.SWEEP_BUDGET
         for name in [name for name in self.values if name not in first]:
             self._note(name, self.values[name])
         self.fingerprinter.until = None
-        self._note_failed_again(user_ns)
-        self.fingerprinter.forget()
 
     def closure(self, changed: Iterable[str]) -> list[list[str]]:
-        """Give the groups of names that must be saved if the changed ones must.
+        """Return the groups of names that must be saved together with the changed ones.
 
-        A class or function that is saved binds those that hold it; which ones are saved may in turn follow
-        from what they share.
+        Saving a class or function requires saving the names that hold it, which may share objects with
+        further classes and functions; repeats until nothing is added.
         """
-        names, loose = set(changed), None
-        while loose != (now := self._loose(names)):
-            loose = now
-            names = self.sharing.bound_to(names, loose)
-        return self.sharing.groups((name for name in self.values if name in names), self._loose(names))
+        names, anchors = set(changed), None
+        while anchors != (now := self._saved_anchors(names)):
+            anchors = now
+            names = self.sharing.bound_to(names, anchors)
+        among = (name for name in self.values if name in names)
+        return self.sharing.groups(among, self._saved_anchors(names))
 
     def groups(self, among: Iterable[str], saved: Collection[str]) -> list[list[str]]:
-        """Part names into groups that share nothing, if the anchors of `saved` are saved themselves."""
-        return self.sharing.groups(among, self._loose(saved))
+        """Partition names into groups that share nothing, given that the anchors in `saved` are saved too."""
+        return self.sharing.groups(among, self._saved_anchors(saved))
 
-    def _loose(self, saved: Collection[str]) -> frozenset[int]:
+    def _saved_anchors(self, saved: Collection[str]) -> frozenset[int]:
         staying = {key for name, key in self._anchored.items() if name not in saved}
         return frozenset(self.anchors.keys() - staying)
 
     def live(self, saved: Collection[str]) -> dict[int, str]:
-        """What to refer to by name when `saved` is saved: the other anchors, and what cannot be pickled."""
+        """Return objects to refer to by name: anchors not in `saved`, and objects that cannot be pickled."""
         return {
             id(value): name
             for name, value in self.values.items()
@@ -155,7 +180,7 @@ class Scan:
         }
 
     def unsaveable(self, names: Collection[str]) -> dict[str, str]:
-        """Say which of the names to save cannot be: those that failed, and what needs their classes."""
+        """Return why some of the names cannot be saved: they failed, or need a class that failed."""
         found = {name: self.failed[name] for name in names if name in self.failed}
         left = list(found)
         while left:
@@ -168,7 +193,11 @@ class Scan:
         return found
 
     def note_result(self, user_ns: dict[str, Any], result: object, saved: Collection[str]) -> object:
-        """Note what the cell's last value shares; gives what to save, a reference if a name has it."""
+        """Note the objects that the cell's last value shares.
+
+        Returns:
+            The value to save: the result itself, or a reference if an unsaved name is bound to it.
+        """
         if type(result) not in ATOMS:
             for name, value in self.values.items():
                 if value is result and (name not in saved or name in self.failed):
@@ -179,13 +208,13 @@ class Scan:
 
     def _note(self, name: str, value: Any) -> None:
         kind = type(value)
-        if kind in _BY_IDENTITY or (kind in self._code and importable(value)):
+        if kind in _BY_IDENTITY or (kind in self._code_types and importable(value)):
             self.marks.digests[name] = b""
             self.marks.held.append(value)
         elif (digest := _short_digest(value)) is not None:
             self.marks.digests[name] = digest
             self.sharing.add_flat(name, value)
-        elif self.marks.digests.get(twin := self._twins.setdefault(id(value), name)) is not None:
+        elif self.marks.digests.get(twin := self._first_name.setdefault(id(value), name)) is not None:
             self.marks.digests[name] = self.marks.digests[twin]
             self.sharing.add_same(name, twin)
         else:
@@ -195,7 +224,7 @@ class Scan:
         flat = is_flat(value)
         try:
             self.marks.digests[name] = fingerprinter.fingerprint(value, flat=flat)
-            if self._asks_sharing:
+            if self._finds_sharing:
                 self._note_sharing(fingerprinter, name, value, flat=flat)
         except OverBudget:
             self.skipped.append(name)
@@ -215,7 +244,7 @@ class Scan:
             self.sharing.add_containers(name, found)
 
     def _note_failed_again(self, user_ns: dict[str, Any]) -> None:
-        """What holds the unpicklable value of another name can be pickled with that name in its place."""
+        """Retry values that failed: a reference may replace the unpicklable value of another name."""
         if len(self.failed) > 1:
             fingerprinter = self._with_failed(user_ns)
             for name in list(self.failed):
@@ -228,7 +257,7 @@ class Scan:
 
 
 def named_objects(user_ns: Mapping[str, object]) -> dict[int, str]:
-    """The user's names by the ids of what they are bound to, but for what importing gives as well."""
+    """Return the user's names by the ids of their objects, without objects that can be imported."""
     return {id(value): name for name, value in user_ns.items() if _is_name(name) and not _is_imported(value)}
 
 
@@ -238,7 +267,7 @@ def _is_imported(value: object) -> bool:
 
 
 def _is_name(name: object) -> bool:
-    """Whether it is a user's: what `globals()[1] = 2` makes is no name."""
+    """Return whether a key of the namespace is a user's name; `globals()[1] = 2` makes keys that are not."""
     return isinstance(name, str) and (name[:1] not in "_IO" or not _OWNED_BY_IPYTHON.fullmatch(name))
 
 
@@ -247,7 +276,7 @@ def _is_code(kind: type) -> bool:
 
 
 def _short_digest(value: Any) -> bytes | None:
-    """The digest of a small container of atoms, in a tenth of a pickler's time; None for other values."""
+    """Return the digest of a small container of atoms, ten times faster than pickling; None for others."""
     kind = type(value)
     if kind not in CONTAINERS:
         return None
@@ -262,5 +291,45 @@ def _short_digest(value: Any) -> bytes | None:
         return None
 
 
+def _anchors(values: Mapping[str, Any]) -> dict[int, object]:
+    kinds = {kind for kind in set(map(type, values.values())) if _may_be_anchor(kind)}
+    return {id(value): value for value in values.values() if type(value) in kinds and not importable(value)}
+
+
 def _may_be_anchor(kind: type) -> bool:
     return kind is types.FunctionType or kind is LRU_CACHE or issubclass(kind, type)
+
+
+def reachable_names(user_ns: Mapping[str, Any], named: Collection[str]) -> set[str]:
+    """Return the names that a cell can reach through the notebook's functions and classes that it names.
+
+    This is a heuristic for the names to scan first: an object may lead to any other.
+
+    Args:
+        user_ns: The namespace.
+        named: The names in the cell's code.
+    """
+    found: set[str] = set()
+    left = set(named)
+    while left:
+        found |= left
+        values = [user_ns[name] for name in left if name in user_ns]
+        left = {name for value in values for code in _code_objects(value) for name in _names_in(code)} - found
+    return found
+
+
+def _code_objects(value: Any) -> Iterator[types.CodeType]:
+    function = value.__func__ if type(value) is types.MethodType else value
+    if type(function) is types.FunctionType:
+        yield function.__code__
+        return
+    cls: Any = value if issubclass(type(value), type) else type(value)
+    if cls.__module__ == "__main__":
+        yield from (one.__code__ for one in vars(cls).values() if type(one) is types.FunctionType)
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)

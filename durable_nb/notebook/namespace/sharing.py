@@ -1,4 +1,4 @@
-"""Which names hold the same mutable objects, and so must be saved together."""
+"""Find the names that share mutable objects and must therefore be saved together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["ATOMS", "CONTAINERS", "Sharing", "containers", "is_flat"]
 ATOMS: Final[frozenset[type]] = frozenset(
     {bool, bytes, complex, float, int, range, slice, str, type(None), type(...), type(NotImplemented)}
 )
-"""Types whose instances never change and hold nothing that does."""
+"""Immutable types whose instances hold no mutable objects."""
 
 _MUTABLE: Final = frozenset({dict, list, set})
 CONTAINERS: Final = _MUTABLE | {tuple, frozenset}
@@ -48,7 +48,7 @@ _FROZEN: Final[tuple[type, ...]] = (
     re.Pattern,
     uuid.UUID,
 )
-"""Classes whose instances never change, if they have no ``__dict__``; what they hold counts by itself."""
+"""Classes whose instances are immutable if they have no ``__dict__``; their items are visited separately."""
 
 _STATELESS: Final = frozenset(
     {
@@ -71,7 +71,7 @@ _STATELESS: Final = frozenset(
 
 
 def is_flat(value: Any) -> bool:
-    """Whether a list, set, dict or tuple holds atoms alone."""
+    """Return whether a value is a container that holds only atoms."""
     kind = type(value)
     if kind is dict:
         return ATOMS.issuperset(map(type, value)) and ATOMS.issuperset(map(type, value.values()))
@@ -79,9 +79,9 @@ def is_flat(value: Any) -> bool:
 
 
 def containers(value: Any) -> dict[int, object] | None:
-    """Collect the containers in a value that is made of containers and atoms, by id; None for other values.
+    """Return the containers, by id, in a value that consists of containers and atoms; None for other values.
 
-    Asking the pickler's memo costs five times as much, as it must be copied as a whole.
+    Reading the pickler's memo instead is five times as slow, as it must be copied as a whole.
     """
     found: dict[int, object] = {}
     left = [value]
@@ -99,11 +99,11 @@ def containers(value: Any) -> dict[int, object] | None:
 
 
 class Sharing:
-    """The mutable objects that each name holds, by id, kept alive so that no id is reused.
+    """The ids of the mutable objects that each name holds; the objects are kept alive.
 
     Args:
-        anchors: Ids of the classes and functions that names are bound to. Holding one of these binds a
-            name only where the class or function itself is to be saved.
+        anchors: Ids of the classes and functions that names are bound to. Two names that hold one of them
+            share it only if the class or function itself is saved.
     """
 
     def __init__(self, anchors: Iterable[int]) -> None:
@@ -111,88 +111,88 @@ class Sharing:
         self._flat: dict[str, int] = {}
         self._keys: dict[str, set[int]] = {}
         self._refs: dict[str, set[int]] = {}
-        self._lookers: dict[int, set[int]] = {}
+        self._views: dict[int, set[int]] = {}
         self._kept: list[object] = []
-        self._how: dict[type, _Key | None] = {}
+        self._visitors: dict[type, _Visitor | None] = {}
         self._frozen: set[type] = {*ATOMS, tuple, frozenset}
 
     def add_flat(self, name: str, value: object) -> None:
-        """Note a name whose value is one container of atoms, which the caller keeps alive."""
+        """Add a name whose value is one container of atoms, which the caller keeps alive."""
         if type(value) in _MUTABLE:
             self._flat[name] = id(value)
 
     def add_same(self, name: str, other: str) -> None:
-        """Note a name that is bound to the very object that another is bound to."""
+        """Add a name that is bound to the same object as another name."""
         self._keys[name], self._refs[name] = self._keys.get(other, _NONE), self._refs.get(other, _NONE)
 
     def add_containers(self, name: str, found: dict[int, object]) -> None:
-        """Note a name whose value is made of these containers and of atoms alone."""
+        """Add a name whose value consists of these containers and atoms."""
         mutable = {key: obj for key, obj in found.items() if type(obj) in _MUTABLE}
         self._kept.append(mutable)
         self._keys[name] = set(mutable)
 
     def add(self, name: str, visited: Iterable[tuple[int, object]], by_value: set[int]) -> None:
-        """Note what a name holds.
+        """Add a name with the objects inside its value.
 
         Args:
             name: The name.
-            visited: The memo of the pickler that went through its value.
-            by_value: Ids of the classes and functions that were pickled whole, not as references.
+            visited: The memo of the pickler that visited its value.
+            by_value: Ids of the classes and functions that were pickled by value, not by reference.
         """
         keys, refs = self._keys.setdefault(name, set()), self._refs.setdefault(name, set())
-        frozen = self._frozen  # strings and tuples by the million are the cost: they leave at once
+        frozen = self._frozen  # skips millions of strings and tuples quickly
         for obj in [obj for _, obj in visited if type(obj) not in frozen]:
             kind = type(obj)
-            if kind not in self._how:
-                self._how[kind] = _key_of(kind)
-            how = self._how[kind]
-            if how is None:
+            if kind not in self._visitors:
+                self._visitors[kind] = _visitor_of(kind)
+            visit = self._visitors[kind]
+            if visit is None:
                 frozen.add(kind)
             else:
-                how(self, obj, keys, refs, by_value)
+                visit(self, obj, keys, refs, by_value)
 
-    def views(self) -> frozenset[int]:
-        """Ids of the arrays whose memory more than one array looks at."""
-        return frozenset(owner for owner, lookers in self._lookers.items() if len(lookers) > 1)
+    def viewed_arrays(self) -> frozenset[int]:
+        """Return the ids of the arrays whose memory is viewed by more than one array."""
+        return frozenset(owner for owner, views in self._views.items() if len(views) > 1)
 
     def holders(self, anchors: Iterable[int]) -> set[str]:
-        """Names whose values hold one of these classes or functions."""
+        """Return the names whose values hold one of these classes or functions."""
         wanted = set(anchors)
         return {name for name, refs in self._refs.items() if not wanted.isdisjoint(refs)}
 
-    def groups(self, names: Iterable[str], loose: frozenset[int]) -> list[list[str]]:
-        """Part names into groups that share nothing with each other.
+    def groups(self, names: Iterable[str], saved: frozenset[int]) -> list[list[str]]:
+        """Partition names into groups that share nothing with each other.
 
         Args:
             names: The names; each group keeps their order.
-            loose: Ids of the anchors that are saved themselves, so that holding one binds.
+            saved: Ids of the anchors that are saved themselves, so that their holders share them.
         """
         parent, first = dict[str, str](), dict[int, str]()
         for name in names:
             parent[name] = name
-            for key in self._keys_of(name, loose):
+            for key in self._keys_of(name, saved):
                 _join(parent, first.setdefault(key, name), name)
         groups: dict[str, list[str]] = {}
         for name in parent:
             groups.setdefault(_root(parent, name), []).append(name)
         return list(groups.values())
 
-    def bound_to(self, names: Iterable[str], loose: frozenset[int]) -> set[str]:
-        """Give the names with all that share something with them, or with what does."""
+    def bound_to(self, names: Iterable[str], saved: frozenset[int]) -> set[str]:
+        """Return the names with all names that share objects with them, directly or through others."""
         found, left = set(names), set(names)
         while left:
-            keys = {key for name in left for key in self._keys_of(name, loose)}
+            keys = {key for name in left for key in self._keys_of(name, saved)}
             left = {name for name, key in self._flat.items() if key in keys}
-            left |= {name for name in self._keys if not keys.isdisjoint(self._keys_of(name, loose))}
+            left |= {name for name in self._keys if not keys.isdisjoint(self._keys_of(name, saved))}
             left -= found
             found |= left
         return found
 
-    def _keys_of(self, name: str, loose: frozenset[int]) -> set[int]:
+    def _keys_of(self, name: str, saved: frozenset[int]) -> set[int]:
         if name in self._flat:
             return {self._flat[name]}
         keys, refs = self._keys.get(name, _NONE), self._refs.get(name)
-        return keys | (refs & loose) if refs else keys
+        return keys | (refs & saved) if refs else keys
 
     def _plain(self, obj: Any, keys: set[int], _refs: set[int], _by_value: set[int]) -> None:
         self._kept.append(obj)
@@ -205,20 +205,20 @@ class Sharing:
             self._plain(obj, keys, refs, by_value)
 
     def _callable(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
-        if not importable(obj):  # ufuncs and Cython functions are, and would weld all that names them
+        if not importable(obj):  # ufuncs and Cython functions are importable: sharing them means nothing
             self._plain(obj, keys, refs, by_value)
 
     def _array(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
         owner = arrays.owner(obj)
         self._kept.append(obj)
-        self._lookers.setdefault(id(owner), set()).add(id(obj))
+        self._views.setdefault(id(owner), set()).add(id(obj))
         self._plain(owner, keys, refs, by_value)
 
 
-_Key = Callable[[Sharing, Any, set[int], set[int], set[int]], None]
+_Visitor = Callable[[Sharing, Any, set[int], set[int], set[int]], None]
 
 
-def _key_of(kind: type) -> _Key | None:
+def _visitor_of(kind: type) -> _Visitor | None:
     if kind in (types.FunctionType, LRU_CACHE) or issubclass(kind, type):
         return Sharing._code  # noqa: SLF001 - the table of its own methods
     if arrays.is_array(kind):
@@ -232,7 +232,7 @@ def _key_of(kind: type) -> _Key | None:
 
 
 def _is_library_callable(kind: type) -> bool:
-    """Whether a class's instances may be functions of a library's, and safe to ask for their name."""
+    """Return whether a class's instances may be library functions whose name can be read safely."""
     if kind.__module__ == "__main__":
         return False
     attributes = [

@@ -1,8 +1,9 @@
-"""What a cell did to the namespace: taken before, compared after, saved, restored.
+"""Snapshots of the namespace: find, save and restore the changes that a cell made to it.
 
-`take` notes every name by identity and digest; `Snapshot.changes` says what a cell created, rebound,
-deleted or changed in place, closed over shared objects; `save` pickles those names, a group of names that
-share objects at a time, and says which cannot be saved; `restore` binds them in another process.
+`snapshot_names` notes every name by identity and digest before a cell. `NamesSnapshot.changes` returns the
+names that the cell created, rebound, deleted or changed in place, together with those that share objects with
+them. `save_names` pickles these names in groups that share objects, and reports those that cannot be saved.
+`restore_names` binds them in another process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, spelled
 from durable_nb.notebook.namespace.figures import FIGURES, reopen
 from durable_nb.notebook.namespace.pickling import Saver, load, reason
 from durable_nb.notebook.namespace.placeholder import placeholder
@@ -25,23 +26,23 @@ __all__ = [
     "NamesSnapshot",
     "RestoredNames",
     "SavedNames",
-    "restore",
-    "save",
-    "take",
+    "restore_names",
+    "save_names",
+    "snapshot_names",
 ]
 
 NO_RESULT: Final = object()
-"""The last value of a cell that has none."""
+"""Stands for the last value of a cell that has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamesSnapshot:
-    """How the namespace was before a cell.
+    """The namespace before a cell.
 
     Attributes:
         hidden: Names that are never considered.
-        unseen: Names that changes in place cannot be seen of, as they cannot be pickled.
-        skipped: Names that there was no time to look at.
+        unseen: Names whose in-place changes cannot be detected, since they cannot be pickled.
+        skipped: Names that were not compared because the time budget was used up.
     """
 
     hidden: Collection[str]
@@ -53,50 +54,50 @@ class NamesSnapshot:
     _kept: object = field(repr=False)
 
     def changes(self, user_ns: dict[str, Any], assigned: Collection[str] = ()) -> Changes:
-        """Compare with how the namespace is now.
+        """Return the changes to the namespace since the snapshot.
 
         Args:
             user_ns: The same namespace, after the cell.
-            assigned: Names that the cell is known to bind: rebound, even if to the very same object.
+            assigned: Names that the cell binds: they count as rebound, even if to the same object.
         """
         marks = self._marks
         other = {*user_ns} - marks.same(user_ns)
-        look = Scan(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
-        skipped = {*self.skipped, *look.skipped}
+        scan = Scan.of(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
+        skipped = {*self.skipped, *scan.skipped}
         created, rebound, mutated = [], [], []
-        for name in look.values:
+        for name in scan.values:
             if name not in marks.ids:
                 created.append(name)
             elif name in assigned or name in other:
                 rebound.append(name)
-            elif name not in skipped and marks.digests[name] != look.marks.digests[name]:
+            elif name not in skipped and marks.digests[name] != scan.marks.digests[name]:
                 mutated.append(name)
-        groups = look.closure({*created, *rebound, *mutated})
+        groups = scan.closure({*created, *rebound, *mutated})
         return Changes(
             created=tuple(created),
             rebound=tuple(rebound),
             mutated=tuple(mutated),
-            deleted=tuple(name for name in marks.ids if name not in look.values),
+            deleted=tuple(name for name in marks.ids if name not in scan.values),
             groups=tuple(map(tuple, groups)),
-            unseen=tuple(look.failed),
+            unseen=tuple(scan.failed),
             skipped=tuple(sorted(skipped.difference(created, rebound))),
-            _look=look,
+            _scan=scan,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a cell did to the namespace. To be saved and let go at once: it keeps the values alive.
+    """The changes that a cell made to the namespace. It keeps the values alive: save and release it at once.
 
     Attributes:
         created: Names that did not exist before.
         rebound: Names that are bound to another object.
         mutated: Names whose object was changed in place.
-        deleted: Names that are gone.
-        groups: The names to save, with those that share mutable objects with them, parted into groups
+        deleted: Names that no longer exist.
+        groups: The names to save and those that share mutable objects with them, partitioned into groups
             that share nothing with each other.
-        unseen: Names that changes in place cannot be seen of, as they cannot be pickled.
-        skipped: Names that there was no time to look at, before the cell or after it.
+        unseen: Names whose in-place changes cannot be detected, since they cannot be pickled.
+        skipped: Names that were not compared, before or after the cell, because the time budget was used up.
     """
 
     created: tuple[str, ...]
@@ -106,13 +107,13 @@ class Changes:
     groups: tuple[tuple[str, ...], ...]
     unseen: tuple[str, ...]
     skipped: tuple[str, ...]
-    _look: Scan = field(repr=False, compare=False)
+    _scan: Scan = field(repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name to save, in the namespace's order."""
+        """All names to save, in the namespace's order."""
         chosen = {name for group in self.groups for name in group}
-        return tuple(name for name in self._look.values if name in chosen)
+        return tuple(name for name in self._scan.values if name in chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,10 @@ class Group:
     """Names that share objects, pickled in one stream.
 
     Attributes:
-        names: The names, `RESULT` among them if it is in this group.
-        data: The stream.
-        buffers: The large buffers beside it: when just saved, views of the living arrays; when fetched,
-            an error in place of one that is lost.
+        names: The names, including `RESULT` if it is in this group.
+        data: The pickle stream.
+        buffers: Its out-of-band buffers: after saving, views of the live arrays; after loading, an error in
+            place of a buffer that is lost.
     """
 
     names: tuple[str, ...]
@@ -133,12 +134,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class SavedNames:
-    """What a cell did, as bytes: a header of plain JSON and the parts it speaks of.
+    """The saved changes of a cell: a JSON header and the binary parts it describes.
 
     Attributes:
         groups: The names that are saved.
         deleted: The names that the cell deleted.
-        unsaved: Why the other names are not saved.
+        unsaved: Why other names are not saved.
     """
 
     groups: tuple[Group, ...]
@@ -146,22 +147,22 @@ class SavedNames:
     unsaved: dict[str, str] = field(default_factory=dict)
 
     def header(self) -> dict[str, Any]:
-        """Describe the parts in what JSON can hold."""
+        """Return a description of the parts that can be written as JSON."""
         groups = [{"names": list(group.names), "buffers": len(group.buffers)} for group in self.groups]
         return {"groups": groups, "deleted": list(self.deleted), "unsaved": dict(self.unsaved)}
 
     @property
     def parts(self) -> list[bytes | memoryview | DurableError]:
-        """The bytes, in the order the header gives; store them before the user's code goes on."""
+        """The binary parts, in the header's order; store them before the user's code continues."""
         return [part for group in self.groups for part in (group.data, *group.buffers)]
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
-        """Put together what `header` and `parts` took apart.
+        """Rebuild saved names from their header and parts.
 
         Args:
-            header: What `header` gave.
-            parts: What `parts` gave; the arrays of writable ones are used in place, others are copied.
+            header: The header that `header` returned.
+            parts: The parts; arrays use writable ones in place, read-only ones are copied.
         """
         left, groups = iter(parts), []
         for described in header["groups"]:
@@ -173,11 +174,11 @@ class SavedNames:
 
 @dataclass(frozen=True, slots=True)
 class RestoredNames:
-    """What came back.
+    """The names that were restored.
 
     Attributes:
-        names: The names that are bound again.
-        result: The cell's last value; NO_RESULT if it has none or could not be saved.
+        names: The names that were bound.
+        result: The cell's last value; NO_RESULT if it has none or it could not be saved.
         failed: Why other names could not be loaded; they are bound to placeholders.
     """
 
@@ -186,47 +187,49 @@ class RestoredNames:
     failed: dict[str, str]
 
 
-def take(user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()) -> NamesSnapshot:
-    """Note how the namespace is before a cell; runs nothing of the user's but what pickling runs.
+def snapshot_names(
+    user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()
+) -> NamesSnapshot:
+    """Take a snapshot of the namespace before a cell; runs no code of the user's except what pickling runs.
 
     Args:
         user_ns: The namespace that cells run in.
-        hidden: Names that are never considered, besides those that are IPython's by their form.
-        first: Names that are looked at whatever it takes; the others have a budget of time.
+        hidden: Names that are never considered, besides those with the form of IPython's own.
+        first: Names to scan without a time limit; the others share a budget of ``SWEEP_BUDGET`` seconds.
     """
-    look = Scan(user_ns, hidden, first)
-    failed, skipped = tuple(look.failed), tuple(look.skipped)
-    return NamesSnapshot(hidden, failed, skipped, first, look.marks, look.anchors, look.fingerprinter.kept)
+    scan = Scan.of(user_ns, hidden, first)
+    failed, skipped = tuple(scan.failed), tuple(scan.skipped)
+    return NamesSnapshot(hidden, failed, skipped, first, scan.marks, scan.anchors, scan.fingerprinter.kept)
 
 
-def save(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> SavedNames:
-    """Pickle what a cell changed; names that cannot be saved are named, and take nobody along.
+def save_names(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> SavedNames:
+    """Pickle the changes of a cell; names that cannot be saved are reported and do not affect the others.
 
     Args:
-        user_ns: The namespace, as it was when `changes` was made.
-        changes: What to save.
+        user_ns: The namespace, unchanged since `changes` was computed.
+        changes: The changes to save.
         result: The cell's last value.
     """
-    look, names = changes._look, changes.names  # noqa: SLF001 - one module
-    unsaved = look.unsaveable(names)
-    values = {name: look.values[name] for name in names if name not in unsaved}
+    scan, names = changes._scan, changes.names  # noqa: SLF001 - one module
+    unsaved = scan.unsaveable(names)
+    values = {name: scan.values[name] for name in names if name not in unsaved}
     if result is not NO_RESULT:
-        values[RESULT] = look.note_result(user_ns, result, names)
-    live, shared, groups = look.live(names), look.sharing.views(), list[Group]()
-    for group_names in look.groups(values, names):
+        values[RESULT] = scan.note_result(user_ns, result, names)
+    live, shared, groups = scan.live(names), scan.sharing.viewed_arrays(), list[Group]()
+    for group_names in scan.groups(values, names):
         group, refused = _save_group(user_ns, {name: values[name] for name in group_names}, live, shared)
         groups += [group] if group else []
         unsaved |= refused
     return SavedNames(tuple(groups), changes.deleted, unsaved)
 
 
-def restore(user_ns: dict[str, Any], saved: SavedNames, step: str = "") -> RestoredNames:
-    """Bind and delete the names of a saved cell; what fails is bound to placeholders.
+def restore_names(user_ns: dict[str, Any], saved: SavedNames, step: str = "") -> RestoredNames:
+    """Bind and delete the names of a saved cell; names that fail are bound to placeholders.
 
     Args:
         user_ns: The live namespace.
-        saved: What `save` gave.
-        step: The step's id, for the placeholders to name.
+        saved: The saved changes of the cell.
+        step: The step's id, named in placeholders.
     """
     for name in saved.deleted:
         user_ns.pop(name, None)
@@ -238,7 +241,7 @@ def restore(user_ns: dict[str, Any], saved: SavedNames, step: str = "") -> Resto
         try:
             values = load(group.data, group.buffers, user_ns)
         except Exception as error:
-            failed |= dict.fromkeys(group.names, f"{type(error).__name__}: {error}")
+            failed |= dict.fromkeys(group.names, _why(error, step))
             continue
         result = values.pop(RESULT, result)
         names += values
@@ -252,7 +255,7 @@ def restore(user_ns: dict[str, Any], saved: SavedNames, step: str = "") -> Resto
 def _save_group(
     user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, str], shared: frozenset[int]
 ) -> tuple[Group | None, dict[str, str]]:
-    """Save what of a group can be saved; the others are referred to by name from then on."""
+    """Save the names of a group that can be saved; they refer to the others by name."""
     unsaved: dict[str, str] = {}
     while values:
         saver = Saver(user_ns, live, shared)
@@ -269,7 +272,7 @@ def _save_group(
 
 
 def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, str]) -> dict[str, str]:
-    """Find the names of a group that cannot be pickled even alone."""
+    """Return the names of a group that cannot be pickled on their own, with the reasons."""
     found = {}
     for name, value in values.items():
         saver = Saver(user_ns, live)
@@ -278,6 +281,12 @@ def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, st
         except Exception as error:
             found[name] = reason(value, saver.blamed, error)
     return found
+
+
+def _why(error: Exception, step: str) -> str:
+    if isinstance(error, DurableError):  # the reason stands where the step is named already
+        return f"{error.what}. {spelled(error.remedy or '', step=step)}".rstrip(" .")
+    return f"{type(error).__name__}: {error}"
 
 
 def _reopen(figures: list[tuple[Any, Any]]) -> dict[str, str]:

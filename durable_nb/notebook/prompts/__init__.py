@@ -1,1 +1,1 @@
-"""Questions to a person: forms in the page, lines in a terminal."""
+"""Prompts to the user: forms in the notebook page, input lines in a terminal."""

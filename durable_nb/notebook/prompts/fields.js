@@ -1,9 +1,9 @@
-// The fields of one prompt's form, made from a JSON schema. Everything that a user or a run wrote goes through
-// textContent or .value, never through HTML.
+// The fields of one prompt's form, made from a JSON schema. Text from users and runs is set through textContent or
+// .value, never as HTML.
 (ask => {
   'use strict'
-  const LONG = 80 // characters of a text that gets more than one line
-  const ROWS = [3, 12] // of such a field, at least and at most
+  const LONG = 80 // characters above which a text gets a field with several lines
+  const ROWS = [3, 12] // minimum and maximum lines of such a field
 
   let counter = 0
   const element = (tag, attributes = {}, ...children) => {
@@ -18,7 +18,7 @@
   const button = (text, kind, onclick) =>
     element('button', { type: 'button', class: `jp-mod-styled ${kind}`, onclick }, text)
 
-  // ---- fields: each has a node, what read() gives, and a place for what is wrong with it ----
+  // ---- fields: each has a node, read() for its value, and fail() to show a problem ----
 
   const resolve = schema => {
     if (schema.$ref) {
@@ -29,7 +29,7 @@
     return schema
   }
 
-  // Of "a type or null" the type; null is then what an empty field means.
+  // Split "a type or null" into the type and whether it is nullable; an empty nullable field means null.
   const withoutNull = schema => {
     if (Array.isArray(schema.type) && schema.type.length === 2 && schema.type.includes('null')) {
       return [{ ...schema, type: schema.type.find(type => type !== 'null') }, true]
@@ -91,7 +91,7 @@
     input.value = preset
     const [node, fail] = labelled(schema, place, input)
     const read = () => {
-      if (input.validity.badInput) return input.validationMessage // refused with these words
+      if (input.validity.badInput) return input.validationMessage // the kernel rejects this text and shows it
       if (input.value === '' && schema.default !== '') return place.nullable ? null : undefined
       return parse(input.value)
     }
@@ -102,16 +102,16 @@
     const preset = schema.default === undefined ? '' : JSON.stringify(schema.default, null, 2)
     const input = element('textarea', { rows: rowsFor(preset), class: 'jp-mod-styled dnb-json', placeholder: 'JSON' })
     input.value = preset
-    const [node, told] = labelled(schema, place, input)
+    const [node, showProblem] = labelled(schema, place, input)
     const parsed = () => {
       try {
         return [JSON.parse(input.value)]
       } catch (error) {
-        return [input.value, `This is no JSON: ${error.message}`]
+        return [input.value, `Not valid JSON: ${error.message}`]
       }
     }
     const read = () => (input.value.trim() === '' ? (place.nullable ? null : undefined) : parsed()[0])
-    const fail = text => told(text && (parsed()[1] ?? text))
+    const fail = text => showProblem(text && (parsed()[1] ?? text))
     return { node, read, fail, focus: () => input.focus() }
   }
 
@@ -154,7 +154,7 @@
     return { node, read, fail: text => (problem.textContent = text), inner: () => inner, focus: () => inner[0]?.focus() }
   }
 
-  // Fields that are there once they are asked for: a schema may contain itself.
+  // Fields that are created when the user adds them: a schema may contain itself.
   const optional = (schema, place) => {
     let made
     const show = at => {
@@ -215,19 +215,19 @@
 
   const spelled = value => (typeof value === 'string' ? value : JSON.stringify(value))
 
-  // A page has no whole numbers above 2**53: they would come back as others.
+  // JavaScript cannot represent integers above 2**53 exactly.
   const isExact = value =>
     value !== null && typeof value === 'object'
       ? Object.values(value).every(isExact)
       : !Number.isInteger(value) || Number.isSafeInteger(value)
 
-  // Whether fields that were filled with a value give it back; what they add are defaults of the schema.
-  const gives = (back, value) =>
+  // Whether fields filled with a value read as that value; they may add defaults of the schema.
+  const roundTrips = (back, value) =>
     value === null || typeof value !== 'object'
       ? back === value
       : back !== null && typeof back === 'object' && Array.isArray(back) === Array.isArray(value) &&
         !(Array.isArray(value) && back.length !== value.length) &&
-        Object.keys(value).every(key => gives(back[key], value[key]))
+        Object.keys(value).every(key => roundTrips(back[key], value[key]))
 
   // The innermost field that a problem's path leads to, and the rest of the path.
   const fieldAt = (top, path) => {
@@ -235,16 +235,16 @@
     return next ? fieldAt(next, path.slice(1)) : [top, path]
   }
 
-  // Say at each field all that is wrong there, with the rest of the way to it; gives the first one.
-  const tell = (top, problems) => {
-    const told = new Map()
+  // Show the problems of each field, with the rest of their paths; returns the first field with a problem.
+  const showProblems = (top, problems) => {
+    const texts = new Map()
     for (const { path, text } of problems) {
       const [at, rest] = fieldAt(top, path)
-      told.set(at, [...(told.get(at) ?? []), rest.length ? `${rest.join('.')}: ${text}` : text])
+      texts.set(at, [...(texts.get(at) ?? []), rest.length ? `${rest.join('.')}: ${text}` : text])
     }
-    told.forEach((texts, at) => at.fail(texts.join('\n')))
+    texts.forEach((lines, at) => at.fail(lines.join('\n')))
     let first
-    each(top, one => (first ??= told.has(one) ? one : undefined)) // as they stand in the page
+    each(top, one => (first ??= texts.has(one) ? one : undefined)) // in the order of the page
     return first
   }
 
@@ -253,5 +253,5 @@
     top.inner?.().forEach(one => each(one, visit))
   }
 
-  return { element, button, field, spelled, isExact, gives, tell, each }
+  return { element, button, field, spelled, isExact, roundTrips, showProblems, each }
 })

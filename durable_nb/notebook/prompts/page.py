@@ -1,7 +1,7 @@
-"""Prompts in the notebook's page: what the page is given, and what it sends back.
+"""Prompts in the notebook's page: the form that the page shows, and the answers that it sends back.
 
-The page's script talks to the kernel's control channel, which has a thread of its own: an answer arrives
-even while the cell that waits blocks the kernel. It is delivered to the store; the call reads it there.
+The page's script uses the kernel's control channel, which has a thread of its own: an answer arrives even
+while the waiting cell blocks the kernel. It is delivered to the store, where the waiting call reads it.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _FRAME: Final = """\
 <div class="dnb-title">{title}</div>
 <div class="dnb-who">{who}</div>
 {refused}<div class="dnb-form"></div>
-<div class="dnb-command">Answer it with <code>{command}</code></div>
+<div class="dnb-command">To answer: <code>{command}</code></div>
 </div>
 <script>(ask => ({prompt})(ask, ({fields})(ask)))({ask})</script>"""
 
-_GONE: Final = "The kernel does not wait for this any more. Run the cell again, or answer like this:"
+_GONE: Final = "The kernel no longer waits for this answer. Run the cell again, or use the command below."
 _SILENT: Final = (
-    "The kernel does not reply. It was restarted, or is out of reach from here. Answer like this:"
+    "The kernel does not reply: it was restarted, or cannot be reached from here. Use the command below."
 )
 
 
 class Prompts:
-    """The prompts that pages show, each with a token that is good for one answer.
+    """The prompts that pages show, each with a token that is valid for one answer.
 
     Args:
-        kernel: The kernel, whose control channel is served.
+        kernel: The kernel on whose control channel answers arrive.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -62,17 +62,17 @@ class Prompts:
     def show(
         self, journal: Journal, request: SignalRequest, command: str
     ) -> tuple[str, Callable[[str], None]]:
-        """Make the prompt for a request.
+        """Create the prompt for a request.
 
         Args:
-            journal: Where it is answered.
+            journal: The store that the answer is delivered to.
             request: The request.
-            command: What to type elsewhere to answer it.
+            command: The command that answers it from elsewhere.
 
         Returns:
-            Its HTML, and what to call with the text that tells how it ended.
+            The prompt's HTML, and a function that closes the prompt with a text that says how it ended.
         """
-        accepted.problems(request, None)  # loads what checks values: the first answer must not wait for that
+        accepted.problems(request, None)  # imports the validators now, so that the first answer is fast
         token = secrets.token_urlsafe()
         self._open[token] = journal, request
 
@@ -83,7 +83,7 @@ class Prompts:
         return _html(request, command, token, self._kernel_id()), close
 
     def _kernel_id(self) -> str:
-        # The server names the connection file after it; nothing else in the kernel knows it.
+        # The server names the connection file after the id; the kernel has no other source for it.
         found = re.search(r"kernel-([\w-]+)\.json$", self._kernel.config["IPKernelApp"]["connection_file"])
         return found[1] if found else ""
 
@@ -96,12 +96,12 @@ class Prompts:
         token = str(content.get("token"))
         if token in self._over:
             return {"status": "over", "text": self._over[token]}
-        asked = self._open.get(token)
-        if asked is None:
+        prompt = self._open.get(token)
+        if prompt is None:
             return {"status": "unknown"}
         if "value" not in content:
             return {"status": "open"}
-        journal, request = asked
+        journal, request = prompt
         if problems := accepted.problems(request, content["value"]):
             return {
                 "status": "invalid",
@@ -119,8 +119,8 @@ class Prompts:
             earlier = await asyncio.wrap_future(submit(delivery.deliver(journal, signal, value)))
         except DurableError as error:
             return {"status": "invalid", "problems": [{"path": [], "text": str(error)}]}
-        won = earlier or signal
-        self._over[token] = f"answered by {won.delivered_by} at {delivery.format_time(won.delivered_at)}"
+        first = earlier or signal
+        self._over[token] = f"answered by {first.delivered_by} at {delivery.format_time(first.delivered_at)}"
         return {"status": "over", "text": self._over[token]}
 
 

@@ -1,4 +1,4 @@
-"""How a person is asked in a shell: in the page, over the front end's own input line, or in a terminal."""
+"""Prompt the user of a shell: in the notebook page, over the front end's input line, or in a terminal."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["GRACE", "ShellPrompter"]
 
 GRACE = "DURABLE_NB_SIGNAL_GRACE"
-"""The environment variable with the seconds that a notebook without a person waits for a signal."""
+"""The environment variable with the seconds that a headless notebook waits for a signal."""
 
 END_OF_INPUT = "\x04"
 
 
 class ShellPrompter:
-    """Shows and asks in one IPython shell.
+    """The prompter of one IPython shell.
 
     Args:
         shell: The shell.
-        session: How its lines are to look.
+        session: The session, which determines the badge of status lines.
     """
 
     def __init__(self, shell: Any, session: Session) -> None:
@@ -49,22 +49,22 @@ class ShellPrompter:
         self._page = Prompts(kernel) if kernel is not None and frontend.is_jupyter_server() else None
 
     def headless_timeout(self) -> float | None:
-        """Seconds that a call may wait: for ever where a person is there, or a terminal."""
+        """Return the seconds that a call may wait; None, without limit, unless the shell is headless."""
         if not frontend.is_headless(self._shell):
             return None
         return float(os.environ.get(GRACE, settings.SIGNAL_GRACE))
 
     def askers(self) -> Sequence[Ask]:
-        """The one way in which this front end can ask, if it can."""
+        """Return the function that prompts in this front end, if there is one."""
         read = self._reader()
         return () if read is None else (functools.partial(self._ask, read),)
 
     def can_prompt(self, *, blocking: bool) -> bool:
-        """Whether a person can answer here: in the page, or asked while code awaits."""
+        """Return whether the user can answer here: in the page or, if the call awaits, at a prompt."""
         return self._open_page() is not None or (not blocking and bool(self.askers()))
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
-        """Show what is waited for, and how to answer from elsewhere; in a page, with a form."""
+        """Show that a call waits for a signal, and how to answer it; in a page, with a form."""
         choices = f"one of {hint(request)}" if request.choices else None
         waits = f"waiting for signal {request.name!r} of run {request.run_id!r}"
         parts = [request.prompt, waits, request.refused, choices, command]
@@ -84,23 +84,23 @@ class ShellPrompter:
         return None if frontend.is_headless(self._shell) else self._page
 
     def show_answer(self, run_id: str, name: str, by: str, at: float) -> None:
-        """Show who had answered."""
+        """Show by whom and when a signal was answered."""
         text = f"{self._elsewhere(run_id)}answered by {by} at {format_time(at)}"
         badge.SignalLine(self._session.badge, name, text, is_over=True)
 
     def _elsewhere(self, run_id: str) -> str:
-        """The run, where that is not the notebook's own."""
+        """Return a prefix that names the run, unless it is the notebook's own."""
         run = self._session.run
         return "" if run is not None and run.run_id == run_id else f"run {run_id!r} · "
 
     def _reader(self) -> Callable[[str], Awaitable[str]] | None:
-        """What reads a line that a person types, without blocking the loop."""
+        """Return a function that reads a line without blocking the event loop, if there is one."""
         if threading.current_thread() is not threading.main_thread():
             return None
         kernel = getattr(self._shell, "kernel", None)
         if kernel is None:
             return _read_in_terminal if sys.stdin.isatty() else None
-        # An input line that nobody uses any more stops all later cells of JupyterLab and Notebook.
+        # In JupyterLab and Notebook an abandoned input line blocks all later cells.
         if frontend.is_headless(self._shell) or frontend.is_jupyter_server():
             return None
         return functools.partial(_read_over_stdin, kernel)
@@ -127,14 +127,14 @@ async def _read_in_terminal(prompt: str) -> str:
     try:
         with patch_stdout():
             return await PromptSession[str]().prompt_async(prompt)
-    except (KeyboardInterrupt, EOFError):  # out of a task, the first one would end the loop
+    except (KeyboardInterrupt, EOFError):  # raised in a task, KeyboardInterrupt would end the event loop
         raise Interrupted from None
 
 
 async def _read_over_stdin(kernel: Any, prompt: str) -> str:
-    """Ask as ``input()`` does, but look for what was typed instead of waiting for it."""
+    """Prompt as ``input()`` does, but poll for the reply instead of blocking."""
     while _received(kernel) is not None:
-        pass  # what was typed for a question that is over
+        pass  # replies to an earlier prompt
     ident, parent = frontend.stdin_route(kernel)
     content = {"prompt": prompt, "password": False}
     kernel.session.send(kernel.stdin_socket, "input_request", content, parent, ident=ident)

@@ -1,4 +1,4 @@
-"""Run a cell's body as IPython would run it, had it been the whole cell."""
+"""Run the body of a durable cell as IPython would run it if it were the whole cell."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from types import CodeType, TracebackType
 from typing import Any, Protocol
 
 from durable_nb.concurrency import interrupts
 
-__all__ = ["Shell", "awaited_magic", "execute", "guard_cells", "interruptible", "source_as_run"]
+__all__ = [
+    "ContextVarCarrier",
+    "Shell",
+    "awaited_magic",
+    "execute",
+    "guard_cells",
+    "interruptible",
+    "source_as_run",
+]
 
 
 class Shell(Protocol):
-    """What is used of IPython's ``InteractiveShell``."""
+    """The attributes of IPython's ``InteractiveShell`` that are used here."""
 
     ast_node_interactivity: str
     builtin_trap: Any
@@ -31,22 +40,22 @@ class Shell(Protocol):
     InteractiveTB: Any
 
     def transform_cell(self, raw_cell: str) -> str:
-        """The Python that IPython makes of a cell."""
+        """Return the Python that IPython makes of a cell."""
 
     def transform_ast(self, node: ast.Module) -> ast.Module:
-        """The tree after the user's transformers."""
+        """Return the tree after the user's transformers."""
 
 
 def awaited_magic(name: str) -> Callable[[list[str]], list[str]]:
-    """A post input transformer that awaits the cell magic of a name, which is then a coroutine function.
+    """Return a post input transformer that awaits a cell magic whose function is a coroutine function.
 
-    A body that does not compile is handed back alone, so that its error looks like any other cell's.
+    If the body does not compile, the cell is replaced by its body: the error is shown as for any other cell.
 
     Args:
         name: The cell magic's name, without ``%%``.
 
     Returns:
-        What to append to ``shell.input_transformers_post``; harmless when appended twice.
+        A transformer to append to ``shell.input_transformers_post``; appending it twice is harmless.
     """
     call = f"get_ipython().run_cell_magic({name!r},"
 
@@ -63,7 +72,7 @@ def awaited_magic(name: str) -> Callable[[list[str]], list[str]]:
 
 
 def source_as_run(shell: Shell, body: str) -> str:
-    """The Python that a body is executed as: magics and ``!commands`` turned into calls."""
+    """Return the Python that a body is executed as: magics and ``!commands`` become calls."""
     return shell.transform_cell(body)
 
 
@@ -72,14 +81,14 @@ async def execute(shell: Shell, body: str) -> None:
 
     Args:
         shell: The IPython shell.
-        body: What stands below the magic's line.
+        body: The text below the magic's line.
 
     Raises:
-        BaseException: Whatever the body raised; IPython will show the user's frames alone.
+        BaseException: Any exception of the body; IPython will show only the user's frames.
     """
     source = _numbered(shell, body)
     number, raw_cell = _current_cell(shell, body)
-    # Named after the whole cell, as the front end's debugger names it: breakpoints work.
+    # Named after the whole cell, as in the front end's debugger, so that breakpoints work.
     name = shell.compile.cache(source, number, raw_code=raw_cell)
     try:
         tree = shell.transform_ast(shell.compile.ast_parse(source, filename=name))
@@ -87,23 +96,58 @@ async def execute(shell: Shell, body: str) -> None:
             for node, mode in _modes(tree.body, _interactivity(shell, source)):
                 await _run(shell, _compile(shell, node, name, mode))
     except BaseException as error:
-        _show_users_frames_only(error)
+        _hide_package_frames(error)
         raise
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT end a cell's body at once; IPython will show the user's frames alone."""
+    """Let SIGINT interrupt a cell's body at once; IPython will show only the user's frames."""
     try:
         with interrupts.guarded():
             yield
     except KeyboardInterrupt as interrupt:
-        _show_users_frames_only(interrupt)
+        _hide_package_frames(interrupt)
         raise
 
 
+class ContextVarCarrier:
+    """Copies context variables that a durable cell sets from the cell's task to the shell's context.
+
+    numpy's print options and the first decimal context are context variables, and a cell that is awaited has
+    a context of its own. An ordinary cell that is not awaited sets them for all later cells.
+
+    Example:
+        >>> carrier = ContextVarCarrier()
+        >>> with carrier.collecting():  # in the task of a cell
+        ...     numpy.set_printoptions(precision=3)
+        >>> carrier.apply()  # outside of it
+    """
+
+    def __init__(self) -> None:
+        self._changed: dict[ContextVar[Any], Any] = {}
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect the context variables that the block sets, whether it succeeds or fails."""
+        before = dict(copy_context().items())
+        try:
+            yield
+        finally:
+            after = copy_context().items()
+            self._changed = {
+                var: value for var, value in after if var not in before or before[var] is not value
+            }
+
+    def apply(self, *_: object) -> None:
+        """Set the collected variables in the current context, once: a ``post_run_cell`` callback."""
+        for var, value in self._changed.items():
+            var.set(value)
+        self._changed = {}
+
+
 def guard_cells(shell: Any) -> None:
-    """Have an interrupt end an ordinary cell that awaits at once: ipykernel waits until its loop wakes."""
+    """Let SIGINT interrupt an ordinary cell that awaits at once; ipykernel waits until its loop wakes."""
     shell.events.register("pre_run_cell", _guard_cell)
     shell.events.register("post_run_cell", _unguard_cell)
 
@@ -126,7 +170,7 @@ def _unguard_cell(*_: object) -> None:
 
 
 class _CellGuard(interrupts.Guard):
-    """The guard of a whole ordinary cell; a durable cell has one of its own."""
+    """The interrupt guard of an ordinary cell; a durable cell has its own."""
 
     replaceable = True
 
@@ -135,7 +179,7 @@ class _CellGuard(interrupts.Guard):
 
 
 def _in_users_code(frame: Any) -> bool:
-    # Only there IPython catches a KeyboardInterrupt, which would end the loop.
+    # IPython catches a KeyboardInterrupt only there; elsewhere it would end the loop.
     while frame is not None and frame.f_code.co_name != "run_code":
         frame = frame.f_back
     return frame is not None
@@ -162,7 +206,7 @@ def _body_of(call: str) -> str | None:
 
 
 def _numbered(shell: Shell, body: str) -> str:
-    # IPython strips blank lines at the top; the magic's line stands above the body. Both count.
+    # For line numbers, count the blank lines that IPython strips at the top, and the magic's line.
     lines = body.splitlines()
     blank = next((i for i, line in enumerate(lines) if line.strip()), 0)
     return "\n" * (1 + blank) + source_as_run(shell, body)
@@ -171,7 +215,7 @@ def _numbered(shell: Shell, body: str) -> str:
 def _compiles(source: str) -> bool:
     flags = _ipython().compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come when the body is compiled to be run
+        warnings.simplefilter("ignore")  # shown when the body is compiled to be run
         try:
             compile(source, "<cell>", "exec", flags, dont_inherit=True)
         except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
@@ -181,13 +225,13 @@ def _compiles(source: str) -> bool:
 
 def _current_cell(shell: Shell, body: str) -> tuple[int, str]:
     cell = shell.displayhook.exec_result
-    if cell is None:  # code that calls back into run_cell leaves none
+    if cell is None:  # code that calls run_cell resets it
         return shell.execution_count - 1, body
     return cell.execution_count, cell.info.raw_cell
 
 
 def _interactivity(shell: Shell, source: str) -> str:
-    # IPython's own check for a last `;` looks at the whole cell, which is a call of the magic.
+    # IPython checks the whole cell for a final `;`, which here is a call of the magic.
     cell = shell.displayhook.exec_result
     silent = cell is not None and cell.info.silent
     if silent or shell.displayhook.semicolon_at_end_of_expression(source):
@@ -233,8 +277,8 @@ async def _run(shell: Shell, code: CodeType) -> None:
         await outcome
 
 
-def _show_users_frames_only(error: BaseException) -> None:
-    # Past a __setattr__ of the user's; picklable, for an error that is saved or sent elsewhere.
+def _hide_package_frames(error: BaseException) -> None:
+    # Through __dict__ to bypass a user-defined __setattr__; picklable, since errors are saved or sent.
     if not hasattr(error, "_render_traceback_"):
         error.__dict__["_render_traceback_"] = functools.partial(_render, error)
 

@@ -1,6 +1,6 @@
 """The SQLite journal: one persistent connection, and commits that include all other waiting writes."""
 
-# ruff: noqa: S608 - what is put into SQL as text is column names of ours
+# ruff: noqa: S608 - only constants are formatted into SQL
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class LockFile:
         >>> with lock.mutex(timeout=60.0): ...
     """
 
-    _known: ClassVar[dict[Path, LockFile]] = {}
+    _objects: ClassVar[dict[Path, LockFile]] = {}
     _guard: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, path: Path) -> None:
@@ -77,12 +77,12 @@ class LockFile:
         with cls._guard:
             # Looking up, creating and counting are one critical section with release(): otherwise a caller
             # could get an object whose descriptor is about to be closed.
-            lock = cls._known.get(path)
+            lock = cls._objects.get(path)
             # A lock file that was deleted, renamed or replaced is another inode. Other processes open the new
             # one by its path, and locks on the old one do not stop them: start with a new object. The old one
             # stays with its users; closing it later drops locks on the old inode alone.
             if lock is None or lock.is_deleted():
-                lock = cls._known[path] = cls(path)
+                lock = cls._objects[path] = cls(path)
             lock._users += 1
             return lock
 
@@ -93,8 +93,8 @@ class LockFile:
             if self._users > 0:
                 return
             # Not necessarily self: the file may have been replaced, and have a new object since.
-            if self._known.get(self.path) is self:
-                del self._known[self.path]
+            if self._objects.get(self.path) is self:
+                del self._objects[self.path]
             # Close last, and with the guard still held. If another thread could open the file before this
             # close, its fresh locks would be dropped by it: see the second property above.
             if self._descriptor is not None:
@@ -201,16 +201,14 @@ class LockFile:
         # record locks belong to a process, and the child cannot drop its parent's. The guard is a new one,
         # since another thread of the parent may have held the old one at the moment of the fork; that thread
         # does not exist in the child, and would never release it.
-        cls._known = {}
+        cls._objects = {}
         cls._guard = threading.Lock()
 
     def _try(self, kind: int, byte: int) -> bool:
         try:
             fcntl.lockf(self._open(), kind | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError) as error:
-            if (
-                error.filename is not None
-            ):  # raised by os.open, not by lockf: no permission for the file itself
+            if error.filename is not None:  # os.open raised it, not lockf: the file itself is not accessible
                 raise
             return False
         return True

@@ -3,7 +3,7 @@
 Synchronous, and without a journal: it serves a command, and is no part of a run.
 """
 
-# ruff: noqa: S608 - what is put into SQL as text is names of ours
+# ruff: noqa: S608 - only constants of this module are formatted into SQL
 
 from __future__ import annotations
 

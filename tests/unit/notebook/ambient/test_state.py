@@ -34,51 +34,51 @@ def copied(value):
 
 def test_what_can_be_imported_is_not_looked_for_under_the_name_it_has_here():
     with warnings.catch_warnings():
-        before = state.take()
+        before = state.snapshot_state()
         warnings.simplefilter("ignore", PerformanceWarning)
         expected = warnings.filters[0]
         saved = before.changes({"Slow": PerformanceWarning})
     with warnings.catch_warnings():
-        assert not state.restore({}, saved, before_names=False)
+        assert not state.restore_state({}, saved, before_names=False)
         assert warnings.filters[0] == expected
 
 
 def test_what_cannot_be_set_again_takes_nothing_else_along(module):
     user_ns = {"gone": module("gone", level=1), "there": module("there", level=1)}
-    before = state.take()
+    before = state.snapshot_state()
     user_ns["gone"].level = user_ns["there"].level = 7
     saved = before.changes(user_ns, [("gone", "level"), ("there", "level")])
     del sys.modules["gone"]
     user_ns["there"].level = 1
-    (why,) = state.restore({}, saved, before_names=False).values()
+    (why,) = state.restore_state({}, saved, before_names=False).values()
     assert "gone.level (ModuleNotFoundError: No module named 'gone')" in why
     assert user_ns["there"].level == 7
 
 
 def test_a_path_that_was_set_is_added_to_as_one_that_was_changed_in_place(monkeypatch):
     monkeypatch.setattr(sys, "path", ["/then"])
-    before = state.take()
+    before = state.snapshot_state()
     sys.path = [*sys.path, "/mine"]
     saved = before.changes({"sys": sys}, [("sys", "path")])
     sys.path = ["/now"]
     for before_names in (True, False):
-        assert not state.restore({}, saved, before_names=before_names)
+        assert not state.restore_state({}, saved, before_names=before_names)
     assert sys.path == ["/now", "/mine"]
 
 
 def test_what_was_put_in_the_place_of_a_stream_is_no_stream_of_the_process(monkeypatch):
-    before = state.take()
+    before = state.snapshot_state()
     mine = io.StringIO("mine")
     monkeypatch.setattr(sys, "stdout", mine)
     saved = before.changes({"sys": sys}, [("sys", "stdout")])
     assert copied([mine])[0].getvalue() == "mine"
     monkeypatch.setattr(sys, "stdout", open)
-    assert not state.restore({}, saved, before_names=False)
+    assert not state.restore_state({}, saved, before_names=False)
     assert sys.stdout.getvalue() == "mine"
 
 
 def test_a_file_in_the_place_of_a_stream_is_named(monkeypatch, tmp_path):
-    before = state.take()
+    before = state.snapshot_state()
     with (tmp_path / "log").open("w") as file:
         monkeypatch.setattr(sys, "stdout", file)
         saved = before.changes({"sys": sys}, [("sys", "stdout")])
@@ -90,13 +90,13 @@ def test_a_handler_that_was_there_before_stays_what_it_is(monkeypatch):
     odd, mine = logging.Handler(), logging.StreamHandler(io.StringIO())
     odd.own = threading.local()
     monkeypatch.setattr(log, "handlers", [odd])
-    before = state.take()
+    before = state.snapshot_state()
     log.addHandler(mine)
     saved = before.changes({})
     assert saved.unsaved == {}
     log.handlers.remove(mine)
     for _ in range(2):
-        assert not state.restore({}, saved, before_names=False)
+        assert not state.restore_state({}, saved, before_names=False)
         there, restored = log.handlers
         assert there is odd
         assert type(restored) is logging.StreamHandler
@@ -106,12 +106,12 @@ def test_handlers_that_were_taken_away_are_gone_again(monkeypatch):
     log = logging.getLogger("test_ambient")
     monkeypatch.setattr(log, "handlers", [logging.Handler(), logging.StreamHandler(io.StringIO())])
     first = log.handlers[0]
-    before = state.take()
+    before = state.snapshot_state()
     log.removeHandler(first)
     saved = before.changes({})
     log.handlers.insert(0, first)
     for _ in range(2):
-        assert not state.restore({}, saved, before_names=False)
+        assert not state.restore_state({}, saved, before_names=False)
         assert [type(one) for one in log.handlers] == [logging.StreamHandler]
 
 

@@ -27,7 +27,7 @@ import pytest
 
 from durable_nb import settings
 from durable_nb.errors import StepNotRestored
-from durable_nb.notebook.namespace import reachable, snapshot
+from durable_nb.notebook.namespace import scan, snapshot
 from durable_nb.notebook.namespace.placeholder import Placeholder, placeholder
 from helpers import pythonpath
 
@@ -274,7 +274,7 @@ SCENARIOS = [
         "29d a holder of what no name holds",
         "import threading\nclass M: pass\nm = M(); m.lock = threading.Lock(); m.lock.acquire(); n = [1]",
         "assert n == [1]",
-        {"m": "holds _thread.lock"},
+        {"m": "contains _thread.lock"},
     ),
     S(
         "29e users' pickling that raises",
@@ -552,11 +552,11 @@ def _save(scenario: Scenario, directory: Path, found: dict) -> None:
         if cell.startswith("# ordinary"):
             _execute(cell, ns)
             continue
-        before = snapshot.take(ns, {"hidden"})
+        before = snapshot.snapshot_names(ns, {"hidden"})
         result = _execute(cell, ns)
         changes = before.changes(ns)
-        saved = snapshot.save(ns, changes, result)
-        assert not snapshot.take(ns, ()).changes(ns).names, "looking changes nothing"
+        saved = snapshot.save_names(ns, changes, result)
+        assert not snapshot.snapshot_names(ns, ()).changes(ns).names, "looking changes nothing"
         found["unsaved"] |= saved.unsaved
         steps.append((json.loads(json.dumps(saved.header())), [bytes(part) for part in saved.parts]))
     (directory / f"{SCENARIOS.index(scenario)}.saved").write_bytes(pickle.dumps(steps))
@@ -570,7 +570,7 @@ def _restore(scenario: Scenario, directory: Path, found: dict) -> None:
         if cell.startswith("# ordinary"):
             _execute(cell, ns)
             continue
-        restored = snapshot.restore(ns, snapshot.SavedNames.from_parts(*next(steps)), step="load")
+        restored = snapshot.restore_names(ns, snapshot.SavedNames.from_parts(*next(steps)), step="load")
         result = restored.result
         assert not restored.failed, restored.failed
     _check(scenario, ns, result)
@@ -636,10 +636,10 @@ def test_known_gap_is_named_when_the_cell_is_saved(driven, name):
 
 
 def run(ns: dict, cell: str) -> tuple[snapshot.Changes, snapshot.SavedNames]:
-    before = snapshot.take(ns, ("hidden",))
+    before = snapshot.snapshot_names(ns, ("hidden",))
     result = _execute(textwrap.dedent(cell).strip(), ns)
     changes = before.changes(ns)
-    return changes, snapshot.save(ns, changes, result)
+    return changes, snapshot.save_names(ns, changes, result)
 
 
 @pytest.fixture
@@ -665,7 +665,7 @@ def test_changes_says_how_each_name_changed(ns):
 
 def test_a_name_known_to_be_assigned_counts_even_if_nothing_tells(ns):
     run(ns, "x = 5")
-    before = snapshot.take(ns, ())
+    before = snapshot.snapshot_names(ns, ())
     assert before.changes(ns, assigned=("x",)).rebound == ("x",)
 
 
@@ -677,7 +677,7 @@ def test_any_change_of_a_small_container_is_seen(ns, new):
     lists = {f"list_{n}": ["x", old] for n, old in enumerate(ATOMS)}
     dicts = {f"dict_{n}": {"x": old} for n, old in enumerate(ATOMS)}
     ns |= lists | dicts
-    before = snapshot.take(ns, ())
+    before = snapshot.snapshot_names(ns, ())
     for value in lists.values():
         value[1] = new
     for value in dicts.values():
@@ -714,9 +714,9 @@ def test_names_of_ipython_and_hidden_ones_are_never_considered(ns):
         "hidden",
     ]
     ns.update({name: [1] for name in (*owned, "_x", "_exit_code", "__private", "Input", "_i_am")})
-    considered = set(snapshot.take({}, ()).changes({**ns}).names) - {"hidden"}
+    considered = set(snapshot.snapshot_names({}, ()).changes({**ns}).names) - {"hidden"}
     assert considered == {"_x", "_exit_code", "__private", "Input", "_i_am"}
-    assert not snapshot.take({}, ("hidden",)).changes({"hidden": [1]}).names
+    assert not snapshot.snapshot_names({}, ("hidden",)).changes({"hidden": [1]}).names
 
 
 def test_what_is_only_of_numpy_binds_nobody(ns):
@@ -739,7 +739,7 @@ def test_tensors_bind_those_alone_that_share_their_memory(ns):
     )
     assert sorted(changes.groups) == [("kinds",), ("model", "opt"), ("other",), ("torch",), ("x", "v")]
     again, changed = {"__name__": "__main__"}, run(ns, "v += 1")[1]
-    assert not snapshot.restore(again, saved).failed | snapshot.restore(again, changed).failed
+    assert not snapshot.restore_names(again, saved).failed | snapshot.restore_names(again, changed).failed
     assert again["x"][1, 0] == 2
     assert again["v"].data_ptr() == again["x"][1].data_ptr()
     assert again["opt"].param_groups[0]["params"][0] is again["model"].weight
@@ -814,7 +814,7 @@ def test_looking_draws_from_no_random_stream(ns):
 def test_an_interrupt_while_pickling_passes(ns):
     ns["stop"] = type("Stop", (), {"__reduce__": lambda self: _interrupt()})()
     with pytest.raises(KeyboardInterrupt):
-        snapshot.take(ns, ())
+        snapshot.snapshot_names(ns, ())
 
 
 def _interrupt():
@@ -824,7 +824,7 @@ def _interrupt():
 def test_a_snapshot_keeps_no_data_alive(ns):
     run(ns, "class Data: pass\ndata = Data(); data.con = (i for i in [1]); other = Data()")
     refs = weakref.ref(ns["data"]), weakref.ref(ns["other"])
-    before = snapshot.take(ns, ())
+    before = snapshot.snapshot_names(ns, ())
     del ns["data"], ns["other"]
     assert [ref() for ref in refs] == [None, None]
     assert before.changes(ns).deleted == ("data", "other")
@@ -840,7 +840,7 @@ def test_what_cannot_be_looked_into_is_said(ns):
 def test_restoring_in_the_process_that_saved_keeps_classes(ns):
     _, saved = run(ns, "class C: pass\nc = C(); d = C()")
     cls = ns["C"]
-    restored = snapshot.restore(ns, saved)
+    restored = snapshot.restore_names(ns, saved)
     assert set(restored.names) == {"C", "c", "d"}
     assert restored.result is snapshot.NO_RESULT
     assert ns["C"] is cls
@@ -867,7 +867,9 @@ def test_what_was_restored_is_saved_and_restored_again(ns):
         life = {"__name__": "__main__"}
         for saved in steps:
             parts = [bytes(part) for part in saved.parts]
-            assert not snapshot.restore(life, snapshot.SavedNames.from_parts(saved.header(), parts)).failed
+            assert not snapshot.restore_names(
+                life, snapshot.SavedNames.from_parts(saved.header(), parts)
+            ).failed
         steps.append(run(life, "v[:] += 1; up()")[1])
     assert list(life["base"][1:6]) == [1, 4, 5, 6, 5]
     assert life["n"] == [2]
@@ -879,7 +881,7 @@ def test_a_missing_name_fails_its_own_group_by_name(ns):
     run(ns, "def helper(): return 1")
     _, saved = run(ns, "table = [helper]; n = [1]")
     bare = {"__name__": "__main__"}
-    restored = snapshot.restore(bare, saved, step="load")
+    restored = snapshot.restore_names(bare, saved, step="load")
     assert bare["n"] == [1]
     assert "`helper`" in restored.failed["table"]
     with pytest.raises(StepNotRestored, match="load"):
@@ -893,7 +895,7 @@ def test_a_damaged_part_fails_its_own_group(ns, damage):
     _, saved = run(ns, "good = [1]; bad = [2]")
     header, parts = saved.header(), saved.parts
     parts[1] = damage(bytes(parts[1]))
-    restored = snapshot.restore(ns, snapshot.SavedNames.from_parts(header, parts))
+    restored = snapshot.restore_names(ns, snapshot.SavedNames.from_parts(header, parts))
     assert restored.names == ("good",)
     assert set(restored.failed) == {"bad"}
     assert type(ns["bad"]) is Placeholder
@@ -901,7 +903,7 @@ def test_a_damaged_part_fails_its_own_group(ns, damage):
 
 def test_a_module_of_the_right_name_is_found_again_not_copied(ns):
     _, saved = run(ns, "import json; decode = json.JSONDecoder().decode; dumps = json.dumps")
-    snapshot.restore(ns, saved)
+    snapshot.restore_names(ns, saved)
     assert ns["json"] is json
     assert ns["dumps"] is json.dumps
     assert size(saved) < 1_000
@@ -955,8 +957,8 @@ def test_extension_arrays_of_pandas_come_back(ns):
         pd.Series(pd.to_datetime(["2020"]).tz_localize("UTC")),
     ]
     for frame in frames:
-        saved = snapshot.save({}, snapshot.take({}, ()).changes({"s": frame}))
-        snapshot.restore(ns, saved)
+        saved = snapshot.save_names({}, snapshot.snapshot_names({}, ()).changes({"s": frame}))
+        snapshot.restore_names(ns, saved)
         pd.testing.assert_series_equal(ns["s"], frame)
 
 
@@ -973,7 +975,7 @@ def test_functions_whose_namespace_was_cleared_disturb_nobody(ns):
         ns, "home = {'__name__': 'gone'}\nexec('def f(): return 1', home)\nf = home['f']; home.clear(); n = 1"
     )
     life = {"__name__": "__main__"}
-    assert not snapshot.restore(life, saved).failed
+    assert not snapshot.restore_names(life, saved).failed
     assert (life["n"], life["f"]()) == (1, 1)
 
 
@@ -986,7 +988,7 @@ def test_what_is_of_the_moment_is_named(ns):
 def test_names_not_reached_are_looked_at_within_a_budget(ns, monkeypatch):
     run(ns, "big = [[1] for _ in range(9)]; near = [1]; box = {'near': near}")
     monkeypatch.setattr(settings, "SWEEP_BUDGET", -1.0)
-    before = snapshot.take(ns, (), first=("near",))
+    before = snapshot.snapshot_names(ns, (), first=("near",))
     assert set(before.skipped) == {"big", "box"}
     monkeypatch.setattr(settings, "SWEEP_BUDGET", 1.0)
     ns["near"].append(2)
@@ -1000,7 +1002,7 @@ def test_names_not_reached_are_looked_at_within_a_budget(ns, monkeypatch):
 def test_a_second_name_of_what_was_looked_at_needs_no_time(ns, monkeypatch):
     run(ns, "near = [[1]]; again = near; far = [[2]]")
     monkeypatch.setattr(settings, "SWEEP_BUDGET", -1.0)
-    before = snapshot.take(ns, (), first=("near",))
+    before = snapshot.snapshot_names(ns, (), first=("near",))
     ns["near"].append(2)
     changes = before.changes(ns)
     assert (changes.skipped, changes.groups) == (("far",), (("near", "again"),))
@@ -1009,7 +1011,7 @@ def test_a_second_name_of_what_was_looked_at_needs_no_time(ns, monkeypatch):
 def test_a_cell_reaches_what_its_functions_and_classes_name(ns):
     code = "def f(): return [g for _ in (1,)]\ndef g(): return far\nclass C:\n    def m(self): return deep\no = C()"
     _execute(code, ns)
-    reached = reachable.reached(ns, {"f", "o"})
+    reached = scan.reachable_names(ns, {"f", "o"})
     assert {"g", "far", "deep"} <= reached
 
 
@@ -1026,21 +1028,21 @@ def test_a_placeholder_among_the_names_disturbs_nobody(ns):
     changes, saved = run(ns, "holder = [con]; n = 1")
     assert set(changes.names) == {"holder", "n"}
     assert not saved.unsaved
-    snapshot.restore(ns, saved)
+    snapshot.restore_names(ns, saved)
     assert ns["holder"][0] is ns["con"]
 
 
 def test_a_thousand_small_names_cost_little(ns):
     for number in range(1000):
         ns[f"x{number}"] = [number, "text", [number], {"a": 1.5}][number % 4]
-    assert _best(lambda: snapshot.take(ns, ()).changes(ns)) < 0.05  # 4 ms where nothing else runs
+    assert _best(lambda: snapshot.snapshot_names(ns, ()).changes(ns)) < 0.05  # 4 ms where nothing else runs
 
 
 def test_a_large_array_is_hashed_in_place(ns):
     import numpy as np
 
     ns["big"] = np.ones(10**7)
-    assert _best(lambda: snapshot.take(ns, ())) < 0.1  # 80 MB: 4 ms where nothing else runs
+    assert _best(lambda: snapshot.snapshot_names(ns, ())) < 0.1  # 80 MB: 4 ms where nothing else runs
 
 
 def _best(function) -> float:
