@@ -20,7 +20,8 @@ PACKAGE = $(VENV)/.package-installed
 TOOLS = $(VENV)/.tools-installed
 # The tests start a thousand interpreters: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+# A worker takes one file after the other, in the order of the folders: what takes long is not left for the end.
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv system demo lint types tests slow reentered core older long notebooks rest test test-all bench clean
@@ -74,7 +75,7 @@ tests: $(TOOLS) system
 	@$(PYTEST) -m "not slow and not long"
 
 slow: $(TOOLS) system
-	@echo "== slow tests: browsers, whole notebooks, the demo"
+	@echo "== slow tests: browsers, whole notebooks, the demo, chains of kills"
 	@$(PYTEST) -m "slow and not long"
 
 reentered: $(TOOLS) system

@@ -12,6 +12,7 @@ from helpers import TESTS
 pytestmark = pytest.mark.timeout(300)  # ten processes in a chain
 PROGRAM = TESTS / "helpers" / "killed.py"
 MODES = ("run", "handler", "events", "stream", "iter")
+QUICK = ("run", "stream")
 COMMITS = dict.fromkeys(MODES, 7) | {"stream": 6}
 """Three requests, two tools, the answer to the approval, the messages at the end."""
 
@@ -40,7 +41,9 @@ def check(results, bodies):
     assert seen == [each[2] for each in asked]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [mode if mode in QUICK else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
+)
 def test_a_chain_of_processes_each_killed_after_its_first_commit(tmp_path, mode):
     codes, results, bodies, errors = run(tmp_path, mode, 0)
     assert codes == [-signal.SIGKILL] * COMMITS[mode] + [0, 0, 0], errors

@@ -195,6 +195,11 @@ class Kernel:
         self._env.pop(name, None)
         self._env |= {} if value is None else {name: value}
 
+    def move(self, cwd):
+        """Have it work in another directory, in an empty namespace."""
+        self.cwd = Path(cwd)
+        assert self.run(f"%cd -q {self.cwd}\n%reset -f").status == "ok"
+
     def restart(self):
         """A new kernel in the same directory."""
         self.shutdown()

@@ -30,6 +30,21 @@ def kernel(kernel_factory):
 
 
 @pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    home = tmp_path_factory.mktemp("lasting")
+    kernel = Kernel(home, home / "home")
+    yield kernel
+    kernel.shutdown()
+
+
+@pytest.fixture
+def shared(lasting, tmp_path):
+    """A kernel for tests that kill none: one for all of a module, in a new directory and without a name."""
+    lasting.move(tmp_path)
+    return lasting
+
+
+@pytest.fixture(scope="module")
 def probed(tmp_path_factory):
     """A kernel with the magics of probe.py, one for all tests of a module."""
     home = tmp_path_factory.mktemp("probed")

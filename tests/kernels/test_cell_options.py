@@ -6,9 +6,9 @@ OPEN = "%load_ext durable_nb\n%durable_workflow options --db runs.db\nimport asy
 
 
 @pytest.fixture
-def opened(kernel):
-    assert kernel.run(OPEN).status == "ok"
-    return kernel
+def opened(shared):
+    assert shared.run(OPEN).status == "ok"
+    return shared
 
 
 def test_a_failing_cell_is_tried_again_as_often_as_it_says(opened):

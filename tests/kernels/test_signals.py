@@ -226,6 +226,7 @@ def execute(runner, cwd, *, headless_timeout="0.5"):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["jupyter-execute", "papermill"])
 def test_nobody_is_there_then_the_answer_is_delivered_and_it_runs_through(tmp_path, runner):
     cells = [
