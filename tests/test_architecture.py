@@ -105,12 +105,11 @@ def arrows(root, places):
 
 
 def module_graph(root):
-    """Which modules each module imports when it is executed: neither lazily nor for types alone."""
+    """Which modules each module imports, for types alone too, but not inside its functions."""
     known = {name for name, _, _ in modules(root)}
     graph = {}
     for name, package, path in modules(root):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]  # TYPE_CHECKING
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 node.body = []

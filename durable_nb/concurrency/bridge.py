@@ -14,10 +14,10 @@ from contextlib import nullcontext
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from durable_nb.concurrency.loop_thread import check_process, end_of, submit
-from durable_nb.concurrency.pending import add_pending, after_pending, raise_or_warn
+from durable_nb.concurrency.pending import PENDING, add_pending, after_pending, pending_done, raise_or_warn
 from durable_nb.concurrency.timeouts import deadline, timed_out
 
-__all__ = ["ASYNC", "SYNC", "CallMode", "check_process", "run_blocking", "submit"]
+__all__ = ["ASYNC", "SYNC", "CallMode", "check_process", "run_blocking", "submit", "wait_for_pending"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,16 @@ class CallMode(Protocol):
         Raises:
             StepTimeout: It took longer, and was ended.
         """
+
+
+async def wait_for_pending(mode: CallMode) -> None:
+    """Wait until no work goes on without its caller: only then the store holds all that was committed.
+
+    Args:
+        mode: How the caller waits.
+    """
+    if PENDING:
+        await mode.store(pending_done())
 
 
 class _Async:

@@ -11,16 +11,13 @@ import os
 import warnings
 from collections.abc import Coroutine
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from durable_nb import settings
 from durable_nb.concurrency.loop_thread import end_of
 from durable_nb.errors import DurableNotice
 
-if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import CallMode
-
-__all__ = ["PENDING", "add_pending", "after_pending", "drain_pending", "raise_or_warn", "wait_for_pending"]
+__all__ = ["PENDING", "add_pending", "after_pending", "drain_pending", "pending_done", "raise_or_warn"]
 
 T = TypeVar("T")
 
@@ -28,14 +25,9 @@ PENDING: Final[set[Future[Any]]] = set()
 """The work that goes on without its caller."""
 
 
-async def wait_for_pending(mode: CallMode) -> None:
-    """Wait until no work goes on without its caller: only then the store holds all that was committed.
-
-    Args:
-        mode: How the caller waits.
-    """
-    if PENDING:
-        await mode.store(_all_done(tuple(PENDING)))
+async def pending_done() -> None:
+    """Return when the work is done that goes on without its caller now. Runs on the loop thread."""
+    await _all_done(tuple(PENDING))
 
 
 def add_pending(future: Future[Any]) -> float:

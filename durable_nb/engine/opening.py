@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
-from durable_nb.concurrency.pending import wait_for_pending
+from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.failpoints import hit
 from durable_nb.engine.run import RunHandle
 from durable_nb.errors import DurableNotice, RunChanged, StartOver, error_context

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.concurrency.pending import wait_for_pending
+from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.run import RunHandle, StepHandle
 from durable_nb.errors import (
     InvalidOption,

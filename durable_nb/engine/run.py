@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec, fingerprint
-from durable_nb.concurrency import pending
-from durable_nb.concurrency.bridge import check_process
+from durable_nb.concurrency.bridge import check_process, wait_for_pending
+from durable_nb.concurrency.pending import PENDING
 from durable_nb.engine.decision import decide
 from durable_nb.engine.explain import refusal
 from durable_nb.engine.failpoints import hit
@@ -135,9 +135,9 @@ class RunHandle:
             StepInDoubt: A step marked ``once`` was started but never finished.
         """
         check_process()
-        if pending.PENDING:
+        if PENDING:
             # An interrupted call of this step may be about to be recorded.
-            await pending.wait_for_pending(mode)
+            await wait_for_pending(mode)
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._reload(call.step_id, mode)
         decision = self.decide(call)
@@ -210,7 +210,7 @@ class RunHandle:
 
     async def reset(self, step_ids: list[str], mode: CallMode) -> None:
         """Have steps run again at their next call; until then their results stay."""
-        await pending.wait_for_pending(mode)
+        await wait_for_pending(mode)
         await mode.store(self.journal.reset_steps(self.run, step_ids))
         for step_id in step_ids:
             self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)

@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
-from durable_nb.concurrency.bridge import SYNC, run_blocking
-from durable_nb.concurrency.pending import wait_for_pending
+from durable_nb.concurrency.bridge import SYNC, run_blocking, wait_for_pending
 from durable_nb.engine import resolve
 from durable_nb.engine.fork import fork
 from durable_nb.engine.naming import check_run_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from durable_nb.workflow import active_runs, waits
 from durable_nb.workflow.map import map_in_threads
 
 if TYPE_CHECKING:
-    from durable_nb.workflow.workflow import Workflow
+    from durable_nb.workflow.task import WorkflowLike
 
 __all__ = ["SyncWorkflow"]
 
@@ -28,14 +28,16 @@ class SyncWorkflow:
 
     Args:
         workflow: The workflow.
+        resolve: The coroutine function behind its ``resolve``, which takes the call mode last.
 
     Example:
         >>> def approve(wf: Workflow) -> bool:
         ...     return wf.sync.complete("order-a17", "approval", True)
     """
 
-    def __init__(self, workflow: Workflow) -> None:
+    def __init__(self, workflow: WorkflowLike, resolve: Callable[..., Coroutine[Any, Any, None]]) -> None:
         self._workflow = workflow
+        self._resolve = resolve
 
     def signal(
         self,
@@ -73,7 +75,7 @@ class SyncWorkflow:
 
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Resolve a step in doubt: see ``Workflow.resolve``."""
-        run_blocking(self._workflow._resolve(run_id, step_id, answer, value, SYNC))  # noqa: SLF001 - its sync side
+        run_blocking(self._resolve(run_id, step_id, answer, value, SYNC))
 
     def status(self, run_id: str) -> Status:
         """Return the status of a run: see ``Workflow.status``."""

@@ -370,7 +370,7 @@ class Workflow:
     @property
     def sync(self) -> SyncWorkflow:
         """The methods for synchronous code: ``wf.sync.signal(…)``, ``wf.sync.complete(…)`` and so on."""
-        return SyncWorkflow(self)
+        return SyncWorkflow(self, self._resolve)
 
     def close(self) -> None:
         """Release the database; a later call opens it again.
