@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+# One more than a small machine has cores: half of the tests' time they wait, for processes, kernels and delays.
+WORKERS ?= 3
 
 REENTERED = $(addprefix tests/behaviour/test_,workflow.py policies.py ancestor.py threads.py joining.py bad_input.py) \
 	tests/stores/test_adapter.py
