@@ -263,11 +263,10 @@ def _undetected_changes(
         f"{name} cannot be saved: any in-place changes to it are not in the checkpoint."
         for name in unreported
     ]
-    if changes.skipped:
+    skipped = [name for name in changes.skipped if not _is_from_package(session, name)]
+    if skipped:
         budget = f"scan budget of {settings.SWEEP_BUDGET:g} s used up"
-        notices.append(
-            f"skipped ({budget}): {', '.join(changes.skipped)}. In-place changes to them were not saved."
-        )
+        notices.append(f"skipped ({budget}): {', '.join(skipped)}. In-place changes to them were not saved.")
     return notices
 
 
