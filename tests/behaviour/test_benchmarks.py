@@ -32,3 +32,13 @@ def test_steps_measures_every_bar(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 6, done.stderr
     assert done.returncode == any(line.startswith("OVER") for line in lines)
+
+
+def test_paths_are_counted(tmp_path):
+    """A replay of a task changes no thread, and each path has its row."""
+    program = [sys.executable, ROOT / "benchmarks" / "paths.py"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    rows = {line[:30].strip(): line[30:].split() for line in done.stdout.splitlines()[1:]}
+    assert len(rows) == 7, done.stderr
+    assert rows["task, replay"][-1] == "1"
+    assert int(rows["task, replay"][0]) < 50
