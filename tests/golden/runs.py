@@ -226,7 +226,7 @@ class Runs:
         wf = self.wf
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a replay has no notice to give, but that this Python is another
-            warnings.filterwarnings("ignore", "run '.*' was begun on Python")
+            warnings.filterwarnings("ignore", "run '.*' was started on Python")
             return {
                 "values": await asyncio.to_thread(self.values),
                 "failures": await self.failures(),
