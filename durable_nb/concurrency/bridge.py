@@ -2,6 +2,9 @@
 
 A durable call is written once, as a coroutine over a ``CallMode``. ``ASYNC`` suspends the caller's own event
 loop. ``SYNC`` never suspends, so that ``run_blocking`` can run the same coroutine in synchronous code.
+
+Which thread executes what: bodies, pickling and hashing on the caller's thread; stores, heartbeats and signal
+watchers on the one loop thread (``loop_thread.py``); SQL on the thread of its SQLite connection.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
 from durable_nb import settings
-from durable_nb.errors import DurableError, spell_actions
+from durable_nb.errors import DurableError, InvalidOption, spell_actions
 from durable_nb.notebook import magic_options
 from durable_nb.notebook.cell import restore_all, run_cell
 from durable_nb.notebook.display import badge, recorder
@@ -70,6 +70,11 @@ class DurableMagics:
         with one_line_errors():
             if options.done:
                 run_id = session.require_run().run_id
+                if options.run_id not in (None, run_id):
+                    raise InvalidOption(
+                        f"--done ends the open run {run_id!r}, not {options.run_id!r}",
+                        remedy="Type: %durable_workflow --done",
+                    )
                 session.leave(RunStatus.DONE)
                 badge.show_run(session.badge, run=run_id, text="done")
                 return

@@ -14,7 +14,7 @@ from durable_nb.engine.fork import fork
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import all_runs, one_run
-from durable_nb.errors import SCRIPT, NoOpenRun, RemedyAction, RunHeld, Spelling, StepChanged
+from durable_nb.errors import SCRIPT, ListRuns, NoOpenRun, RemedyAction, RunHeld, Spelling, StepChanged
 from durable_nb.notebook.lineage.compare import downstream
 from durable_nb.notebook.lineage.tracker import Tracker
 from durable_nb.notebook.shell import frontend
@@ -59,7 +59,8 @@ class Session:
 
     def spelling(self, action: RemedyAction) -> Spelling:
         """Return how to spell an action: by magics for the notebook's own run, as in a script for others."""
-        return NOTEBOOK_SPELLING if action.run_id in (None, self._requested_id) else SCRIPT
+        is_own = action.run_id in (None, self._requested_id) or isinstance(action, ListRuns)
+        return NOTEBOOK_SPELLING if is_own else SCRIPT
 
     def open(
         self,

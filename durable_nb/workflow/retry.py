@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeAlias
 
 from durable_nb.engine import scopes
 from durable_nb.engine.failpoints import hit
@@ -30,6 +31,12 @@ Failures: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Ca
 """A selection of failures: an exception class, a tuple of them, or a predicate."""
 
 
+def _check(option: str, value: object, is_valid: bool, expected: str, example: str) -> None:
+    if not is_valid:
+        message = f"invalid {option}={value!r}: expected {expected}"
+        raise InvalidOption(message, remedy=f"For example: {option}={example}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The retries and the timeout of a body.
@@ -42,7 +49,7 @@ class Policy:
         timeout: Seconds that an attempt may take; None sets no limit.
 
     Raises:
-        InvalidOption: ``retries`` is negative, or ``timeout`` is not positive.
+        InvalidOption: One of them has another type than documented, or is out of range.
     """
 
     retries: int
@@ -52,15 +59,17 @@ class Policy:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise InvalidOption(
-                f"invalid retries={self.retries}: expected 0 or more", remedy="For example: retries=3."
-            )
-        if self.timeout is not None and self.timeout <= 0:
-            raise InvalidOption(
-                f"invalid timeout={self.timeout}: expected a number of seconds > 0",
-                remedy="For example: timeout=30.",
-            )
+        retries: Any = self.retries  # the annotations are not checked where users call us
+        limit: Any = self.timeout
+        is_count = isinstance(retries, SupportsIndex) and index(retries) >= 0
+        is_limit = limit is None or (isinstance(limit, SupportsFloat) and float(limit) > 0)
+        _check("retries", retries, is_count, "an integer >= 0", "3")
+        _check("timeout", limit, is_limit, "a number of seconds > 0", "30")
+        _check("backoff", self.backoff, callable(self.backoff), "a function of the attempt", "exponential()")
+        for option, chosen in (("retry_on", self.retry_on), ("give_up_on", self.give_up_on)):
+            classes = chosen if isinstance(chosen, tuple) else (chosen,)
+            expected = "an exception class, a tuple of them, or a function"
+            _check(option, chosen, all(map(callable, classes)), expected, "OSError")
 
     def retries_after(self, failure: Exception, attempt: int) -> bool:
         """Return whether another attempt follows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from durable_nb import codec, fingerprint, settings
 from durable_nb.engine import scopes
@@ -30,10 +30,11 @@ def as_seconds(length: float | timedelta | None) -> float | None:
     """Return a length of time in seconds, or None if there is none.
 
     Raises:
-        InvalidOption: It is negative or infinite.
+        InvalidOption: It is negative, infinite, or neither a number nor a timedelta.
     """
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
-    if seconds is not None and not 0 <= seconds < float("inf"):
+    is_number = seconds is None or isinstance(seconds, SupportsFloat)
+    if not is_number or (seconds is not None and not 0 <= seconds < float("inf")):
         raise InvalidOption(
             f"invalid length of time {length!r}: expected a number of seconds >= 0, or a timedelta",
             remedy="For example: 0.5, or timedelta(hours=1).",
@@ -82,7 +83,7 @@ def _scope(workflow: WorkflowLike, what: str) -> scopes.Scope:
     if scope is None:
         raise NoOpenRun(
             f"{what} was called outside a run",
-            remedy=("Call it in a @wf.workflow; in a notebook, open a run first: ", OpenRun()),
+            remedy=("Call it in a @wf.workflow, or open a run: ", OpenRun()),
         )
     return scope
 

@@ -1,6 +1,7 @@
 """Bad input: each is one clear line of ours that says what to do, and nothing is lost."""
 
 import asyncio
+import re
 import sqlite3
 
 import pytest
@@ -287,8 +288,32 @@ def test_generators_are_refused_when_they_are_declared(wf, function, role):
         getattr(wf, role)(3)
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ({"retries": "3"}, "invalid retries='3': expected an integer >= 0"),
+        ({"timeout": "30s"}, "invalid timeout='30s': expected a number of seconds > 0"),
+        ({"backoff": "exp"}, "invalid backoff='exp': expected a function"),
+        ({"retry_on": "OSError"}, "invalid retry_on='OSError': expected an exception class"),
+        ({"give_up_on": (OSError, "x")}, "invalid give_up_on="),
+    ],
+)
+def test_an_option_of_another_type_is_refused_where_it_is_written(wf, option, expected):
+    with pytest.raises(InvalidOption, match=re.escape(expected)) as caught:
+        wf.task(**option)(len)
+    assert "For example: " in str(caught.value)
+
+
+def test_a_length_of_time_of_another_type_is_refused(wf):
+    for wait in (lambda: wf.sync.sleep("soon"), lambda: wf.sync.signal("s", timeout="soon")):
+        with pytest.raises(
+            InvalidOption, match="invalid length of time 'soon': expected a number of seconds"
+        ):
+            wait()
+
+
 def test_retries_below_zero(wf):
-    with pytest.raises(InvalidOption, match="invalid retries=-1: expected 0 or more"):
+    with pytest.raises(InvalidOption, match="invalid retries=-1: expected an integer >= 0"):
         wf.task(retries=-1)(generator.__class__)
 
 

@@ -178,3 +178,10 @@ def test_no_run_is_open(closed, code):
     told = refusal(closed, code)
     assert told == "NoOpenRun: no run is open. To open one: %durable_workflow RUN_ID"
     assert not (closed.cwd / "durable.db").exists()
+
+
+def test_done_with_another_id_ends_nothing(opened):
+    message = refusal(opened, "%durable_workflow --done other")
+    assert "--done ends the open run 'r', not 'other'" in message
+    assert "Type: %durable_workflow --done" in message
+    still_works(opened)

@@ -214,7 +214,7 @@ def signal_invalid(wf):
 
 
 EXPECTED = {
-    "InvalidOption": (invalid_option, "invalid retries=-1: expected 0 or more"),
+    "InvalidOption": (invalid_option, "invalid retries=-1: expected an integer >= 0"),
     "InvalidRunId": (invalid_run_id, "'' cannot name a run.*Use a string"),
     "NoOpenRun": (no_open_run, r"signal\('approval'\) was called outside a run.*\.run\('RUN_ID'"),
     "ForkedProcess": (forked_process, r"process \d+ was forked from the one that owns the run.*'spawn'"),

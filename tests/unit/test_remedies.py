@@ -121,3 +121,4 @@ def test_a_notebook_spells_the_run_of_a_workflow_function_as_a_script_does():
     assert str(ResetStep("mine", "load")) == "%durable_reset load"
     assert str(ResetStep("order-7", "load")) == "wf.sync.resolve('order-7', 'load', 'rerun')"
     assert str(errors.OpenRun()) == "%durable_workflow RUN_ID"
+    assert str(errors.ListRuns("order-7", db="d.db")) == "%durable_runs --db d.db"
