@@ -75,6 +75,8 @@ tests: $(TOOLS) system
 	@echo "== tests"
 	@$(PYTEST) -m "not slow and not long"
 
+# A browser and its server take a core: two of them at most at a time.
+slow older: WORKERS = 2
 slow: $(TOOLS) system
 	@echo "== slow tests: browsers, whole notebooks, the demo, chains of kills"
 	@$(PYTEST) -m "slow and not long"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from playwright.sync_api import TimeoutError as PageTimeout
 from playwright.sync_api import expect
 
 OPEN = "%load_ext durable_nb\n%durable_workflow {run} --db {run}.db"
@@ -146,6 +147,14 @@ class Notebook:
 
     def open(self):
         """Open it, or open it anew as a reload does."""
+        self._load()
+        try:
+            self._wait_for_kernel(30_000)
+        except PageTimeout:  # a front end that lost the race for its kernel's session is loaded anew
+            self._load()
+            self._wait_for_kernel()
+
+    def _load(self):
         if self.face == "doc":
             self.page.goto(f"{self.server.url}doc/tree/{self.name}?token={TOKEN}&reset")
         else:
@@ -153,7 +162,6 @@ class Notebook:
         self.page.wait_for_function("window.jupyterapp")
         self.page.evaluate("window.jupyterapp.restored.then(() => 1)")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
-        self._wait_for_kernel()
 
     def start_all(self):
         """Begin to run all cells."""
@@ -249,13 +257,14 @@ class Notebook:
             command,
         )
 
-    def _wait_for_kernel(self):
+    def _wait_for_kernel(self, milliseconds=60_000):
         # Not for an idle one: it may be busy with a cell, and one that restarted by itself says nothing yet.
         self.page.wait_for_function(
             """() => {
               const widget = window.jupyterapp.shell.currentWidget
               return widget?.context?.sessionContext?.session?.kernel?.connectionStatus === 'connected'
-            }"""
+            }""",
+            timeout=milliseconds,
         )
 
 
