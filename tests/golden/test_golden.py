@@ -296,6 +296,7 @@ def test_the_checkpoints_have_every_format_and_every_stored_name(named):
     formats = {kind for _, kind, _ in named}
     assert formats == {"json", "objects", "bytes", "pickle", "buffers", "cell", "failure"}
     used = {name for _, _, names in named for module, name in names if module == "durable_nb._stored"}
+    # The checkpoints hold no tensors: torch was not installed where they were written.
     assert used == _stored.STORED - {"torch_storage", "torch_tensor", "set_grad"}
 
 
@@ -305,8 +306,3 @@ def test_large_parts_are_in_blobs():
 
 def test_it_is_one_file():
     assert {path.name for path in HERE.glob("*.db*")} == {f"{VERSION}.db", f"{VERSION}.db.blobs"}
-
-
-@pytest.mark.skip(reason="NOT TESTED: torch was not there when the checkpoints were written (it is large)")
-def test_tensors_come_back():
-    raise NotImplementedError
