@@ -8,12 +8,14 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import fingerprint
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
+from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
-from durable_nb.errors import DurableNotice
+from durable_nb.errors import DurableNotice, InvalidOption
 from durable_nb.records import Call
 from durable_nb.workflow.perform import perform
 from durable_nb.workflow.retry import Policy
@@ -119,6 +121,7 @@ class Task(Generic[P, R]):
         Raises:
             StepChanged: The arguments or the code changed, and the policy is to refuse.
             StepInDoubt: A step marked ``once`` was started but never finished.
+            InvalidOption: A sync task has a ``timeout`` and no ``executor``, and this is not the main thread.
         """
         named: Any = kwargs.pop("step_id", None)
         scope = scopes.current_scope() or self.workflow.attached
@@ -128,7 +131,8 @@ class Task(Generic[P, R]):
         arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
-        work = perform(scope.run, call, body, arguments, self.policy, ASYNC if self.is_async else SYNC)
+        policy = self._policy_here(scope.run.run_id, call.step_id)
+        work = perform(scope.run, call, body, arguments, policy, ASYNC if self.is_async else SYNC)
         result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
@@ -148,6 +152,20 @@ class Task(Generic[P, R]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         made = state["workflow"].task(**state["options"])(state["function"])
         vars(self).update(vars(made))
+
+    def _policy_here(self, run_id: str, step_id: str) -> Policy:
+        """Return the policy of a call in this thread; refuse a time limit that nothing here can keep."""
+        if self.policy.timeout is None or self.is_async or can_interrupt():
+            return self.policy
+        if self._executor is not None:  # its wait ends by itself
+            return replace(self.policy, timeout=None)
+        raise InvalidOption(
+            f"invalid timeout={self.policy.timeout:g} outside the main thread: Python cannot end code in a "
+            "thread, expected an executor or an async task",
+            run_id=run_id,
+            step=step_id,
+            remedy="Use @wf.task(timeout=…, executor=lambda: ProcessPoolExecutor(4)), or make it async def.",
+        )
 
     def _warn_if_outside(self) -> None:
         """Warn if the call gets no checkpoint because its thread belongs to no run, while a run is open."""
