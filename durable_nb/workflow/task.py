@@ -17,6 +17,7 @@ from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
 from durable_nb.errors import DurableNotice, InvalidOption
 from durable_nb.records import Call
+from durable_nb.workflow.async_functions import mark_async
 from durable_nb.workflow.perform import perform
 from durable_nb.workflow.retry import Policy
 
@@ -110,6 +111,8 @@ class Task(Generic[P, R]):
         self.arguments = Arguments(function)
         self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
+        if self.is_async:
+            mark_async(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the task: in a run, return the checkpoint of the call, or execute the body and commit one.
