@@ -15,7 +15,7 @@ from durable_nb import codec, fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import branches, scopes
-from durable_nb.engine.naming import check_run_id
+from durable_nb.engine.naming import check_run_id, check_same_everywhere
 from durable_nb.engine.opening import open_run, status_after
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.records import Run, RunStatus
@@ -116,7 +116,7 @@ class WorkflowFunction(Generic[P, R]):
             values.update(value if flattened else {name: value})
         run_id = self._filled(values)
         try:
-            return check_run_id(run_id)
+            return check_same_everywhere(check_run_id(run_id))
         except InvalidRunId as error:
             function = name_of(self.function)
             error.remedy = f"Choose an id: {function}.run('…', …), or a template: @wf.workflow(id='…')."

@@ -18,6 +18,7 @@ from durable_nb.engine.status import Status, one_run
 from durable_nb.signals.accepted import Accepted
 from durable_nb.signals.waiting import NOTHING, Question
 from durable_nb.stores import StoreLike, hold, let_go
+from durable_nb.stores.registry import anchored
 from durable_nb.workflow import active_runs, executors, waits
 from durable_nb.workflow.backoff import BackoffStrategy, exponential
 from durable_nb.workflow.entrypoint import WorkflowFunction
@@ -45,9 +46,13 @@ class Workflow:
 
     Args:
         name: The name of the workflow, the first part of its functions' ids.
-        db: A path, a URL such as ``sqlite:///runs.db``, or a store.
+        db: A path, a URL such as ``sqlite:///runs.db``, or a store. A relative path is resolved now, in the
+            current folder.
         default_retries: Attempts of a task after its first one.
         default_backoff: Seconds to wait before each of them; see ``durable_nb.backoff``.
+
+    Raises:
+        InvalidOption: An argument is invalid (also a ValueError).
 
     Example:
         >>> wf = Workflow("orders", db="orders.db")
@@ -67,7 +72,6 @@ class Workflow:
         self.policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
         self.active_run_ids: list[str] = []
-        self._journal: Journal | None = None
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} on {str(self.db)!r}>"
@@ -78,11 +82,29 @@ class Workflow:
         return Workflow, (self.name, self.db, self.policy.retries, self.policy.backoff)
 
     @property
+    def db(self) -> StoreLike:
+        """The database, as it was given."""
+        return self._db
+
+    @db.setter
+    def db(self, db: StoreLike) -> None:
+        self._db = db
+        self._place: StoreLike | None = anchored(db)
+        self._journal: Journal | None = None
+
+    @property
     def journal(self) -> Journal:
         """The journal that keeps its runs; all workflows of this process share the one of a database."""
         if self._journal is None or getattr(self._journal, "closed", False):
-            self._journal = hold(self.db, self)
+            self._journal = hold(self.place, self)
         return self._journal
+
+    @property
+    def place(self) -> StoreLike:
+        """The database, with the absolute path that a relative one had when it was given."""
+        if self._place is None:
+            self._place = anchored(self.db)
+        return self._place
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -192,9 +214,8 @@ class Workflow:
     def move_to(self, *, name: str | None = None, db: StoreLike | None = None) -> None:
         """Change the name or the database for later runs; a run that is open is not moved."""
         self.name = name or self.name
-        if db is not None and db != self.db:
+        if db is not None and anchored(db) != self._place:
             self.db = db
-            self._journal = None
 
     def attach(self, run: RunHandle | None) -> None:
         """Make calls outside every scope part of ``run``, as in ordinary cells; None ends that."""
@@ -414,3 +435,5 @@ class Workflow:
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)
 """The workflow of a notebook's durable cells and agents, moved to the database of the run that is opened."""
+
+NOTEBOOK._place = None  # noqa: SLF001 - its first use gives it a folder, not the import of this module
