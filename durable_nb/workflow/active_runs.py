@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from durable_nb.concurrency.bridge import ASYNC, check_process
+from durable_nb.concurrency.bridge import ASYNC, check_loop, check_process
 from durable_nb.engine import scopes
 from durable_nb.engine.opening import check_same_run
 from durable_nb.errors import RunHeld
@@ -51,6 +51,8 @@ class Pass:
     """
 
     def __init__(self, journal: Journal, opening: Run, mode: CallMode) -> None:
+        if mode is ASYNC:
+            check_loop()
         self.key = journal, opening.run_id
         self.opening = opening
         self.thread = threading.get_ident()
