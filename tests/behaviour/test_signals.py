@@ -16,10 +16,12 @@ import pytest
 from durable_nb import Workflow
 from durable_nb.cli import main as command
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
+from durable_nb.engine.status import list_runs
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
     RunHeld,
+    RunNotFound,
     SignalInvalid,
     SignalPending,
     SignalTimeout,
@@ -132,7 +134,7 @@ async def test_what_is_accepted_comes_converted_and_replays(again, kind, deliver
     wf = again()
     running = asyncio.create_task(waiting(wf, schema=kind).run("r"))
     await until_open(wf)
-    assert asked(wf.journal.get_run("r")).status is RunStatus.WAITING
+    assert (await wf.status("r")).run.status is RunStatus.WAITING
     assert await wf.complete("r", "approval", delivered)
     first = await running
     second = await waiting(again(), schema=kind).run("r")
@@ -298,7 +300,7 @@ async def test_a_hundred_waiters_are_woken_by_one_watch(again, monkeypatch):
     await until_open(wf, "s0")
     while len(asked(wf.journal.open_signals())) < 100:
         await asyncio.sleep(0.01)
-    assert asked(wf.journal.get_run("r")).status is RunStatus.WAITING
+    assert (await wf.status("r")).run.status is RunStatus.WAITING
     quiet = False
     while not quiet:  # nothing is delivered: soon nothing is looked for
         looks.clear()
@@ -538,15 +540,17 @@ def test_a_sleep_of_two_seconds_that_is_killed_after_one_takes_one_more(db):
     assert float(nothing) < 0.9
 
 
-async def test_a_long_sleep_is_a_run_that_waits(again, monkeypatch):
-    monkeypatch.setattr(waits.settings, "LONG_SLEEP", 0.05)
+async def test_a_run_that_sleeps_waits(again):
     wf = again()
-    asked(wf.journal.setup())
+    running = asyncio.create_task(sleeping(wf, timedelta(seconds=1.5)).run("r"))
     seen = set()
-    running = asyncio.create_task(sleeping(wf, timedelta(seconds=0.5)).run("r"))
     while not running.done():
         await asyncio.sleep(0.01)
-        seen.add(getattr(asked(wf.journal.get_run("r")), "status", None))
+        with contextlib.suppress(RunNotFound):
+            shown = await wf.status("r")
+            seen.add(shown.run.status)
+            listed = await ASYNC.store(list_runs(wf.journal))
+            assert {run.status for run, _ in listed} <= {shown.run.status, RunStatus.DONE, RunStatus.WAITING}
     assert RunStatus.WAITING in seen
     assert await running == "awake"
     assert asked(wf.journal.get_run("r")).status is RunStatus.DONE
