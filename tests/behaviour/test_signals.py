@@ -35,6 +35,7 @@ from durable_nb.signals.accepted import Accepted, check_value
 from durable_nb.signals.prompter import _prompters, set_prompter
 from durable_nb.signals.typed import hint, read_answer
 from durable_nb.stores.memory import MemoryJournal
+from durable_nb.stores.redis import journal, scripts
 from durable_nb.workflow import waits
 
 
@@ -538,6 +539,48 @@ def test_a_sleep_of_two_seconds_that_is_killed_after_one_takes_one_more(db):
     assert 0 <= float(left) < 1.6  # 2 s if it had begun anew
     _, nothing = start(SLEEPER, db).communicate(timeout=30)[0].split()
     assert float(nothing) < 0.9
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """Gives a function that counts what has been written to a store: transactions, or scripts that write."""
+    sent = []
+    run_script = journal.run_script
+
+    async def noting(connection, script, *words):
+        sent.append(script)
+        return await run_script(connection, script, *words)
+
+    monkeypatch.setattr(journal, "run_script", noting)
+    writing = scripts.OPEN, scripts.PUT_STEP, scripts.FINISH, scripts.PUT_SIGNAL, scripts.REQUEST_SIGNAL
+    return lambda wf: getattr(wf.journal, "commits", None) or sum(script in writing for script in sent)
+
+
+async def test_a_wait_is_two_commits_and_its_end_two(again, writes):
+    wf = again()
+    await waiting(wf, timeout=0.01, default=None).run("warm")  # the session of the process has begun
+    before = writes(wf)
+    running = asyncio.create_task(waiting(wf).run("r"))
+    await until_open(wf)
+    assert writes(wf) - before == 2  # the run is opened; the request, and the step that waits
+    await wf.complete("r", "approval", True)
+    assert await running is True
+    assert writes(wf) - before == 2 + 1 + 2  # the delivery; the step, the end of the run
+
+
+async def test_a_request_and_its_step_are_written_together_or_not_at_all(again):
+    wf = again()
+    running = asyncio.create_task(waiting(wf).run("r"))
+    request = await until_open(wf)
+    (step,) = (await wf.status("r")).steps
+    assert (step.status, step.is_awaited) == (StepStatus.STARTED, True)
+    stale = step._replace(epoch=step.epoch - 1, attempt=9)
+    with pytest.raises(RunHeld):
+        asked(wf.journal.request_signal(request._replace(prompt="stale"), stale))
+    assert asked(wf.journal.get_request("r", "approval")) == request
+    assert (await wf.status("r")).steps == (step,)
+    await wf.complete("r", "approval", True)
+    assert await running is True
 
 
 async def test_a_run_that_sleeps_waits(again):

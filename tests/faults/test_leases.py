@@ -11,10 +11,9 @@ import pytest
 
 from durable_nb import Workflow, settings
 from durable_nb.concurrency.bridge import SYNC, run_blocking, submit
-from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import current_snapshot, list_runs
 from durable_nb.errors import RunHeld
-from durable_nb.records import Run, RunStatus
+from durable_nb.records import RunStatus
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import machine
 from durable_nb.stores.sqlite.lockfile import LockFile

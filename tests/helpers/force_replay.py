@@ -69,7 +69,7 @@ def _async_passes(body):
                 if run.entered is not None or asyncio.current_task().cancelling():
                     task.cancel()
                     raise
-                while current.claims:  # gather does not wait for the siblings of the one that was cancelled first
+                while current.claims:  # gather leaves the siblings of the one that is cancelled first
                     await asyncio.sleep(0.001)
 
     return passes
