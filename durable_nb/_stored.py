@@ -52,6 +52,8 @@ STORED: Final = frozenset(
         # Arrays, frames and tensors.
         *("array", "array_view", "memory_map", "set_array_state", "new"),
         *("torch_storage", "torch_tensor", "set_grad"),
+        # Exceptions that cannot be made again by their own rules.
+        "stand_in",
     }
 )
 """The functions of this module that may stand in a checkpoint. Append only."""
@@ -345,6 +347,73 @@ def settle_exception(exc: BaseException, state: tuple[Any, Any, tuple[Any, bool]
         exc.__setstate__(attributes)
     if links is not None:
         exc.__cause__, exc.__suppress_context__ = links
+
+
+def stand_in(
+    kind: type[BaseException],
+    message: str,
+    args: tuple[Any, ...],
+    attributes: dict[str, Any],
+    lost: tuple[str, ...],
+) -> BaseException:
+    """Return an exception of a class, or of a subclass of it, made without code of the user.
+
+    Args:
+        kind: The class.
+        message: What ``str()`` returns.
+        args: Its args.
+        attributes: Its attributes.
+        lost: The names of attributes that are not on record, and raise an AttributeError.
+    """
+    exc = _with_state(kind, args, attributes)
+    with contextlib.suppress(Exception):  # its __str__ may read what is lost
+        if not lost and str(exc) == message:
+            return exc
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    made_of = {"_made_of": (kind, message, lost), **{name: _Lost(name, kind) for name in lost}}
+    return _with_state(type(kind.__name__, (_StandIn, kind), {**names, **made_of}), args, attributes)
+
+
+def _with_state(kind: Any, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    exc = made_exception(kind, args)
+    exc.args = args
+    set_state(exc, attributes)
+    return exc
+
+
+class _StandIn:
+    """The first base of a class that stands in for a class of exceptions, a subclass of that class."""
+
+    __slots__ = ()
+    _made_of: tuple[type[BaseException], str, tuple[str, ...]]
+
+    def __init_subclass__(cls, **_: object) -> None:
+        """Do nothing: the hook of the user's class is for the user's subclasses."""
+
+    def __str__(self) -> str:
+        return self._made_of[1]
+
+    def __repr__(self) -> str:
+        return BaseException.__repr__(cast("BaseException", self))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        kind, message, lost = self._made_of
+        return stand_in, (kind, message, cast("BaseException", self).args, vars(self), lost)
+
+
+class _Lost:
+    """An attribute that is not on record, until the user sets it."""
+
+    def __init__(self, name: str, kind: type) -> None:
+        self._name, self._kind = name, kind
+
+    def __get__(self, exc: object, owner: object) -> Any:
+        if exc is None:
+            return self
+        raise AttributeError(
+            f"attribute {self._name!r} of the recorded {self._kind.__qualname__} was not saved, since it "
+            "cannot be pickled: read it in the task that raises the exception, and raise what is plain data"
+        )
 
 
 # Objects of the process.

@@ -17,7 +17,6 @@ __all__ = [
     "CELL_ON_EDIT",
     "DASK_GATE",
     "DB",
-    "EXECUTOR_LOOK",
     "EXIT_GRACE",
     "HEARTBEAT",
     "INTERRUPT_GRACE",
@@ -134,9 +133,6 @@ REDIS_LARGEST: Final = 64 * 1024 * 1024
 
 REDIS_CONNECTIONS: Final = 16
 """Commands under way to a Redis cluster at the same time: each needs a connection."""
-
-EXECUTOR_LOOK: Final = 0.1
-"""Seconds between two checks whether a body on an executor has timed out: less is not noticeable."""
 
 LARGE_CALL: Final = 10 * 1024 * 1024
 """Bytes of a call to an executor above which a notice is shown: a large global is sent with every call."""

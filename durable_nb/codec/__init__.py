@@ -110,8 +110,8 @@ def decode_failure(payload: Payload) -> BaseException:
         payload: The output of :func:`encode_failure`.
 
     Returns:
-        An exception with the same class, args, notes and causes; if its class cannot be rebuilt, a StepFailed
-        with the class's name and the message.
+        An exception with the same class, args, notes and causes; if its class cannot make it again, one of a
+        subclass, with the same message; if its class is gone, a StepFailed with its name and the message.
 
     Raises:
         StepNotRestored: The payload does not hold a failure, or is damaged.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
+import operator
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
+from durable_nb import _stored
 from durable_nb.codec import pickling
-from durable_nb.errors import ResetStep, StepFailed, StepNotRestored, StepNotSaved
+from durable_nb.codec.stand_ins import dumps_reduced, dumps_stand_in, message_of, note_of_loss
+from durable_nb.errors import ResetStep, StepFailed, StepNotRestored
 from durable_nb.records import Payload
 
 __all__ = ["dumps", "failure_line", "failure_text", "loads"]
@@ -38,7 +43,10 @@ def dumps(exc: BaseException) -> Payload:
 
 
 def loads(data: bytes) -> BaseException:
-    """Decode an exception: same class, args, notes and causes, or a StepFailed that describes it.
+    """Decode an exception: same class, args, notes and causes.
+
+    Where its class cannot make it again, it is an instance of a subclass with the same message. Where its
+    class is gone, it is a StepFailed that describes it.
 
     Args:
         data: The data of the payload that :func:`dumps` returned.
@@ -93,37 +101,51 @@ def _class_name(record: dict[str, Any]) -> str:
 
 
 def _record(exc: BaseException, links: int) -> dict[str, Any]:
-    cause = exc.__cause__
+    cause, pickles = exc.__cause__, _pickles(exc)
+    notes = [note for note in getattr(exc, "__notes__", ()) if isinstance(note, str)]
+    if pickles["pickle"] is None:
+        notes.append(note_of_loss(exc))
     return {
-        "class": f"{type(exc).__module__}:{type(exc).__qualname__}",
-        "message": _message(exc),
-        "notes": [note for note in getattr(exc, "__notes__", ()) if isinstance(note, str)],
-        "pickle": _pickle(exc),
+        "class": _class_of(exc),
+        "message": message_of(exc),
+        "notes": notes,
+        **pickles,
         "suppress": exc.__suppress_context__,
         "cause": _record(cause, links - 1) if cause is not None and links else None,
     }
 
 
-def _message(exc: BaseException) -> str:
-    try:
-        return str(exc)
-    except Exception as error:
-        return f"<str() of the exception failed: {type(error).__name__}>"
+def _class_of(exc: BaseException) -> str:
+    return f"{type(exc).__module__}:{type(exc).__qualname__}"
 
 
-def _pickle(exc: BaseException) -> str | None:
+def _pickles(exc: BaseException) -> dict[str, str | None]:
+    """Return the pickles to load the exception from, the first that succeeds: see ``_loaded``.
+
+    A class with its own ``__reduce__`` may fail when it is loaded, or return another class. Only loading can
+    tell, and it would run the user's code here.
+    """
+    ways = {"pickle": _base64(lambda: pickling.dumps(exc, unlinked=exc))}
+    has_own = pickling.has_own_reduction(type(exc))
+    if has_own or ways["pickle"] is None:
+        ways["stand_in"] = _base64(lambda: dumps_stand_in(exc))
+    if has_own and ways["pickle"] is None:
+        ways["reduced"] = _base64(lambda: dumps_reduced(exc))
+    return ways
+
+
+def _base64(dump: Callable[[], bytes]) -> str | None:
     try:
-        data = pickling.dumps(exc, unlinked=exc)
-    except StepNotSaved:
+        return base64.b64encode(dump()).decode("ascii")
+    except Exception:
         return None
-    return base64.b64encode(data).decode("ascii")
 
 
 def _traceback(exc: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(exc)).rstrip("\n")
     except Exception:
-        text = f"{type(exc).__qualname__}: {_message(exc)}"
+        text = f"{type(exc).__qualname__}: {message_of(exc)}"
     return text if len(text) <= _TRACEBACK else "…\n" + text[-_TRACEBACK:]
 
 
@@ -144,12 +166,27 @@ def _damaged() -> StepNotRestored:
 
 
 def _exception(record: dict[str, Any]) -> BaseException:
-    exc = _unpickled(record.get("pickle")) or _stand_in(record)
+    exc = _restored(record)
+    for note in record.get("notes", ()):
+        if note not in getattr(exc, "__notes__", ()):
+            exc.add_note(note)
     cause = record.get("cause")
     if cause is not None:
         exc.__cause__ = _exception(cause)
     exc.__suppress_context__ = bool(record.get("suppress"))
     return exc
+
+
+def _restored(record: dict[str, Any]) -> BaseException:
+    """Return the exception from the first pickle that gives its class, or what is closest to it."""
+    found = []
+    for way in ("pickle", "stand_in", "reduced"):
+        exc = _unpickled(record.get(way))
+        if exc is not None and _class_of(exc) == record["class"]:
+            return exc
+        found.append(exc)
+    closest = (exc for exc in (*found, _named(record)) if exc is not None)
+    return next(closest, _step_failed(record))
 
 
 def _unpickled(text: str | None) -> BaseException | None:
@@ -162,11 +199,21 @@ def _unpickled(text: str | None) -> BaseException | None:
     return exc if isinstance(exc, BaseException) else None
 
 
-def _stand_in(record: dict[str, Any]) -> StepFailed:
-    exc = StepFailed(
+def _named(record: dict[str, Any]) -> BaseException | None:
+    """Return an exception with the recorded class and message alone."""
+    module, _, qualname = record["class"].partition(":")
+    message = record.get("message", "")
+    try:
+        kind = operator.attrgetter(qualname)(importlib.import_module(module))
+        exc = _stored.stand_in(kind, message, (message,), {}, ())
+    except Exception:
+        return None
+    exc.add_note("durable_nb: only the class and the message of this exception could be restored")
+    return exc
+
+
+def _step_failed(record: dict[str, Any]) -> StepFailed:
+    return StepFailed(
         f"failed with {_class_name(record)}: {record.get('message', '')}",
         remedy="The exception's class cannot be rebuilt in this process; its traceback is on record.",
     )
-    for note in record.get("notes", ()):
-        exc.add_note(note)
-    return exc

@@ -25,6 +25,7 @@ __all__ = [
     "Unpickler",
     "dump_parts",
     "dumps",
+    "has_own_reduction",
     "keep_qualname",
     "loads",
     "reduce_code",
@@ -274,8 +275,14 @@ def _live_reduction(obj: Any, reduction: Any) -> Any:
     )
 
 
-def _has_own_reduction(kind: type) -> bool:
-    return any(isinstance(hook, FunctionType) for hook in (kind.__reduce__, kind.__reduce_ex__))
+def has_own_reduction(kind: type) -> bool:
+    """Return whether a class of exceptions says itself how it is pickled, in Python or in C.
+
+    Args:
+        kind: A class of exceptions.
+    """
+    hooks = ("__reduce__", "__reduce_ex__")
+    return next(cls for cls in kind.__mro__ if vars(cls).keys() & hooks).__module__ != "builtins"
 
 
 def reduce_method(method: MethodType) -> Any:
@@ -301,7 +308,7 @@ def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
         exc: Any exception.
         linked: Whether to pickle its cause too.
     """
-    if _has_own_reduction(type(exc)):
+    if has_own_reduction(type(exc)):
         return NotImplemented
     reduced: Any = exc.__reduce_ex__(_PROTOCOL)
     state = reduced[2] if len(reduced) > 2 else None

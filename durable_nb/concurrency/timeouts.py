@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
 import time
@@ -12,7 +11,7 @@ from types import FrameType
 
 from durable_nb.errors import StepTimeout
 
-__all__ = ["deadline", "timed_out"]
+__all__ = ["can_interrupt", "deadline", "timed_out"]
 
 
 def timed_out(seconds: float) -> StepTimeout:
@@ -23,28 +22,25 @@ def timed_out(seconds: float) -> StepTimeout:
     )
 
 
+def can_interrupt() -> bool:
+    """Return whether ``deadline`` can end a body in this thread: Python runs signal handlers in one alone."""
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+
+
 @contextmanager
 def deadline(seconds: float, applies: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Raise ``StepTimeout`` in the body after that many seconds.
+    """Raise ``StepTimeout`` in the body after that many seconds, where ``can_interrupt()``.
 
-    In the main thread an alarm interrupts every wait, also one in C code. In another thread only Python code
-    can be interrupted: a wait in C code, such as ``time.sleep``, ends first.
+    An alarm interrupts every wait, also one in C code.
 
     Args:
         seconds: How long the body may take, in seconds.
         applies: Called when the time is up: whether the code that the alarm interrupts is the body's.
+
+    Raises:
+        ValueError: This is not the main thread.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    if in_main and hasattr(signal, "setitimer"):
-        limit = _alarm(seconds, applies)
-    else:
-        limit = _raise_from_timer(seconds)
-    with limit:
-        yield
 
-
-@contextmanager
-def _alarm(seconds: float, applies: Callable[[], bool]) -> Iterator[None]:
     def expire(_signum: int, _frame: FrameType | None) -> None:
         if applies():
             raise timed_out(seconds)
@@ -59,40 +55,3 @@ def _alarm(seconds: float, applies: Callable[[], bool]) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
         if left:  # an alarm of the user's, put off while the body ran
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-6), interval)
-
-
-@contextmanager
-def _raise_from_timer(seconds: float) -> Iterator[None]:
-    thread, guard = threading.get_ident(), threading.Lock()
-    running, expired = True, False
-
-    def expire() -> None:
-        nonlocal expired
-        with guard:
-            if running:
-                expired = True
-                _raise_in(thread, _Expired)
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except _Expired:
-        raise timed_out(seconds) from None
-    finally:
-        # Under the lock: either the timer sees that the body has ended, or it has raised by now.
-        with guard:
-            running = False
-        timer.cancel()
-        if expired:
-            _raise_in(thread, None)  # take it back in case it has not arrived yet
-
-
-class _Expired(BaseException):
-    """Raised in the thread of a body whose time is up; no Exception, so that the body does not catch it."""
-
-
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    raised = ctypes.py_object(kind) if kind is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)

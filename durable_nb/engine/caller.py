@@ -64,7 +64,7 @@ class Caller:
         self.mode = mode
 
     async def begin(self, call: Call, arguments: Mapping[str, Any] | None = None) -> StepHandle:
-        """Decide about a call. If it runs, and is a cell or marked ``once``, commit that it has started.
+        """Decide about a call; nothing is committed but the new name of a step that was renamed.
 
         Args:
             call: The call.
@@ -88,7 +88,7 @@ class Caller:
             await self.mode.store(run.reload(call.step_id))
             record, decision = run.decide(call)
         if record is None or decision.action is Action.RUN:
-            return await self._start(call, decision, record, arguments)
+            return StepHandle(call, decision, self._attempt(call, record, arguments), record)
         if decision.action is Action.REFUSE:
             raise refusal(decision, record, call, arguments)
         if decision.action is Action.REPLAY:
@@ -97,10 +97,8 @@ class Caller:
                 record = await self.mode.store(run.move_renamed(record, call.step_id))
         return StepHandle(call, decision, record, record)
 
-    async def _start(
-        self, call: Call, decision: Decision, record: Step | None, arguments: Mapping[str, Any] | None
-    ) -> StepHandle:
-        step = Step(
+    def _attempt(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
+        return Step(
             self.run.run_id,
             call.step_id,
             call.kind,
@@ -115,10 +113,12 @@ class Caller:
             once=call.once,
             started_at=time.time(),
         )
-        if call.once or call.kind is StepKind.CELL:
-            await self.mode.store(self.run.commit(step))
+
+    async def start(self, handle: StepHandle) -> None:
+        """Commit that a step has started, if it is a cell or marked ``once``; called before its body."""
+        if handle.call.once or handle.call.kind is StepKind.CELL:
+            await self.mode.store(self.run.commit(handle.step))
             hit("step.started")
-        return StepHandle(call, decision, step, record)
 
     async def complete(
         self,

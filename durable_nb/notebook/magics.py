@@ -14,9 +14,10 @@ from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
 from durable_nb import settings
+from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.errors import DurableError, InvalidOption, spell_actions
 from durable_nb.notebook import magic_options
-from durable_nb.notebook.cell import restore_all, run_cell
+from durable_nb.notebook.cell import CellOptions, restore_all, run_cell
 from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.magic_options import LineParser
 from durable_nb.notebook.plan import plan, spell_plan
@@ -103,6 +104,7 @@ class DurableMagics:
         """
         options = magic_options.parse_step(line)
         with one_line_errors(), self.carrier.collecting():
+            _check_timeout(options)
             await run_cell(self.session, options, cell)
 
     def durable_restore(self, line: str) -> None:
@@ -250,6 +252,16 @@ def load(shell: Any) -> None:
     shell.events.register("post_run_cell", magics.session.tracker.record_ordinary_cell)
     tracebacks.hide_package_frames(shell)
     body.guard_cells(shell)
+
+
+def _check_timeout(options: CellOptions) -> None:
+    """Refuse a time limit outside the main thread, as in a subshell: nothing could end the cell there."""
+    if options.policy.timeout is not None and not can_interrupt():
+        raise InvalidOption(
+            "invalid --timeout outside the main thread: Python cannot end code in a thread",
+            step=options.name,
+            remedy="Leave --timeout out, or run the cell in the kernel's main shell.",
+        )
 
 
 def _counted(number: int, noun: str) -> str:

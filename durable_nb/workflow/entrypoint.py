@@ -20,6 +20,7 @@ from durable_nb.engine.opening import open_run, status_after
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
 from durable_nb.records import Run, RunStatus
 from durable_nb.workflow import active_runs
+from durable_nb.workflow.async_functions import async_if_owner_is, mark_async
 from durable_nb.workflow.task import Arguments, WorkflowLike, check_function, name_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class WorkflowFunction(Generic[P, R]):
         self.function = function
         self.template = template
         self.is_async = inspect.iscoroutinefunction(function)
+        if self.is_async:
+            mark_async(self)
         self._arguments = Arguments(function)
         self._code = fingerprint.function(function)
 
@@ -57,6 +60,7 @@ class WorkflowFunction(Generic[P, R]):
         """Start or resume the run whose id the arguments give: see ``run_id``."""
         return self.run(self.run_id(*args, **kwargs), *args, **kwargs)
 
+    @async_if_owner_is
     def run(self, run_id: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Start or resume the run of that id: finished steps replay, the others run.
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import threading
+import time
 import uuid
 import warnings
 import weakref
@@ -19,6 +20,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeAlias
 
 from durable_nb import settings
+from durable_nb.concurrency.timeouts import timed_out
 from durable_nb.errors import DurableError, DurableNotice, ExecutorLost, InvalidOption
 from durable_nb.workflow.remote_call import remote_call, remote_outcome
 from durable_nb.workflow.task import name_of
@@ -33,12 +35,16 @@ _executors = weakref.WeakKeyDictionary[Callable[[], Executor], Executor]()
 _executors_lock = threading.Lock()
 
 
-def on_executor(function: Callable[..., Any], place: ExecutorLike) -> Callable[..., Any]:
+def on_executor(
+    function: Callable[..., Any], place: ExecutorLike, *, timeout: float | None = None
+) -> Callable[..., Any]:
     """Return a function that executes ``function`` on an executor; it is async if ``function`` is.
 
     Args:
         function: The body, sync or async.
         place: The executor, or a function that returns one.
+        timeout: Seconds after which a synchronous wait ends, in any thread, with a ``StepTimeout``. An async
+            one is ended by the event loop.
 
     Raises:
         InvalidOption: ``place`` is neither an executor nor a function.
@@ -62,12 +68,12 @@ def on_executor(function: Callable[..., Any], place: ExecutorLike) -> Callable[.
             return _result_of(future)
 
     def call_sync(*args: Any, **kwargs: Any) -> Any:
-        done = threading.Event()
+        began, done = time.monotonic(), threading.Event()
         with _Submission(place, function, args, kwargs) as future:
             future.add_done_callback(lambda _: done.set())
-            # In slices: outside the main thread a timeout can end Python code only, no wait in C code.
-            while not done.wait(settings.EXECUTOR_LOOK):
-                pass
+            left = None if timeout is None else max(0.0, float(timeout) - (time.monotonic() - began))
+            if not done.wait(left) and timeout is not None:
+                raise timed_out(timeout)
             return _result_of(future)
 
     wanted = call_async if inspect.iscoroutinefunction(function) else call_sync

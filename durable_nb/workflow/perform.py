@@ -21,7 +21,7 @@ __all__ = ["VALUES", "StepCodec", "notify", "perform"]
 
 
 class StepCodec:
-    """What a step keeps, and how it is restored: here the value that the body returns."""
+    """Packs what a step keeps, and restores it: here, the value that its body returns."""
 
     def notify(self, handle: StepHandle) -> None:
         """Tell the user that a changed step was replayed, or that it runs again."""
@@ -81,6 +81,8 @@ async def perform(
                 step_codec.notify(handle)
             if handle.replayed:
                 return step_codec.unpack(handle, await caller.load(handle.step))
+            policy.check_thread(caller.mode)
+            await caller.start(handle)
             value = await _execute(caller, handle, body, policy, step_codec)
             await caller.complete(handle, step_codec.pack(handle, value))
             return value

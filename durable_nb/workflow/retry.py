@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeAlias
 
+from durable_nb.concurrency.bridge import ASYNC
+from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
 from durable_nb.engine.failpoints import hit
 from durable_nb.errors import (
@@ -20,6 +22,7 @@ from durable_nb.errors import (
 from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import CallMode
     from durable_nb.engine.caller import Caller
     from durable_nb.records import Call
     from durable_nb.workflow.backoff import BackoffStrategy
@@ -69,6 +72,16 @@ class Policy:
             classes = chosen if isinstance(chosen, tuple) else (chosen,)
             expected = "an exception class, a tuple of them, or a function"
             _check(option, chosen, all(map(callable, classes)), expected, "OSError")
+
+    def check_thread(self, mode: CallMode) -> None:
+        """Raise ``InvalidOption`` if the body has a timeout, and nothing could end it in this thread."""
+        if self.timeout is None or mode is ASYNC or can_interrupt():
+            return
+        raise InvalidOption(
+            f"invalid timeout={self.timeout:g} outside the main thread: Python cannot end code in a thread, "
+            "expected an executor or an async task",
+            remedy="Use @wf.task(timeout=…, executor=lambda: ProcessPoolExecutor(4)), or make it async def.",
+        )
 
     def retries_after(self, failure: Exception, attempt: int) -> bool:
         """Return whether another attempt follows.

@@ -8,14 +8,17 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from durable_nb import fingerprint
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
+from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
 from durable_nb.engine.caller import Caller
 from durable_nb.errors import DurableNotice
 from durable_nb.records import Call
+from durable_nb.workflow.async_functions import mark_async
 from durable_nb.workflow.perform import perform
 from durable_nb.workflow.retry import Policy
 
@@ -107,8 +110,10 @@ class Task(Generic[P, R]):
         self.workflow = workflow
         self.on_edit, self.on_change, self.once = on_edit, on_change, once
         self.arguments = Arguments(function)
-        self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
+        self._code = fingerprint.function(function)
+        if self.is_async:
+            mark_async(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the task: in a run, return the checkpoint of the call, or execute the body and commit one.
@@ -120,6 +125,7 @@ class Task(Generic[P, R]):
         Raises:
             StepChanged: The arguments or the code changed, and the policy is to refuse.
             StepInDoubt: A step marked ``once`` was started but never finished.
+            InvalidOption: A sync task has a ``timeout`` and no ``executor``, and this is not the main thread.
         """
         named: Any = kwargs.pop("step_id", None)
         scope = scopes.current_scope() or self.workflow.attached
@@ -130,7 +136,7 @@ class Task(Generic[P, R]):
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
         caller = Caller(scope.current, ASYNC if self.is_async else SYNC)
-        work = perform(caller, call, body, self.policy, arguments)
+        work = perform(caller, call, body, self._policy_here(), arguments)
         result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
@@ -150,6 +156,12 @@ class Task(Generic[P, R]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         made = state["workflow"].task(**state["options"])(state["function"])
         vars(self).update(vars(made))
+
+    def _policy_here(self) -> Policy:
+        """Return the policy of a call in this thread: the wait for an executor ends by itself."""
+        if self._executor is None or self.is_async or can_interrupt():
+            return self.policy
+        return replace(self.policy, timeout=None)
 
     def _warn_if_outside(self) -> None:
         """Warn if the call gets no checkpoint because its thread belongs to no run, while a run is open."""

@@ -115,7 +115,8 @@ class Workflow:
                 ``backoff``: seconds to wait before each, by the 0-based number of the attempt that failed.
                 ``retry_on``, ``give_up_on``: the failures after which another attempt is made, or none: a
                 class, a tuple of classes, or a predicate.
-                ``timeout``: seconds that an attempt may take.
+                ``timeout``: seconds that an attempt may take. Outside the main thread, a sync function needs
+                an ``executor`` for it.
                 ``on_edit``: the policy for a checkpoint if the function was edited: ``keep`` it, ``rerun``,
                 ``ask`` or ``error``.
                 ``on_change``: the policy if the arguments changed: ``error``, ``rerun``, ``keep`` or ``ask``.
@@ -152,15 +153,19 @@ class Workflow:
         check_function(function, "task")
         if retries is None:  # a body that failed may have had its side effects
             retries = 0 if once else self.policy.retries
+        policy = Policy(retries, backoff or self.policy.backoff, **limits)
+        executed = None
+        if executor is not None:
+            executed = executors.on_executor(function, executor, timeout=policy.timeout)
         return Task(
             function,
             name=name or name_of(function),
-            policy=Policy(retries, backoff or self.policy.backoff, **limits),
+            policy=policy,
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
             once=once,
-            executed=executors.on_executor(function, executor) if executor is not None else None,
+            executed=executed,
             executor=executor,
         )
 

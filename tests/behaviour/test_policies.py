@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -211,20 +211,62 @@ def test_a_sync_body_is_ended_before_the_next_begins(again, ran, body):
     assert time.monotonic() - began < 10
 
 
-def test_a_sync_body_in_another_thread_is_ended_too(again, ran):
-    main, failures = slow_sync(again(), ran, busy), []
+REFUSED = (
+    "run 'r', step {!r}: invalid timeout=0.1 outside the main thread: Python cannot end code in a thread, "
+    "expected an executor or an async task. "
+    "Use @wf.task(timeout=…, executor=lambda: ProcessPoolExecutor(4)), or make it async def."
+)
 
-    def use():
-        try:
-            main.run("r")
-        except StepTimeout as error:
-            failures.append(error)
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join(20)
-    assert len(failures) == 1
-    assert ran == ["begun", "ended", "begun", "ended"]
+def in_a_thread(main, wf):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(main.run, "r").result()
+
+
+def on_another_loop(main, wf):
+    async def use():
+        await asyncio.to_thread(main.run, "r")
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("call", [in_a_thread, on_another_loop])
+def test_a_sync_body_with_a_timeout_is_refused_in_another_thread(again, ran, db, call):
+    wf = again()
+    main = slow_sync(wf, ran, busy)
+    with pytest.raises(InvalidOption) as caught:
+        call(main, wf)
+    assert str(caught.value) == REFUSED.format("slow")
+    assert ran == []
+    assert wf.sync.status("r").steps == ()
+
+
+def test_a_sync_body_with_a_timeout_is_refused_under_map(again, ran):
+    wf = again()
+    slow = wf.task(name="slow", timeout=0.1)(lambda n: ran.append(n))
+    main = wf.workflow(lambda: wf.sync.map(slow, [1, 2]))
+    with pytest.raises(InvalidOption) as caught:
+        main.run("r")
+    assert str(caught.value) == REFUSED.format("~0/slow")
+    assert ran == []
+    assert wf.sync.status("r").steps == ()
+
+
+def test_a_task_marked_once_is_not_in_doubt_after_it_was_refused(again, ran):
+    def define(wf):
+        pay = wf.task(name="pay", once=True, timeout=30)(lambda: ran.append(1))
+        return wf.workflow(lambda: pay())
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InvalidOption):
+        pool.submit(define(again()).run, "r").result()
+    define(again()).run("r")
+    assert ran == [1]
+
+
+def test_outside_a_run_a_task_with_a_timeout_is_the_plain_function_in_any_thread(again):
+    give = again().task(timeout=30)(lambda: 1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(give).result() == 1
 
 
 @pytest.mark.parametrize(

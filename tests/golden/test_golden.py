@@ -117,8 +117,8 @@ def test_failures_come_back_as_they_were(replayed):
     assert [(type(each), each.code) for each in group.exceptions[1].exceptions] == [(Refused, 2)]
     assert (type(odd), odd.args, odd.code) == (Refused, ("3: h",), 3)
     assert (system.errno, system.filename) == (2, "nowhere.txt")
-    assert type(held) is errors.StepFailed
-    assert "ValueError: ('held', <generator object" in str(held)
+    assert type(held) is ValueError
+    assert "('held', <generator object" in str(held)
     assert type(gone) is errors.StepFailed
     assert "golden_gone.Vanished: it was here" in str(gone)
     assert gone.__notes__ == ["noted"]
@@ -296,8 +296,9 @@ def test_the_checkpoints_have_every_format_and_every_stored_name(named):
     formats = {kind for _, kind, _ in named}
     assert formats == {"json", "objects", "bytes", "pickle", "buffers", "cell", "failure"}
     used = {name for _, _, names in named for module, name in names if module == "durable_nb._stored"}
-    # The checkpoints hold no tensors: torch was not installed where they were written.
-    assert used == _stored.STORED - {"torch_storage", "torch_tensor", "set_grad"}
+    # The checkpoints hold no tensors: torch was not installed where they were written. They are older than
+    # exceptions that stand in for others.
+    assert used == _stored.STORED - {"torch_storage", "torch_tensor", "set_grad", "stand_in"}
 
 
 def test_large_parts_are_in_blobs():

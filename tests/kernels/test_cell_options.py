@@ -58,6 +58,23 @@ def test_fresh_starts_over_and_done_ends(opened):
     assert "no run is open" in opened.run("%%durable_step s\n1").stderr
 
 
+def test_a_timeout_is_refused_outside_the_main_thread(opened):
+    """As in a subshell: nothing could end the cell there."""
+    cell = opened.run(
+        "import asyncio, threading\n"
+        "def use():\n"
+        "    try: asyncio.run(get_ipython().durable_nb.durable_step('s --timeout 3s', 'begun = 1'))\n"
+        "    except Exception as error: told.append(str(error))\n"
+        "told = []\n"
+        "thread = threading.Thread(target=use); thread.start(); thread.join()\n"
+        "print(*told, 'begun' in globals())"
+    )
+    assert cell.text == (
+        "InvalidOption: step 's': invalid --timeout outside the main thread: Python cannot end code in a "
+        "thread. Leave --timeout out, or run the cell in the kernel's main shell. False\n"
+    )
+
+
 @pytest.mark.parametrize("timeout", ["soon", "0", "-1s", "5d", "nan"])
 def test_a_timeout_that_is_no_time(opened, timeout):
     cell = opened.run(f"%%durable_step s --timeout {timeout}\n1")

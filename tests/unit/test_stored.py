@@ -30,6 +30,7 @@ PINNED = {
     *("stream", "process_object"),
     *("array", "array_view", "memory_map", "set_array_state", "new"),
     *("torch_storage", "torch_tensor", "set_grad"),
+    "stand_in",
 }
 
 

@@ -422,7 +422,7 @@ def test_a_large_global_is_told_of(wf):
         assert main.run("r") == 11_000_000
 
 
-@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("mode", ["async", "sync", "sync in a thread"])
 def test_a_late_result_is_nobodys(wf, mode):
     """Trap 9: a body that runs cannot be cancelled; its result comes to an attempt that is over."""
     release, late = threading.Event(), []
@@ -461,8 +461,35 @@ def test_a_late_result_is_nobodys(wf, mode):
             release.set()
             return value
 
-        assert main.run("r") == 1
+        run = main.run if mode == "sync" else in_a_thread(main.run)
+        assert run("r") == 1
     assert len(place.calls) == 2
+
+
+def in_a_thread(function):
+    def call(*args):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function, *args).result()
+
+    return call
+
+
+@pytest.mark.parametrize("where", ["the main thread", "a thread", "map"])
+def test_a_body_that_is_late_on_its_executor_is_a_timeout_in_any_thread(wf, where, tmp_path):
+    """A real process: the wait ends while the body goes on."""
+    ended = tmp_path / "ended"
+
+    def wait():
+        time.sleep(3)
+        ended.touch()
+
+    with ProcessPoolExecutor(1) as place:
+        late = wf.task(executor=place, timeout=0.5, retries=0, name="late")(wait)
+        main = wf.workflow(lambda: wf.sync.map(lambda _: late(), [0]) if where == "map" else late())
+        run = in_a_thread(main.run) if where == "a thread" else main.run
+        with pytest.raises(StepTimeout, match=r"run 'r', step '.*late': .* timeout of 0.5 s"):
+            run("r")
+        assert not ended.exists()
 
 
 def test_outside_a_run_it_is_the_plain_function(wf):
