@@ -6,7 +6,7 @@ They are named tuples, since a replay creates tens of thousands: a frozen datacl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -252,7 +252,7 @@ class RunSnapshot(NamedTuple):
     """A run and all its steps, read at one moment, in the order in which they were recorded."""
 
     run: Run
-    steps: tuple[Step, ...] = ()
+    steps: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):

@@ -31,7 +31,7 @@ from durable_nb.records import (
 from durable_nb.stores.payloads import fetch, is_at_hand, keep, moved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.errors import RunHeld
@@ -77,7 +77,7 @@ class RunHandle:
         on_lost: Called on the loop thread when the run is lost; without it a ``DurableNotice`` is given.
     """
 
-    def __init__(self, journal: Journal, run: Run, steps: tuple[Step, ...]) -> None:
+    def __init__(self, journal: Journal, run: Run, steps: Sequence[Step]) -> None:
         self.journal = journal
         self.run = run
         self.history = History(steps)
@@ -115,7 +115,9 @@ class RunHandle:
 
     def decide(self, call: Call) -> Decision:
         """Return the decision about a call as things stand; nothing is run or written."""
-        record = self.history.record_of(call)
+        return self._decide(self.history.record_of(call), call)
+
+    def _decide(self, record: Step | None, call: Call) -> Decision:
         if record is not None and record.status is StepStatus.FAILED and call.called_seq:
             call = call._replace(run_continued=self.history.continued_after(record))
         return decide(record, call)
@@ -140,11 +142,12 @@ class RunHandle:
             await wait_for_pending(mode)
         if not self.journal.whole_runs and call.step_id not in self.history:
             await self._reload(call.step_id, mode)
-        decision = self.decide(call)
+        record = self.history.record_of(call)
+        decision = self._decide(record, call)
         if decision.action is Action.ASK:  # another process may have recorded the answer
             await self._reload(call.step_id, mode)
-            decision = self.decide(call)
-        record = self.history.record_of(call)
+            record = self.history.record_of(call)
+            decision = self._decide(record, call)
         if decision.action is Action.REPLAY and record is not None:
             self.replays.append(call.step_id)
             if record.step_id != call.step_id:
