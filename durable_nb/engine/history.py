@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_nb.records import KEY, Call, Step, joining_scopes, scope_of
 from durable_nb.rows import CALLED_SEQ, RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
@@ -40,11 +40,6 @@ class History(Mapping[str, Step]):
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def get(self, step_id: str, default: Any = None) -> Any:
-        """Return a step, or a default if it is not on record."""
-        row = self._rows.get(step_id)
-        return default if row is None else read_step(row)
 
     def setdefault(self, step_id: str, step: Step) -> Step:
         """Return a step as recorded; one that is not on record is added."""

@@ -161,9 +161,11 @@ class MemoryJournal(Journal):
         """Return the number of deliveries so far."""
         return self._delivered
 
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, and return it as recorded."""
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record a request for a signal, and the step that waits for it."""
         self._check_open()
+        if step is not None:
+            await self.put_step(step)
         key = request.run_id, request.name
         asked_at = self._requests.get(key, request).asked_at
         self._requests[key] = request._replace(asked_at=asked_at)
@@ -191,7 +193,7 @@ class MemoryJournal(Journal):
 
     def _progress(self, steps: Sequence[Step]) -> Progress:
         done = sum(step.status is StepStatus.DONE for step in steps)
-        return Progress(done, tuple(sorted(step.step_id for step in steps if step.is_awaited)))
+        return Progress(done, tuple(sorted(step.step_id for step in steps if step.waits)))
 
     def _snapshot(self, run: Run) -> RunSnapshot:
         rows = self._steps.get(run.run_id, {}).values()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 from durable_nb import fingerprint
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import scopes
+from durable_nb.engine.caller import Caller
 from durable_nb.errors import DurableNotice
 from durable_nb.records import Call
 from durable_nb.workflow.perform import perform
@@ -128,7 +129,8 @@ class Task(Generic[P, R]):
         arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
-        work = perform(scope.run, call, body, arguments, self.policy, ASYNC if self.is_async else SYNC)
+        caller = Caller(scope.current, ASYNC if self.is_async else SYNC)
+        work = perform(caller, call, body, self.policy, arguments)
         result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 

@@ -22,6 +22,7 @@ from durable_nb.errors import (
     StoreUnavailable,
 )
 from durable_nb.records import (
+    Payload,
     Progress,
     Run,
     RunSnapshot,
@@ -309,13 +310,16 @@ class RedisJournal(Journal):
         """Wait for a notification, at most ``pause`` or ``SIGNAL_CHECK`` seconds, whichever is longer."""
         await self._listener.wait(max(pause, settings.SIGNAL_CHECK))
 
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, and return it as recorded."""
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record a request for a signal, and the step that waits for it, in one script."""
         await self._waiting.add(request.run_id)
         field = encoding.request_field(request.name)
-        value = await self._script(
-            scripts.REQUEST_SIGNAL, request.run_id, field, *encoding.packed_request(request)
-        )
+        words = (field, *encoding.packed_request(request))
+        if step is None:
+            _, value = await self._script(scripts.REQUEST_SIGNAL, request.run_id, "", "", "", "", *words)
+        else:
+            written, value = await self._send(scripts.REQUEST_SIGNAL, step, step.payload, *words)
+            await self._write_again(step.run_id, *self._unsynced.missing(step.run_id, step.epoch, written))
         return encoding.read_request(request.run_id, field, value)
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
@@ -385,15 +389,23 @@ class RedisJournal(Journal):
         if again and not self._unsynced.is_newest(step):
             await self._chunks.drop(step.run_id, payload)
             return 0
+        written, _ = await self._send(scripts.PUT_STEP, step, payload)
+        return written
+
+    async def _send(
+        self, script: scripts.Script, step: Step, payload: Payload | None, *words: Any
+    ) -> tuple[int, Any]:
+        """Send a step with a script; return how many writes the server has counted, and its other answer."""
         fence = self._unsynced.fence(step.run_id, step.epoch)
         differs = self._unsynced.note_sent(step)
-        words = (encoding.step_field(step.step_id), encoding.packed_step(step, payload))
-        answer: int = await self._script(scripts.PUT_STEP, step.run_id, *fence, *words)
+        put = (*fence, encoding.step_field(step.step_id), encoding.packed_step(step, payload))
+        found = await self._script(script, step.run_id, *put, *words)
+        answer, *rest = found if isinstance(found, list) else [found]
         if not answer:
             await self._chunks.drop(step.run_id, payload)
             raise await self._lost(step.run_id, step.epoch, step=step.step_id)
         self._unsynced.note_acknowledged(step, abs(answer) - 1, counted=differs or answer > 0)
-        return abs(answer) - 1
+        return abs(answer) - 1, next(iter(rest), None)
 
     async def _write_again(self, run_id: str, lost: int, steps: Sequence[Step]) -> None:
         if lost:

@@ -66,7 +66,9 @@ _PUT_SIGNAL = f"""
 _SET_ASIDE = """
     UPDATE signals SET name = ? WHERE run_id = ? AND name = ? AND delivered_by = ? AND delivered_at = ?"""
 _REQUEST_SIGNAL = f"""
-    INSERT INTO requests ({REQUEST}) VALUES ({marks(REQUEST)}) ON CONFLICT (run_id, name) DO UPDATE
+    INSERT INTO requests ({REQUEST}) SELECT {marks(REQUEST)}
+    WHERE ? IS NULL OR EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
+    ON CONFLICT (run_id, name) DO UPDATE
     SET {excluded(REQUEST, "run_id", "name", "asked_at")}"""
 _GET_REQUEST = f"SELECT {REQUEST} FROM requests WHERE run_id = ? AND name = ?"
 _WITHDRAW = "DELETE FROM requests WHERE run_id = ? AND name = ?"
@@ -297,12 +299,18 @@ class SqliteJournal(Journal):
         """Return a value that changes with each commit, of this process or of another."""
         return self._observer.version()
 
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, and return it as recorded."""
-        _, recorded = await self._write(
-            (_REQUEST_SIGNAL, schema.request_row(request)),
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record a request for a signal, and the step that waits for it, in one transaction."""
+        fence = (None, None) if step is None else (step.run_id, step.epoch)
+        statements: list[tuple[str, Sequence[Any]]] = [
+            (_REQUEST_SIGNAL, (*schema.request_row(request), fence[0], *fence)),
             (_GET_REQUEST, (request.run_id, request.name)),
-        )
+        ]
+        if step is not None:
+            statements.append((_PUT_STEP, (*step_row(step), *fence)))
+        put, recorded, *_ = await self._write(*statements)
+        if step is not None and not put.changed:
+            raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
         return schema.read_request(recorded.rows[0])
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:

@@ -65,9 +65,10 @@ REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, aske
 
 PROGRESS: Final = (
     "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
-    "SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started' ORDER BY run_id, step_id",
+    """SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started'
+        OR kind = 'sleep' AND finished_at > unixepoch() ORDER BY run_id, step_id""",
 )
-"""Count the finished steps of each run, and list the signals it waits for."""
+"""Count the finished steps of each run, and list those it waits for."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
