@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -263,7 +263,7 @@ class RunSnapshot(NamedTuple):
     """A run and all its steps, read at one moment, in the order in which they were recorded."""
 
     run: Run
-    steps: tuple[Step, ...] = ()
+    steps: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):

@@ -7,7 +7,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from durable_nb.records import (
     Step,
     StepStatus,
 )
+from durable_nb.rows import PAYLOAD_BLOB, RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
 from durable_nb.stores.base import ENDED, Journal
 from durable_nb.stores.blobs.folder import Blobs
 from durable_nb.stores.blobs.remote import BlobPlace, blobs_at
@@ -190,13 +191,13 @@ class RedisJournal(Journal):
         run = encoding.read_run(run_id, fields)
         if run is None:
             return None
-        steps, chunks = encoding.read_steps(run_id, fields), self._chunks
-        in_chunks = [number for number, step in enumerate(steps) if chunks.has(step.payload)]
-        whole = await asyncio.gather(*(self._whole_step(steps[number]) for number in in_chunks))
-        for number, step in zip(in_chunks, whole, strict=True):
-            steps[number] = step
-        steps.sort(key=attrgetter("recorded_seq", "step_id"))
-        return RunSnapshot(await self._whole_run(run), tuple(steps))
+        rows = encoding.step_rows(run_id, fields)
+        in_chunks = [number for number, row in enumerate(rows) if self._chunks.has(row[PAYLOAD_BLOB])]
+        whole = await asyncio.gather(*(self._whole_step(rows[number]) for number in in_chunks))
+        for number, row in zip(in_chunks, whole, strict=True):
+            rows[number] = row
+        rows.sort(key=itemgetter(RECORDED_SEQ, STEP_ID))
+        return RunSnapshot(await self._whole_run(run), StepRows(rows))
 
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
@@ -240,8 +241,8 @@ class RedisJournal(Journal):
         """Return a step as it was last recorded, or None."""
         field = encoding.step_field(step_id)
         value = await self._connection.call("HGET", self._keys.run(run_id), field)
-        steps = encoding.read_steps(run_id, {} if value is None else {field: value})
-        return await self._whole_step(steps[0]) if steps else None
+        rows = encoding.step_rows(run_id, {} if value is None else {field: value})
+        return read_step(await self._whole_step(rows[0])) if rows else None
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
@@ -417,8 +418,9 @@ class RedisJournal(Journal):
     async def _whole_run(self, run: Run) -> Run:
         return run._replace(result=await self._chunks.get(run.run_id, run.result))
 
-    async def _whole_step(self, step: Step) -> Step:
-        return step._replace(payload=await self._chunks.get(step.run_id, step.payload))
+    async def _whole_step(self, row: Row) -> Row:
+        step = read_step(row)
+        return step_row(step._replace(payload=await self._chunks.get(step.run_id, step.payload)))
 
     async def _whole_signal(self, signal: Signal) -> Signal:
         payload = await self._chunks.get(signal.run_id, signal.payload)
