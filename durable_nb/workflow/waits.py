@@ -35,11 +35,15 @@ def as_seconds(length: float | timedelta | None) -> float | None:
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     is_number = seconds is None or isinstance(seconds, SupportsFloat)
     if not is_number or (seconds is not None and not 0 <= seconds < float("inf")):
-        raise InvalidOption(
-            f"invalid length of time {length!r}: expected a number of seconds >= 0, or a timedelta",
-            remedy="For example: 0.5, or timedelta(hours=1).",
-        )
+        raise _invalid_length(length)
     return seconds
+
+
+def _invalid_length(length: object) -> InvalidOption:
+    return InvalidOption(
+        f"invalid length of time {length!r}: expected a number of seconds >= 0, or a timedelta",
+        remedy="For example: 0.5, or timedelta(hours=1).",
+    )
 
 
 async def ask_question(workflow: WorkflowLike, question: Question, mode: CallMode) -> Any:
@@ -55,8 +59,11 @@ async def complete(workflow: WorkflowLike, run_id: str, name: str, payload: Any,
     return await mode.store(delivery.deliver(workflow.journal, signal, payload)) is None
 
 
-async def sleep(workflow: WorkflowLike, seconds: float, mode: CallMode) -> None:
+async def sleep(workflow: WorkflowLike, length: float | timedelta, mode: CallMode) -> None:
     """Let time pass in the current run: see ``Workflow.sleep``."""
+    seconds = as_seconds(length)
+    if seconds is None:
+        raise _invalid_length(length)
     scope = _scope(workflow, f"sleep({seconds:g})")
     arguments = fingerprint.arguments({"seconds": seconds})
     call = Call(

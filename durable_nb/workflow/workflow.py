@@ -269,12 +269,13 @@ class Workflow:
 
         Raises:
             NoOpenRun: It is called outside a run (also a RuntimeError).
+            InvalidOption: ``seconds`` is neither a number >= 0 nor a timedelta (also a ValueError).
 
         Example:
             >>> async def remind(wf: Workflow) -> None:
             ...     await wf.sleep(timedelta(days=3))
         """
-        await waits.sleep(self, waits.as_seconds(seconds) or 0.0, ASYNC)
+        await waits.sleep(self, seconds, ASYNC)
 
     async def sleep_until(self, moment: datetime) -> None:
         """Wait in a run until a moment, which is recorded at the first call.

@@ -304,11 +304,25 @@ def test_an_option_of_another_type_is_refused_where_it_is_written(wf, option, ex
     assert "For example: " in str(caught.value)
 
 
-def test_a_length_of_time_of_another_type_is_refused(wf):
-    for wait in (lambda: wf.sync.sleep("soon"), lambda: wf.sync.signal("s", timeout="soon")):
-        with pytest.raises(
-            InvalidOption, match="invalid length of time 'soon': expected a number of seconds"
-        ):
+@pytest.mark.parametrize("length", ["soon", "1", b"1", [1], -1, float("nan"), float("inf")])
+def test_a_length_of_time_of_another_type_is_refused(wf, length):
+    waits = (
+        lambda: wf.sync.sleep(length),
+        lambda: asyncio.run(wf.sleep(length)),
+        lambda: wf.sync.signal("s", timeout=length),
+    )
+    for wait in waits:
+        with pytest.raises(InvalidOption) as caught:
+            wait()
+        assert str(caught.value) == (
+            f"invalid length of time {length!r}: expected a number of seconds >= 0, or a timedelta. "
+            "For example: 0.5, or timedelta(hours=1)."
+        )
+
+
+def test_a_sleep_of_no_length_is_refused(wf):
+    for wait in (lambda: wf.sync.sleep(None), lambda: asyncio.run(wf.sleep(None))):
+        with pytest.raises(InvalidOption, match="invalid length of time None: expected a number of seconds"):
             wait()
 
 
