@@ -41,10 +41,6 @@ class History(Mapping[str, Step]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def setdefault(self, step_id: str, step: Step) -> Step:
-        """Return a step as recorded; one that is not on record is added."""
-        return read_step(self._rows.setdefault(step_id, step_row(step)))
-
     @property
     def last_seq(self) -> int:
         """The highest sequence number of the run's steps; 0 if there are none."""
