@@ -6,7 +6,8 @@ They are named tuples, since a replay creates tens of thousands: a frozen datacl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -98,7 +99,10 @@ def joining_scopes(step_id: str) -> Iterator[str]:
 
 
 class RunStatus(StrEnum):
-    """The status of a run. ``interrupted`` means that its owner is dead."""
+    """The status of a run. ``interrupted`` means that its owner is dead.
+
+    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for.
+    """
 
     RUNNING = "running"
     WAITING = "waiting"
@@ -201,7 +205,7 @@ class Step(NamedTuple):
         once: True if the body must not be started twice without confirmation.
         payload: The result of a step that is done, or the failure of one that failed.
         started_at: Seconds since the epoch, UTC.
-        finished_at: Seconds since the epoch, UTC; None while it is open.
+        finished_at: Seconds since the epoch, UTC; None while it is open. For a sleep, when it ends.
         delivered_by: The person or process that delivered the signal, or resolved the step by hand.
         usage: Resources that its body used besides time, such as tokens, as JSON; None if none were counted.
     """
@@ -235,13 +239,20 @@ class Step(NamedTuple):
         """True if it records a signal that was requested and not delivered yet."""
         return self.kind is StepKind.SIGNAL and self.status is StepStatus.STARTED
 
+    @property
+    def waits(self) -> bool:
+        """True if its run waits for it: a signal that is awaited, or a sleep that has not ended."""
+        asleep = self.kind is StepKind.SLEEP and (self.finished_at or 0.0) > time.time()
+        return asleep or self.is_awaited
+
 
 class Progress(NamedTuple):
     """The progress of a run.
 
     Attributes:
         done: Number of its finished steps.
-        waits_for: The steps that record signals it has requested and not received.
+        waits_for: The steps it waits for: signals it has requested and not received, sleeps that have not
+            ended.
     """
 
     done: int = 0
@@ -252,7 +263,7 @@ class RunSnapshot(NamedTuple):
     """A run and all its steps, read at one moment, in the order in which they were recorded."""
 
     run: Run
-    steps: tuple[Step, ...] = ()
+    steps: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):

@@ -24,7 +24,6 @@ __all__ = [
     "LARGE_CALL",
     "LOCK_POLL",
     "LONGEST_NAME",
-    "LONG_SLEEP",
     "NEWBORN",
     "OUTPUT_PATIENCE",
     "OUTPUT_POLL",
@@ -167,9 +166,6 @@ WATCH_ALERT: Final = 10.0
 
 SLEEP_SLICE: Final = 1.0
 """Seconds of a durable sleep between two checks of the clock, which may be set, and of cancellation."""
-
-LONG_SLEEP: Final = 5.0
-"""Seconds above which a run that sleeps is recorded as waiting: a shorter sleep is not worth two commits."""
 
 ANSWER_POLL: Final = 0.05
 """Seconds between two checks whether a front end has sent an input."""

@@ -92,7 +92,7 @@ def run_signals(options: argparse.Namespace) -> int:
         StoreError: The database does not exist, or cannot be read.
     """
     journal = open_existing(options.db)
-    states = {run.run_id: run.status for run in run_on_loop(status.list_runs(journal))}
+    states = {run.run_id: run.status for run, _ in run_on_loop(status.list_runs(journal))}
     requests = [
         request
         for request in run_on_loop(journal.open_signals())
@@ -155,7 +155,7 @@ def run_plan(options: argparse.Namespace) -> int:
 
     recorded = run_blocking(recorded_run(open_existing(options.db), options.run_id, SYNC))
     transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
-    print(spell_plan(plan(recorded, options.notebook, parse=parse_step, transform=transform)))  # noqa: T201
+    print(spell_plan(plan(recorded.run, options.notebook, parse=parse_step, transform=transform)))  # noqa: T201
     return 0
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from durable_nb.records import Call, Decision, Step
 
-__all__ = ["refusal"]
+__all__ = ["describe", "refusal"]
 
 _HOW_TO_RESOLVE = (
     *("If they did not: ", ResolveRerun(), "; if they did: ", ResolveValue(), "; to give the step up: "),
@@ -36,34 +36,41 @@ _OVER = ("to start the run over: ", StartOver(), ".")
 
 
 def refusal(
-    decision: Decision, record: Step | None, call: Call, run_id: str, arguments: Mapping[str, Any] | None
+    decision: Decision, record: Step, call: Call, arguments: Mapping[str, Any] | None
 ) -> DurableError:
     """Return the error of a call that is refused, or that cannot be asked about in this session.
 
     Args:
         decision: The decision about the call.
-        record: The step as recorded, or None.
+        record: The step as recorded.
         call: The call.
-        run_id: The run.
         arguments: The call's arguments by name, to show which differ.
     """
     kind = decision.error or StepChanged
-    what = decision.reason
+    what = describe(decision, record, arguments)
     if kind is StepInDoubt:
-        what += f" (started at {_started_at(record)}); its side effects may or may not have happened"
-        return kind(what, run_id=run_id, step=call.step_id, remedy=_HOW_TO_RESOLVE)
-    if record is not None and record.arguments_repr and arguments:
-        what += f" ({fingerprint.explain(record.arguments_repr, fingerprint.show(arguments))})"
+        return kind(what, run_id=record.run_id, step=call.step_id, remedy=_HOW_TO_RESOLVE)
     again: RemedyAction = ResetStep()
     if decision.action is Action.ASK:
         what += ", and this session has no one to ask whether to run it again"
         again = ResolveRerun()
     rename = RenameCell() if call.kind is StepKind.CELL else RenameStep()
     remedy = ("To run it again: ", again, "; to make it another step: ", rename, "; ", *_OVER)
-    return kind(what, run_id=run_id, step=call.step_id, remedy=remedy)
+    return kind(what, run_id=record.run_id, step=call.step_id, remedy=remedy)
 
 
-def _started_at(record: Step | None) -> str:
-    if record is None or not record.started_at:
+def describe(decision: Decision, record: Step, arguments: Mapping[str, Any] | None) -> str:
+    """Return why a call is neither replayed nor run, for people: the arguments of ``refusal``."""
+    if decision.error is StepInDoubt:
+        started = f"started at {_started_at(record)}"
+        return f"{decision.reason} ({started}); its side effects may or may not have happened"
+    if record.arguments_repr and arguments:
+        difference = fingerprint.explain(record.arguments_repr, fingerprint.show(arguments))
+        return f"{decision.reason} ({difference})"
+    return decision.reason
+
+
+def _started_at(record: Step) -> str:
+    if not record.started_at:
         return "an unknown time"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at))

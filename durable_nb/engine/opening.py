@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import wait_for_pending
+from durable_nb.engine.caller import Caller
 from durable_nb.engine.failpoints import hit
 from durable_nb.engine.run import RunHandle
 from durable_nb.errors import DurableNotice, RunChanged, StartOver, error_context
@@ -22,19 +23,17 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.passes import Pass
     from durable_nb.stores.base import Journal
 
 __all__ = ["check_same_run", "open_run", "status_after"]
 
 
-async def open_run(
-    journal: Journal, opening: Run, mode: CallMode, *, fresh: bool = False, take_over: bool = False
-) -> RunHandle:
-    """Create a run, or resume it where it stopped.
+async def open_run(current: Pass, mode: CallMode, *, fresh: bool = False, take_over: bool = False) -> Caller:
+    """Create the run of a pass, or resume it where it stopped.
 
     Args:
-        journal: The journal of the run.
-        opening: The run as its caller sees it: id, workflow, arguments.
+        current: The pass: the journal, and the run as its caller sees it.
         mode: How the caller waits.
         fresh: Set an old history aside under another id, and start over.
         take_over: Open the run even if another living process owns it, which can then write no more.
@@ -44,6 +43,7 @@ async def open_run(
         RunChanged: The id is recorded with other arguments, or for another workflow.
         StoreError: The store cannot be opened.
     """
+    journal, opening = current.journal, current.opening
     with error_context(run_id=opening.run_id):
         # First: the pass before this one may have been interrupted with a commit under way.
         await wait_for_pending(mode)
@@ -51,12 +51,13 @@ async def open_run(
         # seconds. Once the run is being written, the commit is completed, and undone if the caller has left.
         known = await mode.store(_check_known(journal, opening, fresh=fresh, take_over=take_over))
         aside = known if fresh else None
-        run = await mode.commit(_open_run(journal, opening, aside, take_over=take_over), undo=_undo_open)
+        current.run = await mode.commit(_open_run(current, aside, take_over=take_over), undo=_undo_open)
+    run = current.run.run
     before = None if known is None or fresh else known.python
-    if before not in (None, run.run.python):
-        message = f"run {run.run_id!r} was started on Python {before}, and continues on {run.run.python}"
+    if before not in (None, run.python):
+        message = f"run {run.run_id!r} was started on Python {before}, and continues on {run.python}"
         warnings.warn(message, DurableNotice, stacklevel=2)
-    return run
+    return Caller(current, mode)
 
 
 async def _check_known(journal: Journal, opening: Run, *, fresh: bool, take_over: bool) -> Run | None:
@@ -70,11 +71,12 @@ async def _check_known(journal: Journal, opening: Run, *, fresh: bool, take_over
     return known
 
 
-async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_over: bool) -> RunHandle:
+async def _open_run(current: Pass, aside: Run | None, *, take_over: bool) -> RunHandle:
+    journal = current.journal
     if aside is not None:
         await journal.rename_run(aside.run_id, set_aside_id(aside.run_id, aside.epoch))
     now = time.time()
-    opening = opening._replace(
+    opening = current.opening._replace(
         owner=this_process(),
         python=".".join(platform.python_version_tuple()[:2]),
         created_at=now,
@@ -82,7 +84,7 @@ async def _open_run(journal: Journal, opening: Run, aside: Run | None, *, take_o
     )
     snapshot = await journal.open_run(opening, take_over=take_over)
     run = RunHandle(journal, snapshot.run, snapshot.steps)
-    journal.watch(run.run, run.lose)
+    journal.watch(run.run, current.lose)
     hit("run.opened")
     return run
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
 from durable_nb.concurrency.bridge import wait_for_pending
-from durable_nb.engine.run import RunHandle, StepHandle
+from durable_nb.engine.caller import Caller, StepHandle
+from durable_nb.engine.passes import Pass
+from durable_nb.engine.run import RunHandle
 from durable_nb.errors import (
     InvalidOption,
     Remedy,
@@ -25,6 +27,7 @@ from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.records import RunSnapshot
     from durable_nb.stores.base import Journal
 
 __all__ = ["ANSWERS", "find_step", "record_answer", "recorded_run", "resolve_step", "with_inner"]
@@ -34,8 +37,8 @@ ANSWERS = ("rerun", "value", "fail")
 _RESOLVED = Decision(Action.RUN, "it was resolved by the user")
 
 
-async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHandle:
-    """Return a handle of a recorded run, without a new pass: its owner and its epoch stay.
+async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> Caller:
+    """Return a caller of a recorded run, without a new pass: its owner and its epoch stay.
 
     Args:
         journal: The journal of the run.
@@ -47,7 +50,7 @@ async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHand
         RunHeld: Another living process has the run open.
     """
 
-    async def read() -> RunHandle:
+    async def read() -> RunSnapshot:
         await journal.setup()
         try:
             await journal.check_owner(run_id)
@@ -61,23 +64,25 @@ async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> RunHand
         snapshot = await journal.read_run(run_id)
         if snapshot is None:
             raise unknown_run(run_id, journal.address)
-        return RunHandle(journal, snapshot.run, snapshot.steps)
+        return snapshot
 
     await wait_for_pending(mode)
     with error_context(run_id=run_id):
-        return await mode.store(read())
+        run, steps = await mode.store(read())
+    known = Pass(journal, run)
+    known.run = RunHandle(journal, run, steps)
+    return Caller(known, mode)
 
 
-async def resolve_step(run: RunHandle, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
+async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) -> None:
     """Record the user's answer about a step that was started but never finished, or that failed.
 
     Args:
-        run: The run.
+        caller: The caller of the run.
         step_id: The step.
         answer: ``rerun``: execute it again, a finished step too; ``value``: it succeeded and returned
             ``value``; ``fail``: it is given up, and its call raises.
         value: What it returned.
-        mode: How the caller waits.
 
     Raises:
         InvalidOption: The answer is none of these, or a value was given with an answer other than ``value``.
@@ -87,59 +92,58 @@ async def resolve_step(run: RunHandle, step_id: str, answer: str, value: Any, mo
         StepNotSaved: The value cannot be saved.
     """
     _check_answer(answer, value)
-    await wait_for_pending(mode)
-    step = await find_step(run, step_id, mode)
-    if step_id in run.claims:
+    await wait_for_pending(caller.mode)
+    step = await find_step(caller, step_id)
+    if step_id in caller.current.claims:
         raise _not_in_doubt(step, "the step is running now", "Wait until it ends.")
     if step.is_awaited:
         deliver = "Deliver the signal: wf.sync.complete(RUN_ID, NAME, VALUE)."
         raise _not_in_doubt(step, "the step waits for a signal", deliver)
-    await record_answer(run, step, answer, value, mode)
+    await record_answer(caller, step, answer, value)
 
 
-async def record_answer(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
+async def record_answer(caller: Caller, step: Step, answer: str, value: Any) -> None:
     """Record the answer about a step whose call waits for it: see ``resolve_step``."""
     step_id = step.step_id
     if answer == "rerun":
         # The steps inside a step in doubt have finished and replay; of a step that is done, all run again.
-        again = with_inner(run, step_id) if step.status is StepStatus.DONE else [step_id]
-        await run.reset(again, mode)
+        again = with_inner(caller.run, step_id) if step.status is StepStatus.DONE else [step_id]
+        await caller.reset(again)
         return
     if step.status not in (StepStatus.STARTED, StepStatus.FAILED):
         what = "is done" if step.status is StepStatus.DONE else "will run at its next call"
         raise _not_in_doubt(step, f"the step is not in doubt: it {what}", ("To run it again: ", ResetStep()))
-    await _record_outcome(run, step, answer, value, mode)
+    await _record_outcome(caller, step, answer, value)
 
 
-async def _record_outcome(run: RunHandle, step: Step, answer: str, value: Any, mode: CallMode) -> None:
+async def _record_outcome(caller: Caller, step: Step, answer: str, value: Any) -> None:
     by = this_process()
-    handle = StepHandle(
-        Call(step.step_id, step.kind), _RESOLVED, step._replace(epoch=run.run.epoch, delivered_by=by)
-    )
-    if answer == "fail":
+    call = Call(step.step_id, step.kind)
+    handle = StepHandle(call, _RESOLVED, step._replace(epoch=caller.run.run.epoch))
+    with error_context(run_id=caller.run.run_id, step=step.step_id):
+        if answer == "value":
+            await caller.complete(handle, codec.encode(value), delivered_by=by)
+            return
         failure = _given_up(step, by)
         if step.status is StepStatus.FAILED:
-            failure.__cause__ = codec.decode_failure(await run.load(step, mode))
-        await run.fail_step(handle, failure, mode)
-        return
-    with error_context(run_id=run.run_id, step=step.step_id):
-        payload = codec.encode(value)
-    await run.complete_step(handle, payload, mode, delivered_by=by)
+            failure.__cause__ = codec.decode_failure(await caller.load(step))
+        await caller.fail(handle, failure, delivered_by=by)
 
 
-async def find_step(run: RunHandle, step_id: str, mode: CallMode) -> Step:
+async def find_step(caller: Caller, step_id: str) -> Step:
     """Return a step as recorded.
 
     Raises:
         StepNotFound: The run has no step ``step_id``.
     """
+    run = caller.run
+    if step_id not in run.history and not run.journal.whole_runs:
+        await caller.mode.store(run.reload(step_id))
     step = run.history.get(step_id)
-    if step is None and not run.journal.whole_runs:
-        step = await mode.store(run.journal.get_step(run.run_id, step_id))
     if step is None:
         known = ", ".join(step for step in run.history if not scope_of(step)) or "none yet"
         raise StepNotFound("no step of that name", run_id=run.run_id, step=step_id, remedy=f"Steps: {known}.")
-    return run.history.setdefault(step_id, step)
+    return step
 
 
 def with_inner(run: RunHandle, step_id: str) -> list[str]:

@@ -23,6 +23,7 @@ from durable_nb.errors import InvalidOption, StepError
 from durable_nb.records import BRANCH, KEY
 
 if TYPE_CHECKING:
+    from durable_nb.engine.passes import Pass
     from durable_nb.engine.run import RunHandle
     from durable_nb.stores.base import Journal
 
@@ -33,7 +34,7 @@ __all__ = [
     "Scope",
     "current_scope",
     "enter_scope",
-    "find_open_run",
+    "find_pass",
 ]
 
 _UNNAMED = ""
@@ -47,14 +48,16 @@ class Scope:
     """Names the steps of one part of a run, in the order of their calls.
 
     Args:
-        run: The open run.
+        current: The pass that its code is part of, whose run is open.
         path: The prefix of every id of this scope: empty, or ending in a slash.
     """
 
-    __slots__ = ("_branches", "_counts", "_owners", "_prefix", "_thread", "path", "run")
+    __slots__ = ("_branches", "_counts", "_owners", "_prefix", "_thread", "current", "path", "run")
 
-    def __init__(self, run: RunHandle, path: str = "") -> None:
-        self.run = run
+    def __init__(self, current: Pass, path: str = "") -> None:
+        assert current.run is not None
+        self.current = current
+        self.run: RunHandle = current.run
         self.path = path
         self._counts: dict[str, itertools.count[int]] = {}
         self._owners: dict[str, str] = {}
@@ -72,7 +75,7 @@ class Scope:
         Raises:
             StepError: The call is named by its arguments, and one of them has no stable fingerprint.
         """
-        self.run.check_stopped()
+        self.current.check_stopped()
         if threading.get_ident() == self._thread:
             return self._counted(_escaped(name))
         return self._keyed(name, arguments, "calls from other threads are identified")
@@ -92,14 +95,14 @@ class Scope:
 
     def internal_id(self, step_id: str, owner: str = "") -> str:
         """Return the id of a call that this package named: see ``named_id``."""
-        self.run.check_stopped()
+        self.current.check_stopped()
         key = _escaped(step_id)
         holder = self._owners.setdefault(key, owner or step_id)
         if holder != (owner or step_id):
             called = f"a call of {holder!r}" if holder != _UNNAMED else "a call without step_id="
             raise StepError(
                 f"the name is taken by {called}",
-                run_id=self.run.run.run_id,
+                run_id=self.run.run_id,
                 step=self.path + key,
                 remedy="Give this call a step_id='…' of its own.",
             )
@@ -117,7 +120,7 @@ class Scope:
         """Return the scope of the next concurrent branch."""
         self._branches += 1
         kind = CellScope if isinstance(self, CellScope) else Scope
-        return kind(self.run, f"{self._prefix}{self._branches - 1}/")
+        return kind(self.current, f"{self._prefix}{self._branches - 1}/")
 
     def with_named_branches(self, name: str) -> Scope:
         """Return a copy of this scope whose branches are counted separately, under ``name``.
@@ -142,7 +145,7 @@ class Scope:
         if unknown:
             raise StepError(
                 f"{where} by their arguments, but no stable fingerprint exists for {', '.join(unknown)}",
-                run_id=self.run.run.run_id,
+                run_id=self.run.run_id,
                 step=name,
                 remedy=f"Name the call: {name}(…, step_id='…'). In a durable cell calls are named by order.",
             )
@@ -172,8 +175,8 @@ class CellScope(Scope):
 
     __slots__ = ("_taken",)
 
-    def __init__(self, run: RunHandle, path: str = "") -> None:
-        super().__init__(run, path)
+    def __init__(self, current: Pass, path: str = "") -> None:
+        super().__init__(current, path)
         self._taken: set[str] = set()
 
     def step_id(self, name: str, arguments: str) -> str:
@@ -207,10 +210,10 @@ def current_scope() -> Scope | None:
     return CURRENT.get()
 
 
-def find_open_run(journal: Journal, run_id: str, *attached: Scope | None) -> RunHandle | None:
-    """Return the open run of that id if the caller or one of the attached scopes is part of it, else None."""
-    runs = (scope.run for scope in (current_scope(), *attached) if scope is not None)
-    return next((run for run in runs if run.run_id == run_id and run.journal is journal), None)
+def find_pass(journal: Journal, run_id: str, *attached: Scope | None) -> Pass | None:
+    """Return the pass of that run if the caller or one of the attached scopes is part of it, else None."""
+    passes = (scope.current for scope in (current_scope(), *attached) if scope is not None)
+    return next((each for each in passes if (each.journal, each.opening.run_id) == (journal, run_id)), None)
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from durable_nb import codec
 from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable
-from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus
+from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus, signal_step
 from durable_nb.stores import payloads
 from durable_nb.stores.errors import unknown_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from durable_nb.records import Payload, Run, Step
+    from durable_nb.records import Payload, Run, SignalRequest, Step
     from durable_nb.stores.base import Journal
 
 __all__ = [
@@ -139,10 +139,8 @@ class Status(RunSnapshot):
     @property
     def tables(self) -> list[Table]:
         """The tables of its text: the run, its steps, the usage of its agents, failures."""
-        done = sum(step.status is StepStatus.DONE for step in self.steps)
-        waits_for = tuple(step.step_id for step in self.steps if step.is_awaited)
         tables = [
-            Table(_RUN_HEADINGS, [_run_row(self.run, Progress(done, waits_for))]),
+            Table(_RUN_HEADINGS, [_run_row(self.run, _progress(self.steps))]),
             Table(_STEP_HEADINGS, [_step_row(step) for step in self.steps]),
         ]
         spent, saved = self.spent, self.saved
@@ -167,15 +165,17 @@ class Status(RunSnapshot):
         return "\n\n".join(map(str, self.tables))
 
 
-async def list_runs(journal: Journal) -> Sequence[Run]:
-    """Return all runs, the latest first. Runs on the loop thread.
+async def list_runs(journal: Journal) -> list[tuple[Run, Progress]]:
+    """Return all runs with their progress, the latest first. Runs on the loop thread.
 
     Args:
         journal: The journal of the runs.
     """
-    runs = await journal.list_runs()
+    runs, progress = await journal.list_runs(), await journal.progress()
+    requests = await journal.open_signals()
     abandoned = await journal.abandoned()  # last: a run that is resumed meanwhile must not show as abandoned
-    return [_marked_if_abandoned(run, abandoned) for run in runs]
+    known = [(run, _waiting(run.run_id, progress.get(run.run_id, Progress()), requests)) for run in runs]
+    return [(_with_status(run, waits, abandoned), waits) for run, waits in known]
 
 
 async def current_snapshot(journal: Journal, run_id: str) -> RunSnapshot | None:
@@ -188,13 +188,30 @@ async def current_snapshot(journal: Journal, run_id: str) -> RunSnapshot | None:
     snapshot = await journal.read_run(run_id)
     if snapshot is None:
         return None
-    return snapshot._replace(run=_marked_if_abandoned(snapshot.run, await journal.abandoned()))
+    requests = await journal.open_signals() if journal.whole_runs else ()
+    waits = _waiting(run_id, _progress(snapshot.steps), requests)
+    return snapshot._replace(run=_with_status(snapshot.run, waits, await journal.abandoned()))
 
 
-def _marked_if_abandoned(run: Run, abandoned: frozenset[str]) -> Run:
-    if run.run_id in abandoned and run.status in (RunStatus.RUNNING, RunStatus.WAITING):
+def _progress(steps: Iterable[Step]) -> Progress:
+    steps = list(steps)
+    done = sum(step.status is StepStatus.DONE for step in steps)
+    return Progress(done, tuple(step.step_id for step in steps if step.waits))
+
+
+def _waiting(run_id: str, progress: Progress, requests: Iterable[SignalRequest]) -> Progress:
+    """Return the progress, with the questions about steps in doubt that are no steps themselves."""
+    asked = tuple(signal_step(request.name) for request in requests if request.run_id == run_id)
+    return progress if progress.waits_for else progress._replace(waits_for=asked)
+
+
+def _with_status(run: Run, progress: Progress, abandoned: frozenset[str]) -> Run:
+    """Return a run with the status that users see: a store records that it runs."""
+    if run.status not in (RunStatus.RUNNING, RunStatus.WAITING):
+        return run
+    if run.run_id in abandoned:
         return run._replace(status=RunStatus.INTERRUPTED)
-    return run
+    return run._replace(status=RunStatus.WAITING if progress.waits_for else RunStatus.RUNNING)
 
 
 async def all_runs(journal: Journal) -> Table:
@@ -207,11 +224,7 @@ async def all_runs(journal: Journal) -> Table:
         StoreUnavailable: The database does not exist.
     """
     await set_up(journal)
-    runs = await list_runs(journal)
-    progress = await journal.progress()
-    return Table(
-        _RUN_HEADINGS, [_run_row(run, progress.get(run.run_id, Progress())) for run in runs]
-    ).without_empty()
+    return Table(_RUN_HEADINGS, [_run_row(*each) for each in await list_runs(journal)]).without_empty()
 
 
 async def one_run(journal: Journal, run_id: str) -> Status:

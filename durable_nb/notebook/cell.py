@@ -6,13 +6,13 @@ import asyncio
 import functools
 import json
 import shlex
-from collections.abc import Collection
-from contextlib import nullcontext, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_nb import _stored, codec, fingerprint, settings
+from durable_nb import _stored, fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.timeouts import deadline
 from durable_nb.engine import branches, scopes
@@ -22,12 +22,11 @@ from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
 from durable_nb.notebook.namespace import scan, snapshot
 from durable_nb.notebook.shell import execute as body
-from durable_nb.records import Call, Payload, StepKind, StepStatus
-from durable_nb.signals import in_doubt
-from durable_nb.workflow.retry import execute_with_retries, is_ours
+from durable_nb.records import Call, Payload, StepKind
+from durable_nb.workflow.perform import StepCodec, perform
 
 if TYPE_CHECKING:
-    from durable_nb.engine.run import RunHandle, StepHandle
+    from durable_nb.engine.caller import StepHandle
     from durable_nb.notebook.session import Session
     from durable_nb.records import Step
     from durable_nb.workflow.retry import Policy
@@ -87,7 +86,8 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
         StepNested: The cell is executed inside another durable cell.
         StepChanged: Another cell of the notebook uses the step's name, or the policy for edits is ``error``.
     """
-    run = session.require_run()
+    caller = session.caller(ASYNC)
+    run = caller.run
     if scopes.current_scope() is not None:
         raise StepNested(
             "a durable cell cannot be nested in another durable cell",
@@ -97,28 +97,102 @@ async def run_cell(session: Session, options: CellOptions, source: str) -> None:
         )
     branches.install_task_factory(asyncio.get_running_loop())
     python = body.source_as_run(session.shell, source)
-    call = options.call(scopes.Scope(run).named_id(options.name), python)
+    call = options.call(scopes.Scope(caller.current).named_id(options.name), python)
     claim = session.claim_name(options.name, call.code or "")
     with claim, error_context(run_id=run.run_id, step=call.step_id):
         inputs = session.tracker.inputs_of(python)
         call = session.tracker.with_lineage(run, call, inputs, session.called_steps)
-        handle = await in_doubt.begin_or_ask(run, call, ASYNC)
-        if handle.replayed:
-            await _replay(session, run, handle)
-        else:
-            await _execute(session, run, handle, source, options, inputs)
+        kept = _CellCodec(session, caller.current.replays, inputs)
+        execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
+        await perform(caller, call, execute, options.policy, step_codec=kept)
+        kept.show_badge()
         session.tracker.record_step(call.step_id, lineage_of(run.history[call.step_id]), inputs)
 
 
-async def _replay(session: Session, run: RunHandle, handle: StepHandle) -> None:
-    payload = await run.load(handle.step, ASYNC)
-    if handle.step.delivered_by is not None:
-        _replay_answer(session, handle, payload)
-        return
-    restored = restore_cell(session.shell.user_ns, handle.step, payload)
-    recorder.replay(session.shell, restored.outputs, result=restored.result)
-    session.saved_names.update(restored.names)
-    _show_badge(session, handle, handle.step.seconds, restored.names, restored.unsaved)
+class _CellCodec(StepCodec):
+    """Keeps what a durable cell did: its names, the ambient state it set, and its outputs.
+
+    Args:
+        session: The shell's session.
+        replays: The ids of the calls that replay in this pass, in order.
+        inputs: The names that the cell reads.
+    """
+
+    def __init__(self, session: Session, replays: list[str], inputs: CellInputs) -> None:
+        self._session, self._shell = session, session.shell
+        self._replays, self._inputs = replays, inputs
+        self._names: tuple[str, ...] = ()
+        self._unsaved: dict[str, str] = {}
+        self._notices: list[str] = []
+
+    def notify(self, handle: StepHandle) -> None:
+        """Do nothing: the badge says why the cell was replayed or ran again."""
+
+    @contextmanager
+    def executing(self, handle: StepHandle) -> Iterator[None]:
+        """Record outputs, and what the cell changes, while its body is executed."""
+        user_ns, hidden = self._shell.user_ns, self._shell.user_ns_hidden
+        reachable = scan.reachable_names(user_ns, self._inputs.mentioned.named)
+        self._before = snapshot.snapshot_names(user_ns, hidden, reachable)
+        self._state = ambient.snapshot_state()
+        first_replay = len(self._replays)
+        with recorder.Recorder.of(self._shell).recording() as self._recording, body.interruptible():
+            try:
+                yield
+            except BaseException:
+                _show_stopped_badge(self._session, handle, self._before)
+                raise
+        if handle.decision.notice:
+            self._notices += _replayed_tasks(handle, self._replays[first_replay:])
+
+    def pack(self, handle: StepHandle, value: Any) -> Payload:  # noqa: ARG002 - what counts is what it changed
+        """Return the checkpoint of a cell whose body has succeeded."""
+        self._handle = handle
+        user_ns, mentioned = self._shell.user_ns, self._inputs.mentioned
+        state = self._state.changes(user_ns, mentioned.attributes)
+        changes = self._before.changes(user_ns, mentioned.bound)
+        saved = snapshot.save_names(user_ns, changes, result=self._recording.result)
+        lineage = self._session.tracker.lineage(handle.earlier, handle.call, self._inputs, changes, saved)
+        handle.step = handle.step._replace(lineage=lineage.to_json())
+        self._names, self._unsaved = changes.names, {**saved.unsaved, **state.unsaved}
+        undetected = _undetected_changes(self._session, self._before, changes, mentioned.named)
+        self._notices = undetected + self._notices
+        return _payload(saved, state, self._recording.outputs)
+
+    def unpack(self, handle: StepHandle, payload: Payload) -> None:
+        """Restore the names and the ambient state of a finished cell, and show its outputs."""
+        self._handle = handle
+        if handle.step.delivered_by is not None:
+            self._show_answer(handle, payload)
+            return
+        restored = restore_cell(self._shell.user_ns, handle.step, payload)
+        recorder.replay(self._shell, restored.outputs, result=restored.result)
+        self._names, self._unsaved = restored.names, restored.unsaved
+
+    def _show_answer(self, handle: StepHandle, payload: Payload) -> None:
+        """Show the result that a step was resolved with; the names that its body made are unknown."""
+        value = super().unpack(handle, payload)
+        if value is not None:
+            self._shell.displayhook(value)
+        self._notices.append(f"resolved by hand by {handle.step.delivered_by}; no names were restored")
+
+    def show_badge(self) -> None:
+        """Show what was saved or restored; the step is committed by now."""
+        session, handle = self._session, self._handle
+        session.saved_names.update(set(self._names) - self._unsaved.keys())
+        if handle.decision.notice:
+            self._notices.append(_notice(handle))
+        shown = (name for name in self._names if name not in self._unsaved and not _is_module(session, name))
+        badge.show_cell(
+            session.badge,
+            run=handle.step.run_id,
+            step=handle.step.step_id,
+            replayed=handle.replayed,
+            seconds=0.0 if handle.step.delivered_by else handle.step.seconds,
+            names=tuple(shown),
+            unsaved=self._unsaved,
+            notices=tuple(self._notices),
+        )
 
 
 class RestoredCell(NamedTuple):
@@ -165,17 +239,6 @@ def _check_format(saved: snapshot.SavedNames, state: ambient.SavedState) -> None
             _stored.check_stream(stream)
 
 
-def _replay_answer(session: Session, handle: StepHandle, payload: Payload) -> None:
-    """Show the result that a step in doubt was resolved with; the names that its body made are unknown."""
-    if handle.step.status is StepStatus.FAILED:
-        raise codec.decode_failure(payload)
-    value = codec.decode(payload)
-    if value is not None:
-        session.shell.displayhook(value)
-    notice = f"resolved by hand by {handle.step.delivered_by}; no names were restored"
-    _show_badge(session, handle, 0.0, (), {}, notice)
-
-
 def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
     """Restore the checkpoints of all finished cells of the open run, oldest first, without running cells.
 
@@ -185,14 +248,14 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
     Raises:
         NoOpenRun: No run is open.
     """
-    run = session.require_run()
+    caller = session.caller(SYNC)
     names, unsaved = set[str](), dict[str, str]()
     cells = [one for one in session.finished() if one.kind is StepKind.CELL and one.delivered_by is None]
     for step in sorted(cells, key=lambda one: one.recorded_seq):
         try:
-            restored = restore_cell(session.shell.user_ns, step, run_blocking(run.load(step, SYNC)))
+            restored = restore_cell(session.shell.user_ns, step, run_blocking(caller.load(step)))
         except DurableError as error:  # a damaged step does not affect the others
-            unsaved[f"step {step.step_id}"] = str(error.at(run_id=run.run_id, step=step.step_id))
+            unsaved[f"step {step.step_id}"] = str(error.at(run_id=step.run_id, step=step.step_id))
             continue
         session.tracker.record_step(step.step_id, lineage_of(step), CellInputs())
         earlier = {name: why for name, why in unsaved.items() if name not in restored.names}
@@ -200,44 +263,6 @@ def restore_all(session: Session) -> tuple[set[str], dict[str, str]]:
         names = names.union(restored.names) - restored.unsaved.keys()
     session.saved_names |= names
     return names, unsaved
-
-
-async def _execute(
-    session: Session,
-    run: RunHandle,
-    handle: StepHandle,
-    source: str,
-    options: CellOptions,
-    inputs: CellInputs,
-) -> None:
-    record = run.history.get(handle.call.step_id)
-    earlier = len(run.replays)
-    user_ns = session.shell.user_ns
-    before = snapshot.snapshot_names(
-        user_ns, session.shell.user_ns_hidden, scan.reachable_names(user_ns, inputs.mentioned.named)
-    )
-    state = ambient.snapshot_state()
-    with recorder.Recorder.of(session.shell).recording() as recording, body.interruptible():
-        execute = functools.partial(_limited, session.shell, source, options.policy.timeout)
-        try:
-            await execute_with_retries(run, handle, execute, options.policy, ASYNC)
-        except BaseException as failure:
-            if isinstance(failure, Exception) and not is_ours(failure):
-                await run.fail_step(handle, failure, ASYNC)
-            _show_stopped_badge(session, handle, before)
-            raise
-    state_saved = state.changes(user_ns, inputs.mentioned.attributes)
-    changes = before.changes(user_ns, inputs.mentioned.bound)
-    saved = snapshot.save_names(user_ns, changes, result=recording.result)
-    lineage = session.tracker.lineage(record, handle.call, inputs, changes, saved)
-    handle.step = handle.step._replace(lineage=lineage.to_json())
-    step = await run.complete_step(handle, _payload(saved, state_saved, recording.outputs), ASYNC)
-    unsaved = {**saved.unsaved, **state_saved.unsaved}
-    session.saved_names.update(set(changes.names) - unsaved.keys())
-    notices = _undetected_changes(session, before, changes, inputs.mentioned.named)
-    if handle.decision.notice:
-        notices += _replayed_tasks(handle, run.replays[earlier:])
-    _show_badge(session, handle, step.seconds, changes.names, unsaved, *notices)
 
 
 def _payload(saved: snapshot.SavedNames, state: ambient.SavedState, shown: list[Any]) -> Payload:
@@ -290,28 +315,6 @@ async def _limited(shell: Any, source: str, seconds: float | None) -> None:
     task = asyncio.current_task()
     with nullcontext() if seconds is None else deadline(seconds, lambda: asyncio.current_task() is task):
         await body.execute(shell, source)
-
-
-def _show_badge(
-    session: Session,
-    handle: StepHandle,
-    seconds: float,
-    names: tuple[str, ...],
-    unsaved: dict[str, str],
-    *notices: str,
-) -> None:
-    if handle.decision.notice:
-        notices = (*notices, _notice(handle))
-    badge.show_cell(
-        session.badge,
-        run=handle.step.run_id,
-        step=handle.step.step_id,
-        replayed=handle.replayed,
-        seconds=seconds,
-        names=tuple(name for name in names if name not in unsaved and not _is_module(session, name)),
-        unsaved=unsaved,
-        notices=notices,
-    )
 
 
 def _notice(handle: StepHandle) -> str:

@@ -131,7 +131,7 @@ class _Planner:
             call = call._replace(renamed=former_id(self._run, call, inputs, self._is_gone))
             self._taken.add(call.renamed)
         record = self._run.history.get(call.step_id) or self._run.history.get(call.renamed)
-        decision = self._run.decide(with_changes(call, record, inputs))
+        _, decision = self._run.decide(with_changes(call, record, inputs))
         action, reason = decision.action.value, decision.reason
         if decision.action is Action.REPLAY:
             action, reason = self._after_replay(action, reason, record, inputs)

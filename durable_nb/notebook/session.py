@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import settings
 from durable_nb.concurrency.bridge import SYNC, run_blocking, wait_for_pending
 from durable_nb.engine import resolve
+from durable_nb.engine.caller import Caller
 from durable_nb.engine.fork import fork
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.opening import open_run
+from durable_nb.engine.passes import Pass
 from durable_nb.engine.status import all_runs, one_run
 from durable_nb.errors import SCRIPT, ListRuns, NoOpenRun, RemedyAction, RunHeld, Spelling, StepChanged
 from durable_nb.notebook.lineage.compare import downstream
@@ -27,6 +29,7 @@ from durable_nb.stores.urls import without_password
 from durable_nb.workflow.workflow import NOTEBOOK
 
 if TYPE_CHECKING:
+    from durable_nb.concurrency.bridge import CallMode
     from durable_nb.engine.run import RunHandle
     from durable_nb.engine.status import Table
     from durable_nb.records import Step
@@ -49,7 +52,7 @@ class Session:
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.workflow = NOTEBOOK
-        self.run: RunHandle | None = None
+        self.current: Pass | None = None
         self.badge = settings.BADGE
         self.saved_names: set[str] = set()
         self.reported_unseen: set[str] = set()
@@ -70,7 +73,7 @@ class Session:
         name: str | None,
         fresh: bool = False,
         take_over: bool = False,
-    ) -> RunHandle:
+    ) -> None:
         """Open a run, or start a new pass of it; closes another run that was open.
 
         Args:
@@ -86,29 +89,28 @@ class Session:
         """
         self._requested_id = run_id
         journal = self._journal(db)
-        opening = Run(check_run_id(run_id), name or self.workflow.name)
+        current = Pass(journal, Run(check_run_id(run_id), name or self.workflow.name))
         try:
-            run = run_blocking(open_run(journal, opening, SYNC, fresh=fresh, take_over=take_over))
+            run_blocking(open_run(current, SYNC, fresh=fresh, take_over=take_over))
         except RunHeld as held:
             line = _take_over_line(run_id, db, name, fresh=fresh)
             held.remedy = f"Continue there, or take the run over: {line}"
             raise
-        if self.run is not None and (self.run.run_id, self.run.journal) != (run_id, journal):
+        open_now = self.current
+        if open_now and (open_now.opening.run_id, open_now.journal) != (run_id, journal):
             with suppress(RunHeld):  # it was taken over meanwhile: its new owner records its status
                 self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)
-        self.run = run
+        self.current = current
         self._cells.clear()
         self.saved_names.clear()
         self.new_cell()
-        return run
 
     def leave(self, status: RunStatus) -> None:
         """Record the status of the open run, and close it."""
-        run = self.require_run()
-        run_blocking(run.mark(status, SYNC))
+        run_blocking(self.caller(SYNC).mark(status))
         self.workflow.attach(None)
-        self.run = None
+        self.current = None
 
     def require_run(self) -> RunHandle:
         """Return the open run.
@@ -116,13 +118,21 @@ class Session:
         Raises:
             NoOpenRun: No run is open.
         """
-        if self.run is None:
+        return self.caller(SYNC).run
+
+    def caller(self, mode: CallMode) -> Caller:
+        """Return a caller of the open run that waits in that mode.
+
+        Raises:
+            NoOpenRun: No run is open.
+        """
+        if self.current is None:
             raise NoOpenRun("no run is open", remedy="To open one: %durable_workflow RUN_ID")
-        return self.run
+        return Caller(self.current, mode)
 
     def new_cell(self, *_: object) -> None:
         """Reset the counters of equal calls within a cell: a ``pre_run_cell`` callback."""
-        self.workflow.attach(self.run)
+        self.workflow.attach(self.current)
 
     @contextmanager
     def claim_name(self, name: str, code: str) -> Iterator[None]:
@@ -168,10 +178,11 @@ class Session:
         """
         run = self.require_run()
         # A task that never finished is not recorded, but tasks inside it that finished are.
-        found = resolve.with_inner(run, name) or [run_blocking(resolve.find_step(run, name, SYNC)).step_id]
+        caller = self.caller(SYNC)
+        found = resolve.with_inner(run, name) or [run_blocking(resolve.find_step(caller, name)).step_id]
         after = downstream(run, name) if with_downstream else []
         found += [each for cell in after for each in resolve.with_inner(run, cell)]
-        run_blocking(run.reset(found, SYNC))
+        run_blocking(caller.reset(found))
         for cell in (name, *after):
             self._cells.pop(cell, None)
         return found
@@ -204,7 +215,7 @@ class Session:
             StepNotFound: The run has no step of that name.
             StepError: The step is not in doubt.
         """
-        run_blocking(resolve.resolve_step(self.require_run(), name, answer, value, SYNC))
+        run_blocking(resolve.resolve_step(self.caller(SYNC), name, answer, value))
         self._cells.pop(name, None)
 
     def deliver(self, run_id: str, name: str, value: Any) -> str:

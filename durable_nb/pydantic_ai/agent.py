@@ -34,6 +34,7 @@ from durable_nb.workflow.entrypoint import finish, one_pass
 if TYPE_CHECKING:
     from pydantic_ai.run import AgentRun, AgentRunResult
 
+    from durable_nb.engine.passes import Pass
     from durable_nb.workflow.workflow import Workflow
 
 __all__ = ["DurableAgent"]
@@ -49,7 +50,7 @@ class _OpenOptions(NamedTuple):
 class _AlreadyActive(RunHeld):
     """The run is already in progress in this process: ``run`` joins it, an iteration cannot."""
 
-    def __init__(self, active: active_runs.Pass) -> None:
+    def __init__(self, active: Pass) -> None:
         super().__init__(
             "the run is already in progress in this process",
             run_id=active.opening.run_id,
@@ -245,15 +246,15 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
                 raise _AlreadyActive(current)
             with interrupts.guarded_pass():
                 async with (
-                    one_pass(workflow, current, ASYNC, **self._open_options._asdict()) as run,
-                    self._iterate(AgentSteps(run), prompt, options) as agent_run,
+                    one_pass(workflow, current, ASYNC, **self._open_options._asdict()) as caller,
+                    self._iterate(AgentSteps(current), prompt, options) as agent_run,
                 ):
                     yield agent_run
                 result = agent_run.result
                 if result is None:  # the block was left before the end
-                    await run.mark(RunStatus.INTERRUPTED, ASYNC)
+                    await caller.mark(RunStatus.INTERRUPTED)
                     return
-                await finish(run, result.output, ASYNC)
+                await finish(caller, result.output)
                 current.value = result
 
     @asynccontextmanager

@@ -11,21 +11,24 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from durable_nb import fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
+from durable_nb.engine.caller import Caller
 from durable_nb.engine.status import Used
 from durable_nb.errors import RunChanged, StartOver, StepChanged
 from durable_nb.pydantic_ai import effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
 from durable_nb.signals.waiting import Question
-from durable_nb.workflow.perform import perform
+from durable_nb.workflow.perform import StepCodec, perform
 from durable_nb.workflow.waits import wait_for_signal
 
 if TYPE_CHECKING:
     from pydantic_ai.tools import RunContext
 
-    from durable_nb.engine.run import RunHandle
+    from durable_nb.engine.caller import StepHandle
+    from durable_nb.engine.passes import Pass
     from durable_nb.pydantic_ai.config import Execution
     from durable_nb.pydantic_ai.streaming import Requests
+    from durable_nb.records import Payload
     from durable_nb.signals.accepted import Accepted
 
 __all__ = ["APPROVAL_PREFIX", "MODEL", "RESOLVED", "AgentSteps"]
@@ -44,7 +47,7 @@ class AgentSteps:
     """The steps of one agent run.
 
     Args:
-        run: The open run.
+        current: The pass that it is part of, whose run is open.
         path: The prefix of the ids of its steps: empty if the run is the agent's own.
         on_change: The policy for a step whose arguments changed.
 
@@ -53,10 +56,10 @@ class AgentSteps:
             None if nothing awaits them, so that they are cancelled instead.
     """
 
-    def __init__(self, run: RunHandle, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
-        self.run = run
+    def __init__(self, current: Pass, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
         self.unread_requests: Requests | None = None
-        self.scope = scopes.Scope(run, path)
+        self.scope = scopes.Scope(current, path)
+        self.run = self.scope.run
         self._on_change = on_change
         self._calls: dict[tuple[int, str], str] = {}
         self._executions: Counter[str] = Counter()
@@ -76,7 +79,7 @@ class AgentSteps:
         """
         path = scope.step_id(name, fingerprint.arguments(arguments)) + "/"
         edited = isinstance(scope, scopes.CellScope)
-        return cls(scope.run, path, on_change="rerun" if edited else settings.TASK_ON_CHANGE)
+        return cls(scope.current, path, on_change="rerun" if edited else settings.TASK_ON_CHANGE)
 
     @property
     def agent_run_id(self) -> str:
@@ -135,14 +138,12 @@ class AgentSteps:
             RunChanged: The arguments changed, and the run is the agent's own.
             StepChanged: The arguments changed, and the agent run is part of another run.
         """
-        executed = False
 
         async def attempt() -> dict[str, Any]:
-            nonlocal executed
-            executed = True
             with effects.collected() as found:
                 return {**await body(), **found.recorded()}
 
+        kept = _AgentCodec()
         call = Call(
             step_id,
             code=execution.code,
@@ -152,16 +153,13 @@ class AgentSteps:
             called_seq=self.scope.tick(),
         )
         try:
-            recorded = await perform(
-                self.run, call, attempt, arguments or {}, execution.policy, ASYNC, used=_used
-            )
+            caller = Caller(self.scope.current, ASYNC)
+            recorded = await perform(caller, call, attempt, execution.policy, arguments, kept)
         except StepChanged as changed:
             raise self._as_run_changed(changed) from None
-        if not executed and self.run.history[step_id].delivered_by is not None:
-            recorded = {"value": recorded, RESOLVED: True}
         if ctx is not None:
-            effects.apply(recorded, ctx, executed=executed)
-        return recorded, executed
+            effects.apply(recorded, ctx, executed=kept.executed)
+        return recorded, kept.executed
 
     async def record_end(self, messages: Sequence[ModelMessage], execution: Execution) -> None:
         """Record the messages after the last response when the agent run ends, or restore them.
@@ -212,8 +210,25 @@ class AgentSteps:
         )
 
 
-def _used(recorded: Mapping[str, Any]) -> str | None:
-    response = recorded.get("value")
-    if not isinstance(response, ModelResponse):
-        return None
-    return Used(1, response.usage.input_tokens, response.usage.output_tokens).as_json()
+class _AgentCodec(StepCodec):
+    """Keeps the values of an operation by name, and what a model request has used.
+
+    Attributes:
+        executed: Whether the body was executed.
+    """
+
+    executed = True
+
+    def pack(self, handle: StepHandle, value: Any) -> Payload:
+        """Return the values as they are kept."""
+        response = value.get("value")
+        if isinstance(response, ModelResponse):
+            used = Used(1, response.usage.input_tokens, response.usage.output_tokens)
+            handle.step = handle.step._replace(usage=used.as_json())
+        return super().pack(handle, value)
+
+    def unpack(self, handle: StepHandle, payload: Payload) -> Any:
+        """Return the values; of a step that a user has resolved, the one that was given."""
+        self.executed = False
+        value = super().unpack(handle, payload)
+        return value if handle.step.delivered_by is None else {"value": value, RESOLVED: True}

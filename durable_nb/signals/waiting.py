@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb import codec, settings
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import branches
-from durable_nb.errors import RunError, SignalInvalid, SignalPending, SignalTimeout, StoreError
-from durable_nb.records import RunStatus, Signal, SignalRequest, signal_step
+from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
+from durable_nb.records import Signal, SignalRequest, signal_step
 from durable_nb.signals import delivery, watcher
 from durable_nb.signals.accepted import Accepted
 from durable_nb.signals.prompter import Ask, Interrupted, current_prompter
 from durable_nb.stores.host import this_process
+from durable_nb.stores.payloads import is_at_hand
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle, StepHandle
+    from durable_nb.engine.caller import Caller
+    from durable_nb.records import Step
+    from durable_nb.stores.base import Journal
 
-__all__ = ["NOTHING", "Answer", "Question", "wait_for_answer", "while_waiting"]
+__all__ = ["NOTHING", "Answer", "Question", "wait_for_answer"]
 
 NOTHING: Final = object()
 """Stands for a default that was not given."""
@@ -61,97 +62,46 @@ class Answer:
     at: float
 
 
-@asynccontextmanager
-async def while_waiting(run: RunHandle, mode: CallMode) -> AsyncIterator[None]:
-    """Mark a run as waiting while at least one of these blocks is entered."""
-    run.waiting_calls += 1
-    try:
-        if run.waiting_calls == 1:
-            await run.mark(RunStatus.WAITING, mode)
-        yield
-    except GeneratorExit:  # closed with its event loop: nothing can be awaited any more
-        run.waiting_calls -= 1
-        raise
-    except BaseException:
-        with suppress(StoreError, RunError):  # the exception that ended the wait is the one to raise
-            await _mark_running(run, mode)
-        raise
-    await _mark_running(run, mode)
-
-
-async def _mark_running(run: RunHandle, mode: CallMode) -> None:
-    run.waiting_calls -= 1
-    if not run.waiting_calls:
-        await run.mark(RunStatus.RUNNING, mode)
-
-
-async def wait_for_answer(
-    run: RunHandle, question: Question, mode: CallMode, handle: StepHandle | None = None
-) -> Answer:
+async def wait_for_answer(caller: Caller, question: Question, step: Step | None = None) -> Answer:
     """Return the first answer that is accepted; one that was delivered before is returned at once.
 
     Args:
-        run: The open run.
+        caller: The caller of the run that asks.
         question: The question.
-        mode: How the caller waits.
-        handle: The step of the call; recorded as started if it has to wait.
+        step: The step of the call; recorded as started, with the request, if it has to wait.
 
     Raises:
         SignalTimeout: No answer was delivered in time.
         SignalPending: This session has no one to prompt, and its ``headless_timeout`` has passed.
     """
-    signal = await mode.store(run.journal.get_signal(run.run_id, question.name))
-    refused = None
-    if signal is not None:
-        answer = await _accept(run, question, signal, mode)
-        if isinstance(answer, Answer):
-            if prompter := current_prompter():
-                prompter.show_answer(run.run_id, question.name, answer.by, answer.at)
-            return answer
-        refused = answer
-    if handle is not None:
-        await run.note_started(handle, mode)
-    return await _OpenQuestion(run, question, mode).answer(refused)
-
-
-async def _accept(run: RunHandle, question: Question, signal: Signal, mode: CallMode) -> Answer | str:
-    """Return the answer, or set a signal that is not accepted aside and return the reason."""
-    value = codec.decode(await mode.store(delivery.load_payload(run.journal, signal)))
-    try:
-        if signal.delivered_by != _BY_TIMEOUT:  # a default need not be among the accepted values
-            value = question.accepted.validated(value)
-    except SignalInvalid as error:
-        name = f"{signal.name}~{time.time_ns()}"
-        await mode.store(run.journal.set_aside_signal(signal, name))
-        return f"{error.what} (from {signal.delivered_by}, kept as {name!r})"
-    return Answer(value, signal.delivered_by, signal.delivered_at)
+    return await _OpenQuestion(caller, question, step).answer()
 
 
 class _OpenQuestion:
-    """A question from its request to its answer."""
+    """A question from its first look for an answer to the answer."""
 
-    def __init__(self, run: RunHandle, question: Question, mode: CallMode) -> None:
-        self._run, self._question, self._mode = run, question, mode
+    def __init__(self, caller: Caller, question: Question, step: Step | None) -> None:
+        self._caller, self._question, self._step = caller, question, step
+        self._run, self._store = caller.run, caller.mode.store
         self._started = time.monotonic()
         self._prompter = current_prompter()
-        self._update: Callable[[str], None] = lambda _: None
+        self._update: Callable[[str], None] | None = None
 
-    async def answer(self, refused: str | None) -> Answer:
+    async def answer(self) -> Answer:
         """Wait until an answer is accepted."""
-        async with while_waiting(self._run, self._mode):
-            while True:
-                request = await self._request(refused)
-                self._update = self._show_request(request)
-                signal = await self._wait_for_signal(request)
-                answer = await _accept(self._run, self._question, signal, self._mode)
-                if isinstance(answer, Answer):
-                    self._update(f"answered by {answer.by} at {delivery.format_time(answer.at)}")
-                    return answer
-                refused = answer
+        refused = None
+        while True:
+            found = await self._store(self._find_or_request(self._request(refused)))
+            signal = found if isinstance(found, Signal) else await self._wait_for_signal(found)
+            answer = await self._accept(signal)
+            if isinstance(answer, Answer):
+                self._show_answer(answer)
+                return answer
+            refused = answer
 
-    async def _request(self, refused: str | None) -> SignalRequest:
+    def _request(self, refused: str | None) -> SignalRequest:
         question = self._question
-        request = SignalRequest(
+        return SignalRequest(
             self._run.run_id,
             question.name,
             question.prompt,
@@ -161,26 +111,57 @@ class _OpenQuestion:
             this_process(),
             time.time(),
         )
-        return await self._mode.store(self._run.journal.request_signal(request))
 
-    def _show_request(self, request: SignalRequest) -> Callable[[str], None]:
+    async def _find_or_request(self, request: SignalRequest) -> Signal | SignalRequest:
+        """Return the signal if it was delivered, else commit the request. Runs on the loop thread."""
+        signal = await self._run.journal.get_signal(request.run_id, request.name)
+        return signal or await self._run.commit_request(request, self._step)
+
+    async def _accept(self, signal: Signal) -> Answer | str:
+        """Return the answer, or set a signal that is not accepted aside and return the reason."""
+        payload = signal.payload
+        if not is_at_hand(payload):
+            payload = await self._store(delivery.load_payload(self._run.journal, signal))
+        value = codec.decode(payload)
+        try:
+            if signal.delivered_by != _BY_TIMEOUT:  # a default need not be among the accepted values
+                value = self._question.accepted.validated(value)
+        except SignalInvalid as error:
+            name = f"{signal.name}~{time.time_ns()}"
+            await self._store(self._run.journal.set_aside_signal(signal, name))
+            return f"{error.what} (from {signal.delivered_by}, kept as {name!r})"
+        return Answer(value, signal.delivered_by, signal.delivered_at)
+
+    def _show_request(self, request: SignalRequest) -> None:
         if self._prompter is None:
-            return lambda _: None
-        if request.refused:
+            return
+        if request.refused and self._update:
             self._update(f"set aside: {request.refused}")
-        return self._prompter.show_waiting(self._run.journal, request, self._command(request))
+        journal = self._run.journal
+        self._update = self._prompter.show_waiting(journal, request, self._command(request))
+
+    def _show_answer(self, answer: Answer) -> None:
+        if self._update:
+            self._update(f"answered by {answer.by} at {delivery.format_time(answer.at)}")
+        elif self._prompter:
+            self._prompter.show_answer(self._run.run_id, self._question.name, answer.by, answer.at)
+
+    def _show_end(self, text: str) -> None:
+        if self._update:
+            self._update(text)
 
     def _command(self, request: SignalRequest) -> str:
         return delivery.answer_command(request, self._run.journal.address)
 
     async def _wait_for_signal(self, request: SignalRequest) -> Signal:
+        self._show_request(request)
         left = self._remaining(request)
-        askers = self._prompter.askers() if self._prompter and self._mode is ASYNC else ()
+        askers = self._prompter.askers() if self._prompter and self._caller.mode is ASYNC else ()
         headless_timeout = self._prompter.headless_timeout() if self._prompter and not askers else None
         limits = [limit for limit in (left, headless_timeout) if limit is not None]
         signal = await self._watch_and_ask(request, askers, min(limits, default=None))
         if signal is None:  # it may have been delivered after the last read
-            signal = await self._mode.store(self._run.journal.get_signal(request.run_id, request.name))
+            signal = await self._store(self._run.journal.get_signal(request.run_id, request.name))
         if signal is not None:
             return signal
         if headless_timeout is not None and (left is None or headless_timeout < left):
@@ -199,14 +180,14 @@ class _OpenQuestion:
     async def _watch_and_ask(
         self, request: SignalRequest, askers: Sequence[Ask], seconds: float | None
     ) -> Signal | None:
-        watching = self._mode.wait_cancellable(
+        watching = self._caller.mode.wait_cancellable(
             watcher.wait_for_delivery(
                 self._run.journal,
                 request.run_id,
                 request.name,
                 poll=self._question.poll,
                 seconds=seconds,
-                check=self._run.check_stopped,
+                check=self._caller.current.check_stopped,
             )
         )
         if not askers:
@@ -230,21 +211,21 @@ class _OpenQuestion:
 
     async def _timed_out(self, request: SignalRequest) -> Signal:
         """Deliver the default like any other answer: if one was delivered before it, that one counts."""
-        run, question = self._run, self._question
+        journal, question = self._run.journal, self._question
         if question.default is NOTHING:
-            await self._mode.store(run.journal.withdraw_signal(run.run_id, request.name))
-            self._update("no answer in time")
+            await self._store(journal.withdraw_signal(request.run_id, request.name))
+            self._show_end("no answer in time")
             raise SignalTimeout(
                 f"no answer to signal {request.name!r} within {question.timeout:g} s",
-                run_id=run.run_id,
+                run_id=request.run_id,
                 step=signal_step(request.name),
                 remedy=f"The run asks again when it is resumed. To answer now: {self._command(request)}",
             )
-        signal = delivery.make_signal(run.run_id, request.name, question.default, _BY_TIMEOUT)
-        return await self._mode.store(_put_or_get(run, signal))
+        signal = delivery.make_signal(request.run_id, request.name, question.default, _BY_TIMEOUT)
+        return await self._store(_put_or_get(journal, signal))
 
     def _pending(self, request: SignalRequest) -> SignalPending:
-        self._update("no one to prompt in this session")
+        self._show_end("no one to prompt in this session")
         pending = SignalPending(
             f"waiting for signal {request.name!r}, and this session has no one to prompt",
             run_id=request.run_id,
@@ -255,10 +236,10 @@ class _OpenQuestion:
         return pending
 
 
-async def _put_or_get(run: RunHandle, signal: Signal) -> Signal:
+async def _put_or_get(journal: Journal, signal: Signal) -> Signal:
     """Deliver a signal; return the one in the store, which may be an earlier one. Runs on the loop thread."""
-    await delivery.put_signal(run.journal, signal)
-    return await run.journal.get_signal(signal.run_id, signal.name) or signal
+    await delivery.put_signal(journal, signal)
+    return await journal.get_signal(signal.run_id, signal.name) or signal
 
 
 async def _first_of(watching: Awaitable[Signal | None], asking: Sequence[Awaitable[None]]) -> Signal | None:

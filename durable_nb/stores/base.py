@@ -173,10 +173,20 @@ class Journal(ABC):
         await asyncio.sleep(pause)
 
     @abstractmethod
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, and return it as recorded.
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record a request for a signal, and the step that waits for it, in one transaction.
 
-        It replaces an earlier request of that name, and keeps the earlier ``asked_at``.
+        The request replaces an earlier one of that name, and keeps the earlier ``asked_at``.
+
+        Args:
+            request: The request.
+            step: The step, if there is one; it is recorded as by ``put_step``.
+
+        Returns:
+            The request as recorded.
+
+        Raises:
+            RunHeld: The epoch of the step is no longer the run's. Nothing was changed.
         """
 
     @abstractmethod

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from durable_nb.concurrency.bridge import ASYNC, check_loop, check_process
 from durable_nb.engine import scopes
 from durable_nb.engine.opening import check_same_run
+from durable_nb.engine.passes import NOTHING, Pass
 from durable_nb.errors import RunHeld
 from durable_nb.records import RunStatus
 from durable_nb.stores.base import ENDED
@@ -24,81 +24,13 @@ from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle
     from durable_nb.records import Run
     from durable_nb.stores.base import Journal
 
-__all__ = ["Pass", "active_run", "begin_or_find", "cancel_run", "join"]
+__all__ = ["begin_or_find", "cancel_run", "find_active", "join"]
 
-_NOTHING = object()
 _lock = threading.Lock()
 _running: dict[tuple[Journal, str], Pass] = {}
-
-
-class Pass:
-    """One pass through a run's code, from before the run is opened until its end is recorded.
-
-    Args:
-        journal: The journal of the run.
-        opening: The run as its caller sees it.
-        mode: How the caller waits; in ``ASYNC`` its task is cancelled like any other.
-
-    Attributes:
-        outcome: The future of its result or exception, for the calls that join.
-        value: What its code returned, once it has.
-        run: The open run, once it is open.
-        waits_for: The passes that its code has called or joined, and that have not ended.
-    """
-
-    def __init__(self, journal: Journal, opening: Run, mode: CallMode) -> None:
-        if mode is ASYNC:
-            check_loop()
-        self.key = journal, opening.run_id
-        self.opening = opening
-        self.thread = threading.get_ident()
-        self.outcome: Future[Any] = Future()
-        # Or a call that joined could cancel the future, since wrap_future links its own to it both ways.
-        self.outcome.set_running_or_notify_cancel()
-        self.waits_for: list[Pass] = []
-        self._task = asyncio.current_task() if mode is ASYNC else None
-        self.run: RunHandle | None = None
-        self.value: Any = _NOTHING
-        self._cancel_requested = False
-        self._ended = False
-
-    def set_run(self, run: RunHandle) -> None:
-        """Note the open run, whose ``stop_requested`` ends a synchronous pass."""
-        # The run is set before the request is read: a cancel() in another thread that finds no run here yet
-        # has made its request before.
-        self.run = run
-        run.on_lost = self.cancel
-        run.stop_requested = self._cancel_requested and self._task is None
-
-    def end(self) -> None:
-        """Note that the code has ended: from now on the pass cannot be cancelled."""
-        self._ended = True
-        if self._cancel_requested and self._task is not None:
-            self._cancel_requested = False
-            # The cancellation was meant for the pass. Its task may be the caller's own, which continues.
-            self._task.uncancel()
-
-    def cancel(self) -> None:
-        """Ask the pass to end, from any thread; a synchronous pass ends at its next durable call."""
-        if self._task is not None:
-            self._task.get_loop().call_soon_threadsafe(self._cancel_task)
-            return
-        self._cancel_requested = True
-        if self.run is not None:
-            self.run.stop_requested = True
-
-    def _cancel_task(self) -> None:
-        # Checked here, on the task's own loop: between the request and now the code may have ended.
-        if self._task is not None and not self._ended and not self._cancel_requested:
-            self._cancel_requested = self._task.cancel()
-
-    def leads_to(self, other: Pass) -> bool:
-        """Return whether this pass is the other one, or waits for it, directly or through others."""
-        return other is self or any(each.leads_to(other) for each in self.waits_for)
 
 
 @contextmanager
@@ -120,12 +52,14 @@ def begin_or_find(
         RunHeld: The pass cannot be joined: the call is part of it, or asks to start over.
     """
     check_process()
+    if mode is ASYNC:
+        check_loop()
     caller = _calling_pass()
-    new = Pass(journal, opening, mode)
+    new = Pass(journal, opening, asyncio.current_task() if mode is ASYNC else None)
     with _lock:
         # One lock for all three: otherwise two calls that wait for each other's passes could both pass the
         # check, each before the other is noted in waits_for, and wait for ever.
-        known = _running.setdefault(new.key, new)
+        known = _running.setdefault((journal, opening.run_id), new)
         if known is not new:
             _check_joining(known, opening, caller, blocking=mode is not ASYNC, fresh=fresh)
         if caller is not None:
@@ -151,18 +85,20 @@ def _settling(new: Pass) -> Iterator[None]:
     finally:
         # Removed first: a call that comes now starts a new pass, instead of joining one that has ended.
         with _lock:
-            del _running[new.key]
-        if new.value is _NOTHING:
+            del _running[new.journal, new.opening.run_id]
+        if new.value is NOTHING:
             new.outcome.set_exception(failure)
         else:
             new.outcome.set_result(new.value)
 
 
 def _calling_pass() -> Pass | None:
-    """Return the pass that this code is part of, or None."""
+    """Return the pass that this code is part of, if calls can join it, or None."""
     scope = scopes.current_scope()
-    found = None if scope is None else _running.get((scope.run.journal, scope.run.run_id))
-    return found if found is not None and scope is not None and found.run is scope.run else None
+    if scope is None:
+        return None
+    current = scope.current
+    return current if _running.get((current.journal, current.opening.run_id)) is current else None
 
 
 def _check_joining(known: Pass, opening: Run, caller: Pass | None, *, blocking: bool, fresh: bool) -> None:
@@ -204,11 +140,11 @@ async def join(known: Pass, mode: CallMode) -> Any:
         raise asyncio.CancelledError(f"run {known.opening.run_id!r} was cancelled") from None
 
 
-def active_run(journal: Journal, run_id: str) -> RunHandle | None:
-    """Return the open run of that id if a pass of it is under way in this process, else None."""
+def find_active(journal: Journal, run_id: str) -> Pass | None:
+    """Return the pass of that run that is under way in this process, and has opened it, else None."""
     with _lock:
         known = _running.get((journal, run_id))
-    return None if known is None else known.run
+    return None if known is None or known.run is None else known
 
 
 async def cancel_run(journal: Journal, run_id: str, mode: CallMode) -> bool:

@@ -25,7 +25,8 @@ from durable_nb.workflow.task import Arguments, WorkflowLike, check_function, na
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle
+    from durable_nb.engine.caller import Caller
+    from durable_nb.engine.passes import Pass
     from durable_nb.records import Payload
 
 __all__ = ["WorkflowFunction", "finish", "one_pass"]
@@ -160,11 +161,8 @@ class WorkflowFunction(Generic[P, R]):
 
     async def _pass(self, opening: Run, body: Callable[[], Any], mode: CallMode, **options: bool) -> Any:
         """Run one pass through the code, or join the pass that is under way in this process."""
-        fresh = options.get("fresh", False)
-        with active_runs.begin_or_find(self.workflow.journal, opening, mode, fresh=fresh) as (
-            current,
-            is_new,
-        ):
+        journal, fresh = self.workflow.journal, options.get("fresh", False)
+        with active_runs.begin_or_find(journal, opening, mode, fresh=fresh) as (current, is_new):
             if not is_new:
                 return await active_runs.join(current, mode)
             with interrupts.guarded_pass():
@@ -172,26 +170,21 @@ class WorkflowFunction(Generic[P, R]):
             return current.value
 
     async def _once_through(
-        self, current: active_runs.Pass, body: Callable[[], Any], mode: CallMode, **options: bool
+        self, current: Pass, body: Callable[[], Any], mode: CallMode, **options: bool
     ) -> Any:
-        async with one_pass(self.workflow, current, mode, **options) as run:
+        async with one_pass(self.workflow, current, mode, **options) as caller:
             if self.is_async:
                 branches.install_task_factory(asyncio.get_running_loop())
-            with scopes.enter_scope(scopes.Scope(run)):
+            with scopes.enter_scope(scopes.Scope(current)):
                 value = await mode.body(body)
-        await finish(run, value, mode)
+        await finish(caller, value)
         return value
 
 
 @asynccontextmanager
 async def one_pass(
-    workflow: WorkflowLike,
-    current: active_runs.Pass,
-    mode: CallMode,
-    *,
-    fresh: bool = False,
-    take_over: bool = False,
-) -> AsyncIterator[RunHandle]:
+    workflow: WorkflowLike, current: Pass, mode: CallMode, *, fresh: bool = False, take_over: bool = False
+) -> AsyncIterator[Caller]:
     """Open a run for one pass through its code, the block; record how the block ends unless it returns.
 
     Args:
@@ -205,52 +198,51 @@ async def one_pass(
         RunHeld: Another living process owns the run, or has taken it over in the middle.
     """
     try:
-        run = await open_run(workflow.journal, current.opening, mode, fresh=fresh, take_over=take_over)
+        caller = await open_run(current, mode, fresh=fresh, take_over=take_over)
     except BaseException:
         current.end()
         raise
-    current.set_run(run)
-    workflow.active_run_ids.append(run.run_id)
+    workflow.active_run_ids.append(caller.run.run_id)
     try:
-        yield run
+        yield caller
     except GeneratorExit:  # closed with its event loop: nothing can be awaited any more
         raise
     except BaseException as error:
         # First: while its end is recorded, the pass can no longer be cancelled.
         current.end()
-        if run.lost_error is None:
-            await _mark_ended(run, error, mode)
+        if current.lost_error is None:
+            await _mark_ended(caller, error)
         elif isinstance(error, asyncio.CancelledError):
-            raise run.lost_error from None
+            raise current.lost_error from None
         raise
     finally:
-        workflow.active_run_ids.remove(run.run_id)
+        workflow.active_run_ids.remove(caller.run.run_id)
     current.end()
 
 
-async def finish(run: RunHandle, value: Any, mode: CallMode) -> None:
+async def finish(caller: Caller, value: Any) -> None:
     """Record that a run is done, and its result."""
-    await run.mark(RunStatus.DONE, mode, _result(run, value))
+    await caller.mark(RunStatus.DONE, _result(caller.run.run_id, value))
 
 
-def _result(run: RunHandle, value: Any) -> Payload | None:
+def _result(run_id: str, value: Any) -> Payload | None:
     """Return the encoded result of a run; it is never replayed, so that failing to encode it is a notice."""
     try:
         return codec.encode(value)
     except DurableError as error:
-        message = f"run {run.run_id!r} is done, but its result was not saved: {error}"
+        message = f"run {run_id!r} is done, but its result was not saved: {error}"
         warnings.warn(message, DurableNotice, stacklevel=2)
         return None
 
 
-async def _mark_ended(run: RunHandle, error: BaseException, mode: CallMode) -> None:
+async def _mark_ended(caller: Caller, error: BaseException) -> None:
     """Record how a run ended; if that fails too, the error that ended the run is still the one raised."""
     try:
         with suppress(asyncio.CancelledError):  # a second cancellation: the run is ending already
             status, failure = status_after(error), codec.encode_failure(error)
             if status is RunStatus.FAILED:
-                await run.mark(status, mode, failure)
+                await caller.mark(status, failure)
             else:
-                await mode.submit_and_leave(run.write_status(status, failure))
+                await caller.mode.submit_and_leave(caller.run.write_status(status, failure))
     except DurableError as second:
         error.add_note(f"durable_nb: how the run ended could not be recorded: {second}")

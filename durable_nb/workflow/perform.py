@@ -4,30 +4,59 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.errors import DurableNotice, ResetStep, StepError, error_context
-from durable_nb.records import Call, StepStatus
+from durable_nb.errors import DurableNotice, ResetStep, error_context
+from durable_nb.records import Action, Call, StepStatus
 from durable_nb.signals import in_doubt
 from durable_nb.workflow.retry import Policy, execute_with_retries, is_ours
 
 if TYPE_CHECKING:
-    from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle, StepHandle
+    from durable_nb.engine.caller import Caller, StepHandle
+    from durable_nb.records import Payload
 
-__all__ = ["load_result", "notice", "perform"]
+__all__ = ["VALUES", "StepCodec", "notify", "perform"]
+
+
+class StepCodec:
+    """Packs what a step keeps, and restores it: here, the value that its body returns."""
+
+    def notify(self, handle: StepHandle) -> None:
+        """Tell the user that a changed step was replayed, or that it runs again."""
+        notify(handle)
+
+    def executing(self, handle: StepHandle) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Return a context manager in which the body is executed, with all its attempts."""
+        return nullcontext()
+
+    def pack(self, handle: StepHandle, value: Any) -> Payload:  # noqa: ARG002
+        """Return what is kept of a body that has returned ``value``.
+
+        Raises:
+            StepNotSaved: It cannot be saved.
+        """
+        return codec.encode(value)
+
+    def unpack(self, handle: StepHandle, payload: Payload) -> Any:
+        """Restore what was kept, and return the value; raise the failure of a step that failed."""
+        if handle.step.status is StepStatus.FAILED:
+            raise codec.decode_failure(payload)
+        return codec.decode(payload)
+
+
+VALUES = StepCodec()
+"""The codec of tasks."""
 
 
 async def perform(
-    run: RunHandle,
+    caller: Caller,
     call: Call,
     body: Callable[[], Any],
-    arguments: Mapping[str, Any],
     policy: Policy,
-    mode: CallMode,
-    *,
-    used: Callable[[Any], str | None] = lambda _: None,
+    arguments: Mapping[str, Any] | None = None,
+    step_codec: StepCodec = VALUES,
 ) -> Any:
     """Return the result of a call: from its checkpoint, or from its body, whose result is then committed.
 
@@ -35,73 +64,51 @@ async def perform(
     saved, or a store that fails, never executes user code again.
 
     Args:
-        run: The open run.
+        caller: The caller.
         call: The call.
         body: The function to execute.
-        arguments: The arguments by name, to show which differ.
         policy: The retries and the timeout.
-        mode: How the caller waits.
-        used: What a result says of what was used up for it: see ``Step.usage``.
+        arguments: The arguments by name, to show which differ.
+        step_codec: What the step keeps.
     """
-    _claim(run, call.step_id)
+    caller.current.claim(call.step_id)
     try:
-        handle = await in_doubt.begin_or_ask(run, call, mode, arguments)
-        if handle.decision.notice:
-            warnings.warn(notice(run, handle), DurableNotice, stacklevel=2)
-        if handle.replayed:
-            return await load_result(run, handle, mode)
-        return await _execute_and_record(run, handle, body, policy, mode, used)
+        with error_context(run_id=caller.run.run_id, step=call.step_id):
+            handle = await caller.begin(call, arguments)
+            while handle.decision.action is Action.ASK:
+                handle = await in_doubt.ask(caller, handle, arguments)
+            if handle.decision.notice:
+                step_codec.notify(handle)
+            if handle.replayed:
+                return step_codec.unpack(handle, await caller.load(handle.step))
+            policy.check_thread(caller.mode)
+            await caller.start(handle)
+            value = await _execute(caller, handle, body, policy, step_codec)
+            await caller.complete(handle, step_codec.pack(handle, value))
+            return value
     finally:
-        del run.claims[call.step_id]
+        del caller.current.claims[call.step_id]
 
 
-def _claim(run: RunHandle, step_id: str) -> None:
-    """Claim a step's name for a call; two calls never have it at one time."""
-    # setdefault is atomic: of two threads one gets the claim, and the other the object of the first.
-    claim = object()
-    if run.claims.setdefault(step_id, claim) is not claim:
-        raise StepError(
-            "another call of that name is still running",
-            run_id=run.run_id,
-            step=step_id,
-            remedy="Give each call a step_id='…' of its own, or await the first call before the second.",
-        )
-
-
-async def _execute_and_record(
-    run: RunHandle,
-    handle: StepHandle,
-    body: Callable[[], Any],
-    policy: Policy,
-    mode: CallMode,
-    used: Callable[[Any], str | None],
+async def _execute(
+    caller: Caller, handle: StepHandle, body: Callable[[], Any], policy: Policy, step_codec: StepCodec
 ) -> Any:
-    try:
-        value = await execute_with_retries(run, handle, body, policy, mode)
-    except Exception as failure:
-        if not is_ours(failure):
-            await run.fail_step(handle, failure, mode)
-        raise
-    with error_context(run_id=run.run_id, step=handle.call.step_id):
-        payload = codec.encode(value)
-    await run.complete_step(handle, payload, mode, used=used(value))
-    return value
+    with step_codec.executing(handle):
+        try:
+            return await execute_with_retries(caller, handle.call, body, policy)
+        except Exception as failure:
+            if not is_ours(failure):
+                await caller.fail(handle, failure)
+            raise
 
 
-async def load_result(run: RunHandle, handle: StepHandle, mode: CallMode) -> Any:
-    """Return the recorded value of a step, or raise its recorded failure."""
-    with error_context(run_id=run.run_id, step=handle.step.step_id):
-        payload = await run.load(handle.step, mode)
-        if handle.step.status is StepStatus.FAILED:
-            raise codec.decode_failure(payload)
-        return codec.decode(payload)
-
-
-def notice(run: RunHandle, handle: StepHandle) -> str:
-    """Return the notice about a decision: why a changed step was replayed, or why it ran again."""
-    step, reason = handle.call.step_id, handle.decision.reason
-    where = f"run {run.run_id!r}, step {step!r}"
+def notify(handle: StepHandle) -> None:
+    """Warn that a changed step was replayed, or that it runs again, and say why."""
+    run_id, step, reason = handle.step.run_id, handle.call.step_id, handle.decision.reason
+    where = f"run {run_id!r}, step {step!r}"
     if handle.replayed:
-        again = ResetStep(run.run_id, step)
-        return f"{where}: replayed although {reason}. To run it again: {again}"
-    return f"{where}: run again, since {reason}"
+        again = ResetStep(run_id, step)
+        message = f"{where}: replayed although {reason}. To run it again: {again}"
+    else:
+        message = f"{where}: run again, since {reason}"
+    warnings.warn(message, DurableNotice, stacklevel=3)

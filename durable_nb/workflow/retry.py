@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeAlias
 
+from durable_nb.concurrency.bridge import ASYNC
+from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
 from durable_nb.engine.failpoints import hit
 from durable_nb.errors import (
@@ -16,13 +18,13 @@ from durable_nb.errors import (
     InvalidOption,
     StepFailed,
     StepTimeout,
-    error_context,
 )
 from durable_nb.records import StepKind
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle, StepHandle
+    from durable_nb.engine.caller import Caller
+    from durable_nb.records import Call
     from durable_nb.workflow.backoff import BackoffStrategy
 
 __all__ = ["Failures", "Policy", "execute_with_retries", "is_ours"]
@@ -71,6 +73,16 @@ class Policy:
             expected = "an exception class, a tuple of them, or a function"
             _check(option, chosen, all(map(callable, classes)), expected, "OSError")
 
+    def check_thread(self, mode: CallMode) -> None:
+        """Raise ``InvalidOption`` if the body has a timeout, and nothing could end it in this thread."""
+        if self.timeout is None or mode is ASYNC or can_interrupt():
+            return
+        raise InvalidOption(
+            f"invalid timeout={self.timeout:g} outside the main thread: Python cannot end code in a thread, "
+            "expected an executor or an async task",
+            remedy="Use @wf.task(timeout=…, executor=lambda: ProcessPoolExecutor(4)), or make it async def.",
+        )
+
     def retries_after(self, failure: Exception, attempt: int) -> bool:
         """Return whether another attempt follows.
 
@@ -83,35 +95,30 @@ class Policy:
         return _matches(failure, self.retry_on) and not _matches(failure, self.give_up_on)
 
 
-async def execute_with_retries(
-    run: RunHandle, handle: StepHandle, body: Callable[[], Any], policy: Policy, mode: CallMode
-) -> Any:
+async def execute_with_retries(caller: Caller, call: Call, body: Callable[[], Any], policy: Policy) -> Any:
     """Execute a body until it succeeds, and return its result; raise its last failure if the policy gives up.
 
     Args:
-        run: The open run.
-        handle: The step.
+        caller: The caller.
+        call: The call.
         body: The function to execute.
         policy: The retries and the timeout.
-        mode: How the caller waits.
     """
-    kind = scopes.CellScope if handle.call.kind is StepKind.CELL else scopes.Scope
+    kind = scopes.CellScope if call.kind is StepKind.CELL else scopes.Scope
     for attempt in itertools.count():
         try:
             # A new scope for each attempt: nested steps are counted from 0, so that finished ones replay.
-            with (
-                scopes.enter_scope(kind(run, f"{handle.call.step_id}/")),
-                error_context(run_id=run.run_id, step=handle.call.step_id),
-            ):
+            with scopes.enter_scope(kind(caller.current, f"{call.step_id}/")):
                 hit("body.before")
-                value = await mode.body(body, policy.timeout)
+                value = await caller.mode.body(body, policy.timeout)
                 hit("body.after")
                 return value
         except Exception as failure:
             if not policy.retries_after(failure, attempt):
-                _note_attempts(failure, run, handle, attempt + 1, policy)
+                if policy.retries and not is_ours(failure):
+                    _note_attempts(failure, caller.run.run_id, call.step_id, attempt + 1)
                 raise
-        await mode.sleep(policy.backoff(attempt))
+        await caller.mode.sleep(policy.backoff(attempt))
     raise AssertionError("unreachable")
 
 
@@ -128,10 +135,6 @@ def _matches(failure: Exception, failures: Failures) -> bool:
     return failures(failure)
 
 
-def _note_attempts(
-    failure: Exception, run: RunHandle, handle: StepHandle, count: int, policy: Policy
-) -> None:
-    if is_ours(failure) or not policy.retries:
-        return
+def _note_attempts(failure: Exception, run_id: str, step: str, count: int) -> None:
     times = "1 attempt" if count == 1 else f"{count} attempts"
-    failure.add_note(f"durable_nb: run {run.run_id!r}, step {handle.call.step_id!r} failed after {times}")
+    failure.add_note(f"durable_nb: run {run_id!r}, step {step!r} failed after {times}")

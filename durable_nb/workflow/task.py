@@ -15,7 +15,8 @@ from durable_nb import fingerprint
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
-from durable_nb.errors import DurableNotice, InvalidOption
+from durable_nb.engine.caller import Caller
+from durable_nb.errors import DurableNotice
 from durable_nb.records import Call
 from durable_nb.workflow.async_functions import mark_async
 from durable_nb.workflow.perform import perform
@@ -109,8 +110,8 @@ class Task(Generic[P, R]):
         self.workflow = workflow
         self.on_edit, self.on_change, self.once = on_edit, on_change, once
         self.arguments = Arguments(function)
-        self._code = fingerprint.function(function)
         self.is_async = inspect.iscoroutinefunction(function)
+        self._code = fingerprint.function(function)
         if self.is_async:
             mark_async(self)
 
@@ -134,8 +135,8 @@ class Task(Generic[P, R]):
         arguments = self.arguments.bound(args, kwargs)
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
-        policy = self._policy_here(scope.run.run_id, call.step_id)
-        work = perform(scope.run, call, body, arguments, policy, ASYNC if self.is_async else SYNC)
+        caller = Caller(scope.current, ASYNC if self.is_async else SYNC)
+        work = perform(caller, call, body, self._policy_here(), arguments)
         result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
@@ -156,19 +157,11 @@ class Task(Generic[P, R]):
         made = state["workflow"].task(**state["options"])(state["function"])
         vars(self).update(vars(made))
 
-    def _policy_here(self, run_id: str, step_id: str) -> Policy:
-        """Return the policy of a call in this thread; refuse a time limit that nothing here can keep."""
-        if self.policy.timeout is None or self.is_async or can_interrupt():
+    def _policy_here(self) -> Policy:
+        """Return the policy of a call in this thread: the wait for an executor ends by itself."""
+        if self._executor is None or self.is_async or can_interrupt():
             return self.policy
-        if self._executor is not None:  # its wait ends by itself
-            return replace(self.policy, timeout=None)
-        raise InvalidOption(
-            f"invalid timeout={self.policy.timeout:g} outside the main thread: Python cannot end code in a "
-            "thread, expected an executor or an async task",
-            run_id=run_id,
-            step=step_id,
-            remedy="Use @wf.task(timeout=…, executor=lambda: ProcessPoolExecutor(4)), or make it async def.",
-        )
+        return replace(self.policy, timeout=None)
 
     def _warn_if_outside(self) -> None:
         """Warn if the call gets no checkpoint because its thread belongs to no run, while a run is open."""

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-import warnings
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from durable_nb import codec, fingerprint, settings
 from durable_nb.engine import scopes
+from durable_nb.engine.caller import Caller
 from durable_nb.engine.naming import check_name, check_run_id
-from durable_nb.errors import DurableNotice, InvalidOption, NoOpenRun, OpenRun, SignalTimeout, error_context
+from durable_nb.errors import InvalidOption, NoOpenRun, OpenRun, SignalTimeout, error_context
 from durable_nb.records import Call, StepKind, signal_step
 from durable_nb.signals import delivery
 from durable_nb.signals.prompter import current_prompter
-from durable_nb.signals.waiting import Question, wait_for_answer, while_waiting
+from durable_nb.signals.waiting import Question, wait_for_answer
 from durable_nb.stores.host import this_process
-from durable_nb.workflow.perform import load_result, notice
+from durable_nb.workflow.perform import VALUES, notify
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle, StepHandle
+    from durable_nb.engine.caller import StepHandle
     from durable_nb.workflow.task import WorkflowLike
 
 __all__ = ["as_seconds", "ask_question", "complete", "sleep", "sleep_until", "wait_for_signal"]
@@ -73,7 +73,7 @@ async def sleep(workflow: WorkflowLike, length: float | timedelta, mode: CallMod
         on_change="keep",
         called_seq=scope.tick(),
     )
-    await _sleep_step(scope.run, call, time.time() + seconds, seconds, mode)
+    await _sleep_step(Caller(scope.current, mode), call, time.time() + seconds, seconds)
 
 
 async def sleep_until(workflow: WorkflowLike, moment: datetime, mode: CallMode) -> None:
@@ -82,7 +82,7 @@ async def sleep_until(workflow: WorkflowLike, moment: datetime, mode: CallMode) 
     until = moment.timestamp()
     step_id = scope.step_id("sleep", fingerprint.arguments({"until": until}))
     call = Call(step_id, StepKind.SLEEP, called_seq=scope.tick())
-    await _sleep_step(scope.run, call, until, max(0.0, until - time.time()), mode)
+    await _sleep_step(Caller(scope.current, mode), call, until, max(0.0, until - time.time()))
 
 
 def _scope(workflow: WorkflowLike, what: str) -> scopes.Scope:
@@ -107,53 +107,43 @@ async def wait_for_signal(scope: scopes.Scope, question: Question, mode: CallMod
         SignalTimeout: No answer was delivered in time.
         SignalPending: This session has no one to prompt, and its ``headless_timeout`` has passed.
     """
+    caller = Caller(scope.current, mode)
     call = Call(scope.internal_id(signal_step(question.name)), StepKind.SIGNAL, called_seq=scope.tick())
-    handle = await scope.run.begin_step(call, mode)
-    with error_context(run_id=scope.run.run_id, step=call.step_id):
+    with error_context(run_id=caller.run.run_id, step=call.step_id):
+        handle = await caller.begin(call)
         if not handle.replayed:
-            return await _record_answer(scope.run, handle, question, mode)
+            return await _record_answer(caller, handle, question)
         if prompter := current_prompter():
             step = handle.step
             prompter.show_answer(step.run_id, question.name, step.delivered_by or "", step.finished_at or 0.0)
-        return await load_result(scope.run, handle, mode)
+        return VALUES.unpack(handle, await caller.load(handle.step))
 
 
-async def _record_answer(run: RunHandle, handle: StepHandle, question: Question, mode: CallMode) -> Any:
+async def _record_answer(caller: Caller, handle: StepHandle, question: Question) -> Any:
     try:
-        answer = await wait_for_answer(run, question, mode, handle)
+        answer = await wait_for_answer(caller, question, handle.step)
     except SignalTimeout as late:
-        await run.fail_step(handle, late, mode)
+        await caller.fail(handle, late)
         raise
-    step = await run.complete_step(handle, codec.encode(answer.value), mode, delivered_by=answer.by)
-    return codec.decode(await run.load(step, mode))
+    payload = codec.encode(answer.value)
+    await caller.complete(handle, payload, delivered_by=answer.by)
+    return codec.decode(payload)  # what a replay returns
 
 
-async def _sleep_step(run: RunHandle, call: Call, until: float, seconds: float, mode: CallMode) -> None:
+async def _sleep_step(caller: Caller, call: Call, until: float, seconds: float) -> None:
     """Record once when the sleep ends, and wait for the rest of it."""
-    handle = await run.begin_step(call, mode)
+    handle = await caller.begin(call)
     if handle.decision.notice:
-        warnings.warn(notice(run, handle), DurableNotice, stacklevel=2)
+        notify(handle)
     if not handle.replayed:
         # The end is committed before the wait: after a crash the sleep must not begin anew.
-        await run.complete_step(handle, codec.encode((until, seconds)), mode)
-    elif run.history.continued_after(handle.step):  # it has ended, whatever the clock says now
+        await caller.complete(handle, codec.encode((until, seconds)), finished_at=until)
+    elif caller.run.history.continued_after(handle.step):  # it has ended, whatever the clock says now
         return
     else:
-        until, seconds = await load_result(run, handle, mode)
-    if _remaining(until, seconds) > settings.LONG_SLEEP:
-        async with while_waiting(run, mode):
-            await _pass_time(run, until, seconds, mode)
-    else:
-        await _pass_time(run, until, seconds, mode)
-
-
-async def _pass_time(run: RunHandle, until: float, seconds: float, mode: CallMode) -> None:
+        until, seconds = VALUES.unpack(handle, await caller.load(handle.step))
     # By the clock, since the machine may have been suspended; but a clock that is set back adds nothing.
-    end = time.monotonic() + _remaining(until, seconds)
+    end = time.monotonic() + max(0.0, min(until - time.time(), seconds))
     while (left := min(until - time.time(), end - time.monotonic())) > 0:
-        await mode.sleep(min(left, settings.SLEEP_SLICE))
-        run.check_stopped()
-
-
-def _remaining(until: float, seconds: float) -> float:
-    return max(0.0, min(until - time.time(), seconds))
+        await caller.mode.sleep(min(left, settings.SLEEP_SLICE))
+        caller.current.check_stopped()

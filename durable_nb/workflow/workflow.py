@@ -12,6 +12,7 @@ from durable_nb._stored import process_object
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.pending import drain_pending
 from durable_nb.engine import resolve, scopes
+from durable_nb.engine.caller import Caller
 from durable_nb.engine.decision import check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from durable_nb.concurrency.bridge import CallMode
-    from durable_nb.engine.run import RunHandle
+    from durable_nb.engine.passes import Pass
     from durable_nb.stores.base import Journal
 
 __all__ = ["NOTEBOOK", "Workflow"]
@@ -217,11 +218,11 @@ class Workflow:
         if db is not None and anchored(db) != self._place:
             self.db = db
 
-    def attach(self, run: RunHandle | None) -> None:
-        """Make calls outside every scope part of ``run``, as in ordinary cells; None ends that."""
-        if run is not None:
-            hold(run.journal, self)
-        self.attached = scopes.KeyedScope(run) if run else None
+    def attach(self, current: Pass | None) -> None:
+        """Make calls outside every scope part of a pass, as in ordinary cells; None ends that."""
+        if current is not None:
+            hold(current.journal, self)
+        self.attached = scopes.KeyedScope(current) if current else None
 
     async def signal(
         self,
@@ -427,10 +428,10 @@ class Workflow:
         self.close()
 
     async def _resolve(self, run_id: str, step_id: str, answer: str, value: Any, mode: CallMode) -> None:
-        here = scopes.find_open_run(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
-        here = here or active_runs.active_run(self.journal, run_id)
-        run = here or await resolve.recorded_run(self.journal, run_id, mode)
-        await resolve.resolve_step(run, step_id, answer, value, mode)
+        here = scopes.find_pass(self.journal, check_run_id(run_id), self.attached, NOTEBOOK.attached)
+        here = here or active_runs.find_active(self.journal, run_id)
+        caller = Caller(here, mode) if here else await resolve.recorded_run(self.journal, run_id, mode)
+        await resolve.resolve_step(caller, step_id, answer, value)
 
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)

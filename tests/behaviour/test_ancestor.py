@@ -367,7 +367,7 @@ async def test_a_signal_delivered_while_the_run_waits(again, db):
 
     run = asyncio.create_task(main.run("r"))
     await waiting.wait()
-    while runs(db) != {"r": "waiting"}:
+    while (await wf.status("r")).run.status != "waiting":
         await asyncio.sleep(0.001)
     assert await wf.complete("r", "approval", {"by": "ann"})
     assert await run == {"by": "ann"}

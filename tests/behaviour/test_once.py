@@ -180,7 +180,7 @@ def test_an_answer_from_elsewhere_reaches_a_run_that_is_open(again, ran):
         with pytest.raises(StepInDoubt):
             pay(7, step_id="pay")
         elsewhere = run_blocking(recorded_run(wf.journal, "r", SYNC))
-        run_blocking(resolve_step(elsewhere, "pay", "value", "by hand", SYNC))
+        run_blocking(resolve_step(elsewhere, "pay", "value", "by hand"))
         return pay(7, step_id="pay")
 
     assert main.run("r") == "by hand"

@@ -16,10 +16,12 @@ import pytest
 from durable_nb import Workflow
 from durable_nb.cli import main as command
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
+from durable_nb.engine.status import list_runs
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
     RunHeld,
+    RunNotFound,
     SignalInvalid,
     SignalPending,
     SignalTimeout,
@@ -33,6 +35,7 @@ from durable_nb.signals.accepted import Accepted, check_value
 from durable_nb.signals.prompter import _prompters, set_prompter
 from durable_nb.signals.typed import hint, read_answer
 from durable_nb.stores.memory import MemoryJournal
+from durable_nb.stores.redis import journal, scripts
 from durable_nb.workflow import waits
 
 
@@ -132,7 +135,7 @@ async def test_what_is_accepted_comes_converted_and_replays(again, kind, deliver
     wf = again()
     running = asyncio.create_task(waiting(wf, schema=kind).run("r"))
     await until_open(wf)
-    assert asked(wf.journal.get_run("r")).status is RunStatus.WAITING
+    assert (await wf.status("r")).run.status is RunStatus.WAITING
     assert await wf.complete("r", "approval", delivered)
     first = await running
     second = await waiting(again(), schema=kind).run("r")
@@ -298,7 +301,7 @@ async def test_a_hundred_waiters_are_woken_by_one_watch(again, monkeypatch):
     await until_open(wf, "s0")
     while len(asked(wf.journal.open_signals())) < 100:
         await asyncio.sleep(0.01)
-    assert asked(wf.journal.get_run("r")).status is RunStatus.WAITING
+    assert (await wf.status("r")).run.status is RunStatus.WAITING
     quiet = False
     while not quiet:  # nothing is delivered: soon nothing is looked for
         looks.clear()
@@ -538,15 +541,59 @@ def test_a_sleep_of_two_seconds_that_is_killed_after_one_takes_one_more(db):
     assert float(nothing) < 0.9
 
 
-async def test_a_long_sleep_is_a_run_that_waits(again, monkeypatch):
-    monkeypatch.setattr(waits.settings, "LONG_SLEEP", 0.05)
+@pytest.fixture
+def writes(monkeypatch):
+    """Gives a function that counts what has been written to a store: transactions, or scripts that write."""
+    sent = []
+    run_script = journal.run_script
+
+    async def noting(connection, script, *words):
+        sent.append(script)
+        return await run_script(connection, script, *words)
+
+    monkeypatch.setattr(journal, "run_script", noting)
+    writing = scripts.OPEN, scripts.PUT_STEP, scripts.FINISH, scripts.PUT_SIGNAL, scripts.REQUEST_SIGNAL
+    return lambda wf: getattr(wf.journal, "commits", None) or sum(script in writing for script in sent)
+
+
+async def test_a_wait_is_two_commits_and_its_end_two(again, writes):
     wf = again()
-    asked(wf.journal.setup())
+    await waiting(wf, timeout=0.01, default=None).run("warm")  # the session of the process has begun
+    before = writes(wf)
+    running = asyncio.create_task(waiting(wf).run("r"))
+    await until_open(wf)
+    assert writes(wf) - before == 2  # the run is opened; the request, and the step that waits
+    await wf.complete("r", "approval", True)
+    assert await running is True
+    assert writes(wf) - before == 2 + 1 + 2  # the delivery; the step, the end of the run
+
+
+async def test_a_request_and_its_step_are_written_together_or_not_at_all(again):
+    wf = again()
+    running = asyncio.create_task(waiting(wf).run("r"))
+    request = await until_open(wf)
+    (step,) = (await wf.status("r")).steps
+    assert (step.status, step.is_awaited) == (StepStatus.STARTED, True)
+    stale = step._replace(epoch=step.epoch - 1, attempt=9)
+    with pytest.raises(RunHeld):
+        asked(wf.journal.request_signal(request._replace(prompt="stale"), stale))
+    assert asked(wf.journal.get_request("r", "approval")) == request
+    assert (await wf.status("r")).steps == (step,)
+    await wf.complete("r", "approval", True)
+    assert await running is True
+
+
+async def test_a_run_that_sleeps_waits(again):
+    wf = again()
+    running = asyncio.create_task(sleeping(wf, timedelta(seconds=1.5)).run("r"))
     seen = set()
-    running = asyncio.create_task(sleeping(wf, timedelta(seconds=0.5)).run("r"))
     while not running.done():
         await asyncio.sleep(0.01)
-        seen.add(getattr(asked(wf.journal.get_run("r")), "status", None))
+        with contextlib.suppress(RunNotFound):
+            shown = await wf.status("r")
+            seen.add(shown.run.status)
+            listed = await ASYNC.store(list_runs(wf.journal))
+            assert {run.status for run, _ in listed} <= {shown.run.status, RunStatus.DONE, RunStatus.WAITING}
     assert RunStatus.WAITING in seen
     assert await running == "awake"
     assert asked(wf.journal.get_run("r")).status is RunStatus.DONE

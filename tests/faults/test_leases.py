@@ -11,15 +11,14 @@ import pytest
 
 from durable_nb import Workflow, settings
 from durable_nb.concurrency.bridge import SYNC, run_blocking, submit
-from durable_nb.engine.opening import open_run
 from durable_nb.engine.status import current_snapshot, list_runs
 from durable_nb.errors import RunHeld
-from durable_nb.records import Run, RunStatus
+from durable_nb.records import RunStatus
 from durable_nb.stores import open_journal
 from durable_nb.stores.host import machine
 from durable_nb.stores.sqlite.lockfile import LockFile
 from helpers import AT_ONCE
-from helpers.owners import FAST, OWNER, RACER, ask, raced, starting, take
+from helpers.owners import FAST, OWNER, RACER, ask, own, raced, starting, take
 
 
 @pytest.fixture
@@ -79,11 +78,11 @@ def test_starting_over_is_refused_as_well(here, owner):
 def test_a_killed_owner_is_replaced_at_once(here, owner):
     owner.kill()
     owner.wait()
-    assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
+    assert [run.status for run, _ in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
     assert seconds < AT_ONCE
     assert (run.run.epoch, run.run.passes) == (2, 2)
-    assert [run.status for run in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.RUNNING]
+    assert [run.status for run, _ in run_blocking(SYNC.store(list_runs(here)))] == [RunStatus.RUNNING]
 
 
 def test_an_owner_that_exits_or_closes_leaves_it_free(here, start):
@@ -181,7 +180,7 @@ def test_on_another_host_the_heartbeat_tells(here, start, impatient):
 @pytest.mark.filterwarnings("ignore:.*to see whether the owner is alive")
 def test_a_run_that_ends_on_another_host_is_free_at_once(here, start, monkeypatch):
     monkeypatch.setattr(settings, "HEARTBEAT", 0.2)
-    body = "run = opened(); say('opened'); time.sleep(0.7); run_blocking(run.mark(RunStatus.DONE, SYNC))"
+    body = "run = opened(); say('opened'); time.sleep(0.7); run_blocking(caller.mark(RunStatus.DONE))"
     imports = "from durable_nb.records import RunStatus\nsettings.HEARTBEAT = 60.0\n"
     process = start(f"{imports}{body}; time.sleep(60)", DURABLE_NB_HOST="far-away")
     process.stdout.readline()
@@ -225,7 +224,7 @@ def test_the_heart_beats_beside_the_commits_that_are_counted(here, impatient):
     ((beat,),) = rows(here.location, "SELECT beat FROM sessions")
     assert beat >= 2
     assert here.commits == commits
-    run_blocking(run.mark(RunStatus.DONE, SYNC))
+    run_blocking(SYNC.store(run.write_status(RunStatus.DONE)))
     time.sleep(0.4)
     quiet = rows(here.location, "SELECT beat FROM sessions")
     time.sleep(0.6)
@@ -336,7 +335,7 @@ except RunHeld as error:
 
 def is_waiting(path):
     with contextlib.suppress(sqlite3.OperationalError):
-        return rows(path, "SELECT status FROM runs") == [("waiting",)]
+        return rows(path, "SELECT count(*) FROM requests") == [(1,)]
     return False
 
 
@@ -371,25 +370,24 @@ def test_an_owner_that_waits_hears_who_has_taken_its_run_over(here, start):
     process = start(LOSER, "sleeping")
     until_it_waits(process, here.location, "sleeping")
     os.kill(process.pid, signal.SIGSTOP)
-    run_blocking(open_run(here, Run("r", "shop.sleeping"), SYNC, take_over=True))
+    own(here, workflow="shop.sleeping", take_over=True)
     os.kill(process.pid, signal.SIGCONT)
     assert f"it was opened again by process {os.getpid()} on " in last_line(process)
     assert rows(here.location, "SELECT status, epoch FROM runs") == [("running", 2)]
 
 
 def test_a_later_pass_of_the_same_process_is_no_loss(here, impatient, recwarn):
-    first, _ = take(here)
-    second, _ = take(here)
+    first, second = own(here), own(here)
     time.sleep(0.6)
-    assert (first.lost_error, second.lost_error) == (None, None)
-    run_blocking(second.mark(RunStatus.DONE, SYNC))
+    assert (first.current.lost_error, second.current.lost_error) == (None, None)
+    run_blocking(second.mark(RunStatus.DONE))
     with pytest.raises(RunHeld):
-        run_blocking(first.mark(RunStatus.DONE, SYNC))
+        run_blocking(first.mark(RunStatus.DONE))
     assert not [warning for warning in recwarn if "no longer owns" in str(warning.message)]
 
 
 def test_the_heart_goes_on_after_a_beat_that_failed(here, start, impatient, recwarn):
-    run, _ = take(here)
+    current = own(here).current
     with contextlib.closing(sqlite3.connect(here.location)) as spoiler:
         spoiler.execute("ALTER TABLE sessions RENAME TO hidden")
         time.sleep(0.6)
@@ -397,9 +395,9 @@ def test_the_heart_goes_on_after_a_beat_that_failed(here, start, impatient, recw
     process = start('opened(take_over=True); say("opened"); time.sleep(60)')
     assert process.stdout.readline() == "opened\n"
     deadline = time.monotonic() + 20
-    while run.lost_error is None and time.monotonic() < deadline:
+    while current.lost_error is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert f"by process {process.pid} on " in str(run.lost_error)
+    assert f"by process {process.pid} on " in str(current.lost_error)
     assert len([warning for warning in recwarn if "no longer owns" in str(warning.message)]) == 1
 
 
@@ -431,7 +429,7 @@ try:
         opened()
     else:
         from durable_nb.concurrency.bridge import ASYNC
-        asyncio.run(open_run(open_journal("runs.db"), Run("r", "shop.main"), ASYNC))
+        asyncio.run(open_run(Pass(open_journal("runs.db"), Run("r", "shop.main")), ASYNC))
 except KeyboardInterrupt:
     say("free after", time.monotonic() - at)
 """

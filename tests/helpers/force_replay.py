@@ -9,7 +9,7 @@ import pytest
 
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
-from durable_nb.engine.run import RunHandle
+from durable_nb.engine.caller import Caller
 from durable_nb.records import StepStatus
 from durable_nb.workflow.entrypoint import WorkflowFunction
 
@@ -35,58 +35,58 @@ def force_replay(request, monkeypatch):
     """Patches the one place where a pass begins and the one where a step is recorded."""
     if not request.config.getoption("--force-replay"):
         return
-    record, run_pass = RunHandle._record, WorkflowFunction._pass
+    complete, run_pass = Caller.complete, WorkflowFunction._pass
 
-    async def record_and_leave(run, begun, status, payload, mode):
-        step = await record(run, begun, status, payload, mode)
-        current = getattr(run, "current_pass", None)
-        if current is not None and status is StepStatus.DONE and len(run.claims) <= 1:
-            run.current_pass = None
-            if current == "sync":
+    async def complete_and_leave(caller, handle, payload, *, status=StepStatus.DONE, **options):
+        await complete(caller, handle, payload, status=status, **options)
+        entered = getattr(caller.run, "entered", None)
+        if entered is not None and status is StepStatus.DONE and len(caller.current.claims) <= 1:
+            caller.run.entered = None
+            if entered == "sync":
                 raise _Again
-            current.get_loop().call_soon_threadsafe(current.cancel)
-            if mode is ASYNC:
+            entered.get_loop().call_soon_threadsafe(entered.cancel)
+            if caller.mode is ASYNC:
                 await asyncio.sleep(0)
-        return step
 
     async def pass_again(function, opening, body, mode, **options):
         wrapped = _async_passes(body) if function.is_async else _sync_passes(body)
         return await run_pass(function, opening, wrapped, mode, **options)
 
-    monkeypatch.setattr(RunHandle, "_record", record_and_leave)
+    monkeypatch.setattr(Caller, "complete", complete_and_leave)
     monkeypatch.setattr(WorkflowFunction, "_pass", pass_again)
 
 
 def _async_passes(body):
     async def passes():
-        run = scopes.current_scope().run
+        current = scopes.current_scope().current
+        run = current.run
         while True:
-            task = asyncio.create_task(_one_pass(run, body))
-            run.current_pass = task
+            task = asyncio.create_task(_one_pass(current, body))
+            run.entered = task
             try:
                 return await task
             except asyncio.CancelledError:
-                if run.current_pass is not None or asyncio.current_task().cancelling():
+                if run.entered is not None or asyncio.current_task().cancelling():
                     task.cancel()
                     raise
-                while run.claims:  # gather does not wait for the siblings of the one that was cancelled first
+                while current.claims:  # gather leaves the siblings of the one that is cancelled first
                     await asyncio.sleep(0.001)
 
     return passes
 
 
-async def _one_pass(run, body):
-    with scopes.enter_scope(scopes.Scope(run)):
+async def _one_pass(current, body):
+    with scopes.enter_scope(scopes.Scope(current)):
         return await body()
 
 
 def _sync_passes(body):
     def passes():
-        run = scopes.current_scope().run
+        current = scopes.current_scope().current
         while True:
-            run.current_pass = "sync"
+            current.run.entered = "sync"
             try:
-                with scopes.enter_scope(scopes.Scope(run)):
+                with scopes.enter_scope(scopes.Scope(current)):
                     return body()
             except _Again:
                 pass

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.opening import open_run
+from durable_nb.engine.passes import Pass
 from durable_nb.records import Run
 
 PRELUDE = """
@@ -16,6 +17,7 @@ from durable_nb import settings
 from durable_nb.errors import RunHeld
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.opening import open_run
+from durable_nb.engine.passes import Pass
 from durable_nb.records import Payload, Run
 from durable_nb.stores import open_journal
 from durable_nb.stores.testing import sample_step
@@ -26,7 +28,9 @@ def say(*words):
     print(*words, flush=True)
 
 def opened(run_id="r", **options):
-    return run_blocking(open_run(open_journal(DB), Run(run_id, "shop.main"), SYNC, **options))
+    global caller
+    caller = run_blocking(open_run(Pass(open_journal(DB), Run(run_id, "shop.main")), SYNC, **options))
+    return caller.run
 
 def put(run, name):
     run_blocking(SYNC.store(run.journal.put_step(sample_step(run.run, name))))
@@ -78,10 +82,15 @@ def starting(cwd, db):
         process.communicate()
 
 
+def own(journal, run_id="r", workflow="shop.main", **options):
+    """Open a run here; gives its caller."""
+    return run_blocking(open_run(Pass(journal, Run(run_id, workflow)), SYNC, **options))
+
+
 def take(journal, run_id="r", **options):
     """Open a run here; gives it and the seconds that it took."""
     began = time.perf_counter()
-    run = run_blocking(open_run(journal, Run(run_id, "shop.main"), SYNC, **options))
+    run = own(journal, run_id, **options).run
     return run, time.perf_counter() - began
 
 

@@ -175,11 +175,11 @@ def test_a_killed_owner_is_replaced_at_once(here, start):
     owner = begun(start)
     owner.kill()
     owner.wait()
-    assert [run.status for run in stored(list_runs(here))] == [RunStatus.INTERRUPTED]
+    assert [run.status for run, _ in stored(list_runs(here))] == [RunStatus.INTERRUPTED]
     run, seconds = take(here)
     assert seconds < AT_ONCE
     assert (run.run.epoch, run.run.passes) == (2, 2)
-    assert [run.status for run in stored(list_runs(here))] == [RunStatus.RUNNING]
+    assert [run.status for run, _ in stored(list_runs(here))] == [RunStatus.RUNNING]
 
 
 def test_an_owner_from_before_the_last_boot_is_dead(here, start):

@@ -120,7 +120,7 @@ def step_nested(wf):
     from durable_nb.workflow.retry import Policy
 
     opened = session(wf)
-    with enter_scope(Scope(opened.run, "outer/")):
+    with enter_scope(Scope(opened.current, "outer/")):
         asyncio.run(run_cell(opened, CellOptions("inner", Policy(0, lambda _: 0), "rerun"), "1"))
 
 

@@ -90,8 +90,8 @@ class ShellPrompter:
 
     def _elsewhere(self, run_id: str) -> str:
         """Return a prefix that names the run, unless it is the notebook's own."""
-        run = self._session.run
-        return "" if run is not None and run.run_id == run_id else f"run {run_id!r} · "
+        current = self._session.current
+        return "" if current is not None and current.opening.run_id == run_id else f"run {run_id!r} · "
 
     def _reader(self) -> Callable[[str], Awaitable[str]] | None:
         """Return a function that reads a line without blocking the event loop, if there is one."""

@@ -29,9 +29,9 @@ class Chunks:
         self._keys = keys
         self._connection = connection
 
-    def has(self, payload: Payload | None) -> TypeGuard[Payload]:
-        """Return whether a stored payload is split into chunks."""
-        return payload is not None and payload.blob is not None and payload.blob.startswith(_PREFIX)
+    def has(self, blob: str | None) -> TypeGuard[str]:
+        """Return whether a stored payload is split into chunks, which its ``blob`` then names."""
+        return blob is not None and blob.startswith(_PREFIX)
 
     async def put(self, run_id: str, payload: Payload | None, *, step: str | None = None) -> Payload | None:
         """Return a payload as it is to be stored; the chunks of a large one are written first.
@@ -57,9 +57,9 @@ class Chunks:
         Raises:
             StepNotRestored: A chunk is missing.
         """
-        if not self.has(payload):
+        if payload is None or not self.has(payload.blob):
             return payload
-        key, names = self._keys.chunks(run_id), _names(payload.blob or "")
+        key, names = self._keys.chunks(run_id), _names(payload.blob)
         chunks = await asyncio.gather(*(self._connection.call("HGET", key, name) for name in names))
         if None in chunks:
             raise StepNotRestored(
@@ -71,8 +71,8 @@ class Chunks:
 
     async def drop(self, run_id: str, payload: Payload | None) -> None:
         """Delete the chunks of a payload that was not recorded after all."""
-        if self.has(payload):
-            await self._connection.call("HDEL", self._keys.chunks(run_id), *_names(payload.blob or ""))
+        if payload is not None and self.has(payload.blob):
+            await self._connection.call("HDEL", self._keys.chunks(run_id), *_names(payload.blob))
 
 
 def _names(blob: str) -> list[str]:

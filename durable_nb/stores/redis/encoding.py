@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus
+from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step
+from durable_nb.rows import Row, payload_row
 
 __all__ = [
     "CONTROL",
@@ -27,10 +28,10 @@ __all__ = [
     "read_request",
     "read_run",
     "read_signal",
-    "read_steps",
     "request_field",
     "signal_field",
     "step_field",
+    "step_rows",
 ]
 
 CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "session")
@@ -48,9 +49,6 @@ _BEFORE_PAYLOAD: Final = slice(1, 1 + _PAYLOAD_AT - _ATTEMPT_AT)
 _AFTER_PAYLOAD: Final = slice(_BEFORE_PAYLOAD.stop, _PAYLOAD)
 _PARSED_TOGETHER: Final = 128
 """Steps parsed by one call of JSON, which takes half the time; more would trigger garbage collections."""
-
-_STATUSES = {status.value.encode(): status for status in StepStatus}
-_KINDS = {kind.value: kind for kind in StepKind}
 
 
 def encode_id(text: str) -> bytes:
@@ -123,23 +121,22 @@ def packed_step(step: Step, payload: Payload | None) -> bytes:
     return packed(step.status.value, columns, payload)
 
 
-def read_steps(run_id: str, fields: Mapping[bytes, bytes]) -> list[Step]:
+def step_rows(run_id: str, fields: Mapping[bytes, bytes]) -> list[Row]:
     """Return all steps among a run's fields."""
-    steps: list[Step] = []
+    rows: list[Row] = []
     names = [field for field in fields if field.startswith(_STEP)]
     for first in range(0, len(names), _PARSED_TOGETHER):
         group = names[first : first + _PARSED_TOGETHER]
         statuses, lines, data = zip(*[fields[field].split(b"\n", 2) for field in group], strict=True)
         parsed = json.loads(b"[%s]" % b",".join(lines))
-        steps += map(_step, itertools.repeat(run_id), group, statuses, parsed, data)
-    return steps
+        rows += map(_step_row, itertools.repeat(run_id), group, statuses, parsed, data)
+    return rows
 
 
-def _step(run_id: str, field: bytes, status: bytes, columns: list[Any], data: bytes) -> Step:
-    kind = _KINDS[columns[0]]
-    payload = read_payload(columns[_PAYLOAD:], data)
+def _step_row(run_id: str, field: bytes, status: bytes, columns: list[Any], data: bytes) -> Row:
+    payload = payload_row(read_payload(columns[_PAYLOAD:], data))
     before, after = columns[_BEFORE_PAYLOAD], columns[_AFTER_PAYLOAD]
-    return Step._make((run_id, decode_id(field[2:]), kind, _STATUSES[status], *before, payload, *after))
+    return (run_id, decode_id(field[2:]), columns[0], status.decode(), *before, *payload, *after)
 
 
 def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:

@@ -7,7 +7,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from durable_nb.errors import (
     StoreUnavailable,
 )
 from durable_nb.records import (
+    Payload,
     Progress,
     Run,
     RunSnapshot,
@@ -31,6 +32,7 @@ from durable_nb.records import (
     Step,
     StepStatus,
 )
+from durable_nb.rows import PAYLOAD_BLOB, RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
 from durable_nb.stores.base import ENDED, Journal
 from durable_nb.stores.blobs.folder import Blobs
 from durable_nb.stores.blobs.remote import BlobPlace, blobs_at
@@ -189,13 +191,13 @@ class RedisJournal(Journal):
         run = encoding.read_run(run_id, fields)
         if run is None:
             return None
-        steps, chunks = encoding.read_steps(run_id, fields), self._chunks
-        in_chunks = [number for number, step in enumerate(steps) if chunks.has(step.payload)]
-        whole = await asyncio.gather(*(self._whole_step(steps[number]) for number in in_chunks))
-        for number, step in zip(in_chunks, whole, strict=True):
-            steps[number] = step
-        steps.sort(key=attrgetter("recorded_seq", "step_id"))
-        return RunSnapshot(await self._whole_run(run), tuple(steps))
+        rows = encoding.step_rows(run_id, fields)
+        in_chunks = [number for number, row in enumerate(rows) if self._chunks.has(row[PAYLOAD_BLOB])]
+        whole = await asyncio.gather(*(self._whole_step(rows[number]) for number in in_chunks))
+        for number, row in zip(in_chunks, whole, strict=True):
+            rows[number] = row
+        rows.sort(key=itemgetter(RECORDED_SEQ, STEP_ID))
+        return RunSnapshot(await self._whole_run(run), StepRows(rows))
 
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
@@ -239,8 +241,8 @@ class RedisJournal(Journal):
         """Return a step as it was last recorded, or None."""
         field = encoding.step_field(step_id)
         value = await self._connection.call("HGET", self._keys.run(run_id), field)
-        steps = encoding.read_steps(run_id, {} if value is None else {field: value})
-        return await self._whole_step(steps[0]) if steps else None
+        rows = encoding.step_rows(run_id, {} if value is None else {field: value})
+        return read_step(await self._whole_step(rows[0])) if rows else None
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
@@ -308,13 +310,16 @@ class RedisJournal(Journal):
         """Wait for a notification, at most ``pause`` or ``SIGNAL_CHECK`` seconds, whichever is longer."""
         await self._listener.wait(max(pause, settings.SIGNAL_CHECK))
 
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, and return it as recorded."""
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record a request for a signal, and the step that waits for it, in one script."""
         await self._waiting.add(request.run_id)
         field = encoding.request_field(request.name)
-        value = await self._script(
-            scripts.REQUEST_SIGNAL, request.run_id, field, *encoding.packed_request(request)
-        )
+        words = (field, *encoding.packed_request(request))
+        if step is None:
+            _, value = await self._script(scripts.REQUEST_SIGNAL, request.run_id, "", "", "", "", *words)
+        else:
+            written, value = await self._send(scripts.REQUEST_SIGNAL, step, step.payload, *words)
+            await self._write_again(step.run_id, *self._unsynced.missing(step.run_id, step.epoch, written))
         return encoding.read_request(request.run_id, field, value)
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
@@ -384,15 +389,23 @@ class RedisJournal(Journal):
         if again and not self._unsynced.is_newest(step):
             await self._chunks.drop(step.run_id, payload)
             return 0
+        written, _ = await self._send(scripts.PUT_STEP, step, payload)
+        return written
+
+    async def _send(
+        self, script: scripts.Script, step: Step, payload: Payload | None, *words: Any
+    ) -> tuple[int, Any]:
+        """Send a step with a script; return how many writes the server has counted, and its other answer."""
         fence = self._unsynced.fence(step.run_id, step.epoch)
         differs = self._unsynced.note_sent(step)
-        words = (encoding.step_field(step.step_id), encoding.packed_step(step, payload))
-        answer: int = await self._script(scripts.PUT_STEP, step.run_id, *fence, *words)
+        put = (*fence, encoding.step_field(step.step_id), encoding.packed_step(step, payload))
+        found = await self._script(script, step.run_id, *put, *words)
+        answer, *rest = found if isinstance(found, list) else [found]
         if not answer:
             await self._chunks.drop(step.run_id, payload)
             raise await self._lost(step.run_id, step.epoch, step=step.step_id)
         self._unsynced.note_acknowledged(step, abs(answer) - 1, counted=differs or answer > 0)
-        return abs(answer) - 1
+        return abs(answer) - 1, next(iter(rest), None)
 
     async def _write_again(self, run_id: str, lost: int, steps: Sequence[Step]) -> None:
         if lost:
@@ -405,8 +418,9 @@ class RedisJournal(Journal):
     async def _whole_run(self, run: Run) -> Run:
         return run._replace(result=await self._chunks.get(run.run_id, run.result))
 
-    async def _whole_step(self, step: Step) -> Step:
-        return step._replace(payload=await self._chunks.get(step.run_id, step.payload))
+    async def _whole_step(self, row: Row) -> Row:
+        step = read_step(row)
+        return step_row(step._replace(payload=await self._chunks.get(step.run_id, step.payload)))
 
     async def _whole_signal(self, signal: Signal) -> Signal:
         payload = await self._chunks.get(signal.run_id, signal.payload)

@@ -87,9 +87,10 @@ return epoch
 """Opens the run KEYS[1]. ARGV: id of the opening, expected epoch or empty, made, opened, standing, session.
 Returns the new epoch, or 0 if the present epoch is not the expected one."""
 
-PUT_STEP: Final = Script(
-    _FENCE
-    + _DROP_CHUNKS
+_PUT = (
+    _DROP_CHUNKS
+    + "local function put()\n"
+    + _FENCE
     + """
 if redis.call('HGET', KEYS[1], ARGV[3]) == ARGV[4] then
     return -1 - tonumber(redis.call('HGET', KEYS[1], 'written') or 0)
@@ -99,8 +100,11 @@ replace(ARGV[3], ARGV[4])
     + _EXPIRE_CHUNKS
     + """
 return 1 + redis.call('HINCRBY', KEYS[1], 'written', 1)
+end
 """
 )
+
+PUT_STEP: Final = Script(_PUT + "return put()")
 """Writes a field of the run KEYS[1], with chunks in KEYS[2]. ARGV: epoch, opening or empty, field, value.
 Returns 1 + the number of writes since the opening, negative if the value was there; 0 if fenced off."""
 
@@ -138,17 +142,18 @@ return found
 steps that exist; 0 if fenced off."""
 
 PROGRESS: Final = Script("""
-local found, all = {0}, redis.call('HGETALL', KEYS[1])
+local found, all, now = {0}, redis.call('HGETALL', KEYS[1]), tonumber(redis.call('TIME')[1])
 for number = 1, #all, 2 do
     if string.sub(all[number], 1, 2) == 's:' then
-        local status, kind = string.match(all[number + 1], '^(%l+)\\n%["(%l+)"')
+        local status, columns, kind = string.match(all[number + 1], '^(%l+)\\n(%["(%l+)"[^\\n]*)')
         if status == 'done' then found[1] = found[1] + 1 end
-        if status == 'started' and kind == 'signal' then table.insert(found, all[number]) end
+        local asleep = kind == 'sleep' and tonumber(cjson.decode(columns)[12]) or 0
+        if status == 'started' and kind == 'signal' or asleep > now then table.insert(found, all[number]) end
     end
 end
 return found
 """)
-"""Returns the number of finished steps of a run, and the fields of the signals it waits for."""
+"""Returns the number of finished steps of a run, and the fields of those it waits for."""
 
 PUT_SIGNAL: Final = Script(
     """
@@ -175,13 +180,20 @@ return 1
 """)
 """Moves a signal to another field. ARGV: field, other field, the beginning of the signal's columns."""
 
-REQUEST_SIGNAL: Final = Script("""
-local there = redis.call('HGET', KEYS[1], ARGV[1])
-local since = there and string.match(there, '^[^\\n]*') or ARGV[2]
-redis.call('HSET', KEYS[1], ARGV[1], since .. '\\n' .. ARGV[3])
-return since .. '\\n' .. ARGV[3]
-""")
-"""Records a request for a signal. ARGV: field, its time if it is new, its columns. Returns its value."""
+REQUEST_SIGNAL: Final = Script(
+    _PUT
+    + """
+local written = ARGV[3] == '' and 1 or put()
+if written == 0 then return {0} end
+local there = redis.call('HGET', KEYS[1], ARGV[5])
+local value = (there and string.match(there, '^[^\\n]*') or ARGV[6]) .. '\\n' .. ARGV[7]
+redis.call('HSET', KEYS[1], ARGV[5], value)
+return {written, value}
+"""
+)
+"""Writes a step as ``PUT_STEP`` does, unless its field is empty, and records a request for a signal. ARGV:
+those of ``PUT_STEP``, the request's field, its time if it is new, its columns. Returns what ``PUT_STEP``
+does, and the request's value."""
 
 UNANSWERED: Final = Script("""
 local found = {}

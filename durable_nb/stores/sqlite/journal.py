@@ -16,6 +16,7 @@ import aiosqlite
 from durable_nb import settings
 from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
+from durable_nb.rows import StepRows, payload_row, read_step, step_row
 from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
@@ -65,7 +66,9 @@ _PUT_SIGNAL = f"""
 _SET_ASIDE = """
     UPDATE signals SET name = ? WHERE run_id = ? AND name = ? AND delivered_by = ? AND delivered_at = ?"""
 _REQUEST_SIGNAL = f"""
-    INSERT INTO requests ({REQUEST}) VALUES ({marks(REQUEST)}) ON CONFLICT (run_id, name) DO UPDATE
+    INSERT INTO requests ({REQUEST}) SELECT {marks(REQUEST)}
+    WHERE ? IS NULL OR EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
+    ON CONFLICT (run_id, name) DO UPDATE
     SET {excluded(REQUEST, "run_id", "name", "asked_at")}"""
 _GET_REQUEST = f"SELECT {REQUEST} FROM requests WHERE run_id = ? AND name = ?"
 _WITHDRAW = "DELETE FROM requests WHERE run_id = ? AND name = ?"
@@ -195,7 +198,7 @@ class SqliteJournal(Journal):
         opened = schema.read_run(run.rows[0])
         self._sessions.hold(opened)
         self.selects += 1
-        return RunSnapshot(opened, tuple(map(schema.read_step, steps.rows)))
+        return RunSnapshot(opened, StepRows(steps.rows))
 
     async def check_owner(self, run_id: str) -> None:
         """Raise ``RunHeld`` if ``open_run`` would, and change nothing."""
@@ -220,7 +223,7 @@ class SqliteJournal(Journal):
         self.selects += 1
         if not run.rows:
             return None
-        return RunSnapshot(schema.read_run(run.rows[0]), tuple(map(schema.read_step, steps.rows)))
+        return RunSnapshot(schema.read_run(run.rows[0]), StepRows(steps.rows))
 
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
@@ -244,18 +247,18 @@ class SqliteJournal(Journal):
 
     async def put_step(self, step: Step) -> None:
         """Record a step in place of its previous record; fenced by ``step.epoch``."""
-        (put,) = await self._write((_PUT_STEP, (*schema.step_row(step), step.run_id, step.epoch)))
+        (put,) = await self._write((_PUT_STEP, (*step_row(step), step.run_id, step.epoch)))
         if not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """Return a step as it was last recorded, or None."""
         (step,) = await self._read((_GET_STEP, (run_id, step_id)))
-        return schema.read_step(step.rows[0]) if step.rows else None
+        return read_step(step.rows[0]) if step.rows else None
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
-        result = schema.payload_row(run.result)
+        result = payload_row(run.result)
         values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
         (finished,) = await self._write((_FINISH_RUN, values))
         if run.status not in _OWNED or not finished.changed:
@@ -296,12 +299,18 @@ class SqliteJournal(Journal):
         """Return a value that changes with each commit, of this process or of another."""
         return self._observer.version()
 
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, and return it as recorded."""
-        _, recorded = await self._write(
-            (_REQUEST_SIGNAL, schema.request_row(request)),
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record a request for a signal, and the step that waits for it, in one transaction."""
+        fence = (None, None) if step is None else (step.run_id, step.epoch)
+        statements: list[tuple[str, Sequence[Any]]] = [
+            (_REQUEST_SIGNAL, (*schema.request_row(request), fence[0], *fence)),
             (_GET_REQUEST, (request.run_id, request.name)),
-        )
+        ]
+        if step is not None:
+            statements.append((_PUT_STEP, (*step_row(step), *fence)))
+        put, recorded, *_ = await self._write(*statements)
+        if step is not None and not put.changed:
+            raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
         return schema.read_request(recorded.rows[0])
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:

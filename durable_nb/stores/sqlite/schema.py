@@ -14,10 +14,8 @@ from durable_nb.records import (
     RunStatus,
     Signal,
     SignalRequest,
-    Step,
-    StepKind,
-    StepStatus,
 )
+from durable_nb.rows import payload_row, read_payload
 
 __all__ = [
     "APPLICATION_ID",
@@ -32,16 +30,13 @@ __all__ = [
     "excluded",
     "marks",
     "migrate",
-    "payload_row",
     "read_progress",
     "read_request",
     "read_run",
     "read_signal",
-    "read_step",
     "request_row",
     "run_row",
     "signal_row",
-    "step_row",
 ]
 
 APPLICATION_ID: Final = 0x444E4231
@@ -70,9 +65,10 @@ REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, aske
 
 PROGRESS: Final = (
     "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
-    "SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started' ORDER BY run_id, step_id",
+    """SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started'
+        OR kind = 'sleep' AND finished_at > unixepoch() ORDER BY run_id, step_id""",
 )
-"""Count the finished steps of each run, and list the signals it waits for."""
+"""Count the finished steps of each run, and list those it waits for."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -133,8 +129,6 @@ def excluded(columns: str, *keys: str) -> str:
 
 
 _RUN_STATUSES = {str(status): status for status in RunStatus}
-_STEP_STATUSES = {str(status): status for status in StepStatus}
-_STEP_KINDS = {str(kind): kind for kind in StepKind}
 
 
 def check(connection: sqlite3.Connection, path: str) -> int:
@@ -212,30 +206,6 @@ def run_row(run: Run) -> tuple[Any, ...]:
     )
 
 
-def step_row(step: Step) -> tuple[Any, ...]:
-    """Return a step as the values of ``STEP``."""
-    return (
-        step.run_id,
-        step.step_id,
-        step.kind.value,
-        step.status.value,
-        step.attempt,
-        step.epoch,
-        step.called_seq,
-        step.recorded_seq,
-        step.code,
-        step.arguments,
-        step.arguments_repr,
-        step.lineage,
-        step.once,
-        *payload_row(step.payload),
-        step.started_at,
-        step.finished_at,
-        step.delivered_by,
-        step.usage,
-    )
-
-
 def signal_row(signal: Signal) -> tuple[Any, ...]:
     """Return a signal as the values of ``SIGNAL``."""
     return (
@@ -249,15 +219,8 @@ def signal_row(signal: Signal) -> tuple[Any, ...]:
 
 def read_run(row: Sequence[Any]) -> Run:
     """Return the run in a row of ``runs``."""
-    values = *row[:2], _RUN_STATUSES[row[2]], *row[3:11], _read_payload(row[11:15]), *row[15:]
+    values = *row[:2], _RUN_STATUSES[row[2]], *row[3:11], read_payload(row[11:15]), *row[15:]
     return Run(*values)
-
-
-def read_step(row: Sequence[Any]) -> Step:
-    """Return the step in a row of ``steps``."""
-    kind, status, once = _STEP_KINDS[row[2]], _STEP_STATUSES[row[3]], bool(row[12])
-    values = *row[:2], kind, status, *row[4:12], once, _read_payload(row[13:17]), *row[17:]
-    return Step(*values)
 
 
 def read_signal(row: Sequence[Any]) -> Signal:
@@ -282,14 +245,3 @@ def read_progress(done: Sequence[Any], awaited: Sequence[Any]) -> dict[str, Prog
     for run_id, step_id in awaited:
         waits_for.setdefault(run_id, []).append(step_id)
     return {run_id: Progress(count, tuple(waits_for.get(run_id, ()))) for run_id, count in done}
-
-
-def payload_row(payload: Payload | None) -> tuple[Any, ...]:
-    """Return a payload, or None, as the values of its four columns."""
-    if payload is None:
-        return None, None, None, None
-    return payload.format, payload.data, payload.blob, payload.signature
-
-
-def _read_payload(columns: Sequence[Any]) -> Payload | None:
-    return None if columns[0] is None else Payload(*columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -146,7 +147,7 @@ class RunContract:
         assert await read_steps(journal) == await read_steps(journal, "r/1~old") == {}
 
     async def test_how_far_each_run_has_come(self, journal: Journal) -> None:
-        """Finished steps are counted, and awaited signals are named."""
+        """Finished steps are counted; awaited signals, and sleeps that have not ended, are named."""
         assert await journal.progress() == {}
         first, second = await opened(journal, "r/1"), await opened(journal, "r/2")
         await opened(journal, "r/3")
@@ -154,8 +155,10 @@ class RunContract:
             await journal.put_step(sample_step(first, name, status=status))
         for name, status in (("y", StepStatus.STARTED), ("x", StepStatus.STARTED), ("z", StepStatus.DONE)):
             await journal.put_step(sample_step(second, name, status=status, kind=StepKind.SIGNAL))
+        for name, ends in (("nap", time.time() + 600), ("night", time.time() - 600)):
+            await journal.put_step(sample_step(first, name, kind=StepKind.SLEEP, finished_at=ends))
         progress = await journal.progress()
-        assert progress.get("r/1") == Progress(2, ())
+        assert progress.get("r/1") == Progress(4, ("nap",))
         assert progress.get("r/2") == Progress(1, ("x", "y"))
         assert progress.get("r/3", Progress()) == Progress()
 

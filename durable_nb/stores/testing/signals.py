@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from durable_nb.errors import StepNotRestored
-from durable_nb.records import Payload, Signal, SignalRequest
+from durable_nb.errors import RunHeld, StepNotRestored
+from durable_nb.records import Payload, Signal, SignalRequest, StepKind, StepStatus
 from durable_nb.stores.base import Journal
-from durable_nb.stores.testing.samples import BLOB, JSON, PICKLE, opened
+from durable_nb.stores.testing.samples import BLOB, JSON, PICKLE, opened, sample_step
 
 __all__ = ["SignalContract"]
 
@@ -81,6 +81,19 @@ class SignalContract:
         again = SignalRequest("r/1", "go", "then?", '{"type": "boolean"}', "[true]", "no", "bob", 2.0)
         assert await journal.request_signal(again) == again._replace(asked_at=1.0)
         assert await journal.get_request("r/1", "go") == again._replace(asked_at=1.0)
+
+    async def test_a_request_is_recorded_with_the_step_that_waits(self, journal: Journal) -> None:
+        """Both are recorded; under the epoch of another opening, neither is."""
+        run = await opened(journal)
+        step = sample_step(run, "signal:go", status=StepStatus.STARTED, kind=StepKind.SIGNAL, payload=None)
+        first = SignalRequest("r/1", "go", "Ship?", asked_at=1.0)
+        for asked_at in (1.0, 2.0):
+            assert await journal.request_signal(first._replace(asked_at=asked_at), step) == first
+        old = step._replace(epoch=run.epoch - 1, attempt=2)
+        with pytest.raises(RunHeld):
+            await journal.request_signal(first._replace(prompt="Too late?"), old)
+        assert await journal.get_request("r/1", "go") == first
+        assert await journal.get_step("r/1", "signal:go") == step
 
     async def test_a_withdrawn_request_is_gone(self, journal: Journal) -> None:
         """Withdrawing it again is harmless."""

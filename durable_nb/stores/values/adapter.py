@@ -177,8 +177,10 @@ class StoreJournal(Journal):
         """Raise ``StoreError``: a ``Store`` cannot replace a signal."""
         raise self._unsupported("replace an invalid signal").at(run_id=signal.run_id)
 
-    async def request_signal(self, request: SignalRequest) -> SignalRequest:
-        """Record a request for a signal, beside the run's steps."""
+    async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
+        """Record the step that waits for a signal, then the request, beside the run's steps."""
+        if step is not None:
+            await self.put_step(step)
         recorded = await self.get_request(request.run_id, request.name)
         request = request._replace(asked_at=recorded.asked_at) if recorded else request
         await self._put_request(request.run_id, request.name, _record(request))

@@ -111,7 +111,7 @@ def until_waiting(path):
     deadline = time.monotonic() + 20
     with contextlib.closing(sqlite3.connect(path)) as reader:
         while time.monotonic() < deadline:
-            if reader.execute("SELECT 1 FROM runs WHERE status = 'waiting'").fetchone():
+            if reader.execute("SELECT 1 FROM requests").fetchone():
                 return
             time.sleep(0.02)
 

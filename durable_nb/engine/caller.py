@@ -1,0 +1,174 @@
+"""A step's life from its call to its checkpoint, as the thread that calls it sees it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from durable_nb import codec, fingerprint
+from durable_nb.concurrency.bridge import check_process, wait_for_pending
+from durable_nb.concurrency.pending import PENDING
+from durable_nb.engine.explain import refusal
+from durable_nb.engine.failpoints import hit
+from durable_nb.records import Action, Call, Decision, Step, StepKind, StepStatus
+from durable_nb.stores.payloads import fetch, is_at_hand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.passes import Pass
+    from durable_nb.engine.run import RunHandle
+    from durable_nb.records import Payload, RunStatus
+
+__all__ = ["Caller", "StepHandle"]
+
+
+@dataclass(slots=True)
+class StepHandle:
+    """A step between its call and its checkpoint.
+
+    Attributes:
+        call: The call.
+        decision: The decision about the call.
+        step: The record: of the checkpoint to replay or to ask about, or of the attempt that begins.
+        earlier: The record that the decision was made from; None at the first call.
+    """
+
+    call: Call
+    decision: Decision
+    step: Step
+    earlier: Step | None = None
+
+    @property
+    def replayed(self) -> bool:
+        """Return whether the call gets its checkpoint, and the body is not executed."""
+        return self.decision.action is Action.REPLAY
+
+
+class Caller:
+    """A caller of an open run: it waits in one way, and is part of one pass.
+
+    Args:
+        current: The pass, whose run is open.
+        mode: How the caller waits.
+    """
+
+    __slots__ = ("current", "mode", "run")
+
+    def __init__(self, current: Pass, mode: CallMode) -> None:
+        assert current.run is not None
+        self.current = current
+        self.run: RunHandle = current.run
+        self.mode = mode
+
+    async def begin(self, call: Call, arguments: Mapping[str, Any] | None = None) -> StepHandle:
+        """Decide about a call; nothing is committed but the new name of a step that was renamed.
+
+        Args:
+            call: The call.
+            arguments: The arguments by name, to show which differ.
+
+        Returns:
+            The step. If the decision is to ask, the caller asks the user and begins again, or raises the
+            ``refusal``.
+
+        Raises:
+            StepChanged: The arguments or the code changed, and the policy is to refuse.
+        """
+        check_process()
+        if PENDING:  # an interrupted call of this step may be about to be recorded
+            await wait_for_pending(self.mode)
+        run = self.run
+        if not run.journal.whole_runs and call.step_id not in run.history:
+            await self.mode.store(run.reload(call.step_id))
+        record, decision = run.decide(call)
+        if decision.action is Action.ASK:  # another process may have recorded the answer
+            await self.mode.store(run.reload(call.step_id))
+            record, decision = run.decide(call)
+        if record is None or decision.action is Action.RUN:
+            return StepHandle(call, decision, self._attempt(call, record, arguments), record)
+        if decision.action is Action.REFUSE:
+            raise refusal(decision, record, call, arguments)
+        if decision.action is Action.REPLAY:
+            self.current.replays.append(call.step_id)
+            if record.step_id != call.step_id:
+                record = await self.mode.store(run.move_renamed(record, call.step_id))
+        return StepHandle(call, decision, record, record)
+
+    def _attempt(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
+        return Step(
+            self.run.run_id,
+            call.step_id,
+            call.kind,
+            StepStatus.STARTED,
+            attempt=record.attempt + 1 if record else 1,
+            epoch=self.run.run.epoch,
+            called_seq=call.called_seq or self.run.tick(),
+            code=call.code,
+            arguments=call.arguments,
+            arguments_repr=fingerprint.show(arguments),
+            lineage=record.lineage if record else None,
+            once=call.once,
+            started_at=time.time(),
+        )
+
+    async def start(self, handle: StepHandle) -> None:
+        """Commit that a step has started, if it is a cell or marked ``once``; called before its body."""
+        if handle.call.once or handle.call.kind is StepKind.CELL:
+            await self.mode.store(self.run.commit(handle.step))
+            hit("step.started")
+
+    async def complete(
+        self,
+        handle: StepHandle,
+        payload: Payload,
+        *,
+        status: StepStatus = StepStatus.DONE,
+        delivered_by: str | None = None,
+        finished_at: float | None = None,
+    ) -> None:
+        """Commit the checkpoint of a step; when this returns, it is on disk.
+
+        Args:
+            handle: The step, whose record becomes the one committed.
+            payload: Its result, or its failure.
+            status: Its status.
+            delivered_by: Who delivered the result, if no body has made it.
+            finished_at: When it ends, if that is not now, in seconds since the epoch.
+        """
+        step = handle.step._replace(
+            status=status,
+            payload=payload,
+            recorded_seq=self.run.tick(),
+            finished_at=finished_at or time.time(),
+            delivered_by=delivered_by,
+        )
+        handle.step = await self.mode.commit(self.run.commit(step))
+        hit("step.recorded")
+
+    async def fail(self, handle: StepHandle, failure: Exception, *, delivered_by: str | None = None) -> None:
+        """Commit that a step has failed for good."""
+        payload = codec.encode_failure(failure)
+        await self.complete(handle, payload, status=StepStatus.FAILED, delivered_by=delivered_by)
+
+    async def load(self, step: Step) -> Payload:
+        """Return the payload of a recorded step, ready to be decoded.
+
+        Raises:
+            UntrustedCheckpoint: The payload would run code, and no known key has signed it.
+        """
+        payload = step.payload or codec.encode(None)
+        if is_at_hand(payload):
+            return payload
+        return await self.mode.store(fetch(self.run.journal, payload, self.run.run_id, step.step_id))
+
+    async def reset(self, step_ids: list[str]) -> None:
+        """Have steps run again at their next call; until then their results stay."""
+        await wait_for_pending(self.mode)
+        await self.mode.store(self.run.reset_steps(step_ids))
+
+    async def mark(self, status: RunStatus, result: Payload | None = None) -> None:
+        """Commit the status of the run, and its result or failure."""
+        await self.mode.commit(self.run.write_status(status, result))
