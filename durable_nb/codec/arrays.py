@@ -9,6 +9,7 @@ import copyreg
 import pickle
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final
 
 from durable_nb import _stored, settings
@@ -42,21 +43,19 @@ def _base(array: Any) -> Any:
 
 
 class Views:
-    """The arrays of one pickle. Those that share memory are views of one array again when it is loaded.
+    """The arrays of one pickle. Those that overlap in memory are views of one array again when it is loaded.
 
-    A first pickling finds out which arrays share memory, a second one pickles them as views.
+    A first pickling finds out which arrays overlap, a second one pickles them as views.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[Any, set[int]]] = {}
-        self._shared: frozenset[int] = frozenset()
+        self._seen: dict[int, list[Any]] = {}
+        self._shared: set[int] = set()
 
     def found(self) -> bool:
-        """Return whether arrays share memory that are not yet pickled as views; from now on they will be."""
-        shared = frozenset(owner for owner, (_, views) in self._seen.items() if len(views) > 1)
-        found = not shared <= self._shared
-        self._shared |= shared
-        return found
+        """Return whether some of the arrays overlap: from now on they are pickled as views."""
+        self._shared = {owner for owner, arrays in self._seen.items() if _overlap(arrays)}
+        return bool(self._shared)
 
     def forget(self) -> None:
         """Release the arrays."""
@@ -78,7 +77,8 @@ class Views:
         return _reduce_torch if module == "torch" or module.startswith("torch.") else None
 
     def _reduce_array(self, array: Any) -> Any:
-        numpy, kind, base = sys.modules["numpy"], type(array), owner(array)
+        numpy, kind = sys.modules["numpy"], type(array)
+        base = array if array.base is None else owner(array)
         mapped = kind is numpy.memmap
         if mapped and base is array:
             return _reduce_memmap(array)
@@ -87,14 +87,28 @@ class Views:
         return _reduce_memory(array)
 
     def _shares(self, array: Any, base: Any) -> bool:
-        self._seen.setdefault(id(base), (base, set()))[1].add(id(array))
+        self._seen.setdefault(id(base), []).append(array)
         return base is not array and id(base) in self._shared
+
+
+def _overlap(arrays: list[Any]) -> bool:
+    spans = sorted(_span(array) for array in arrays if array.size) if len(arrays) > 1 else []
+    return any(start < end for (_, end), (start, _) in pairwise(spans))
+
+
+def _span(array: Any) -> tuple[int, int]:
+    """Return the addresses of an array's first byte and of the one behind its last."""
+    reach = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    start = _address(array) + sum(each for each in reach if each < 0)
+    return start, start + sum(map(abs, reach)) + array.itemsize
 
 
 def _may_be_view(numpy: Any, array: Any, kind: type) -> bool:
     """Return whether an array is fully described by its memory and attributes, as for most classes."""
+    if kind is numpy.ndarray:
+        return True
     plain = kind.__reduce__ in (numpy.ndarray.__reduce__, numpy.ma.MaskedArray.__reduce__)
-    return kind is numpy.ndarray or (plain and hasattr(array, "__dict__") and not array.dtype.hasobject)
+    return plain and hasattr(array, "__dict__") and not array.dtype.hasobject
 
 
 def _reduce_view(numpy: Any, array: Any, base: Any) -> Any:
@@ -115,9 +129,10 @@ def _reduce_memory(array: Any) -> Any:
 
     For small arrays, subclasses and arrays of objects it is NotImplemented.
     """
+    if array.nbytes < settings.OUT_OF_BAND:
+        return NotImplemented
     numpy, dtype = sys.modules["numpy"], array.dtype
-    small = array.nbytes < settings.OUT_OF_BAND
-    if type(array) is not numpy.ndarray or small or dtype.hasobject or dtype.kind not in _PLAIN:
+    if type(array) is not numpy.ndarray or dtype.hasobject or dtype.kind not in _PLAIN:
         return NotImplemented
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     # Strided memory is copied without its gaps.
@@ -164,13 +179,13 @@ def _made_private(part: Any, known: dict[int, Private] | None = None) -> Any:
     """Wrap the arrays in a pandas object's reduce value, so that the memo does not share them."""
     known = {} if known is None else known  # a Series refers to its values twice
     kind = type(part)
-    if is_array(kind) or derives(kind, "pandas.api.extensions", "ExtensionArray"):
-        return known.setdefault(id(part), Private(part))
     if kind in (tuple, list):
-        return kind(_made_private(item, known) for item in part)
+        return kind([_made_private(item, known) for item in part])
     if kind is dict:
         return {key: _made_private(item, known) for key, item in part.items()}
-    return part
+    if kind is str or not (is_array(kind) or derives(kind, "pandas.api.extensions", "ExtensionArray")):
+        return part
+    return known.setdefault(id(part), Private(part))
 
 
 def _reduce_pandas(value: Any) -> Any:

@@ -28,7 +28,7 @@ from cloudpickle import cloudpickle as internals
 
 from durable_nb import _stored
 from durable_nb.codec import arrays
-from durable_nb.lookup import derives
+from durable_nb.lookup import derives, importable
 
 __all__ = ["Rule", "Rules", "has_own_reduction", "process_objects", "reduce_exception"]
 
@@ -46,13 +46,12 @@ class Rules(dict[type, Rule | None]):
     """
 
     def __init__(self, views: arrays.Views, first: Mapping[type, Rule]) -> None:
-        super().__init__(_BY_TYPE)
-        self.update(first)
+        super().__init__(first)
         self._views = views
 
     def __missing__(self, kind: type) -> Rule | None:
-        by_base = (rule for matches, rule in _BY_BASE if matches(kind))
-        self[kind] = rule = self._views.rule_of(kind) or next(by_base, None)
+        rule = None if kind in _WITHOUT else _BY_TYPE.get(kind) or self._views.rule_of(kind) or _by_base(kind)
+        self[kind] = rule
         return rule
 
 
@@ -243,11 +242,23 @@ _BY_BASE: Final[tuple[tuple[Callable[[type], bool], Rule], ...]] = (
     (_is_plain_proxy, _reduce_proxy),
 )
 
+_WITHOUT: Final[set[type]] = set()
+"""Types that are known to have no rule. They are importable: others may be redefined, and are not kept alive."""
+
+
+def _by_base(kind: type) -> Rule | None:
+    for matches, rule in _BY_BASE:
+        if matches(kind):
+            return rule
+    if importable(kind):
+        _WITHOUT.add(kind)
+    return None
+
 
 # Objects of which every process has its own.
 
 _PROCESS_OBJECTS: Final = tuple(
-    (module, path, operator.attrgetter(path))
+    (module, operator.attrgetter(path), (_stored.process_object, (module, path)))
     for module, path in (
         ("os", "environ"),
         ("os", "environb"),
@@ -258,6 +269,8 @@ _PROCESS_OBJECTS: Final = tuple(
     )
 )
 
+_STREAMS: Final = {id(stream): (_stored.stream, (name,)) for name, stream in _stored.STREAMS.items()}
+
 
 def process_objects() -> dict[int, tuple[Any, tuple[str, ...]]]:
     """Return reduce values, by id, for objects of which every process has its own.
@@ -266,14 +279,11 @@ def process_objects() -> dict[int, tuple[Any, tuple[str, ...]]]:
     writing to a copy of a stream would have no effect.
     """
     found: dict[int, tuple[Any, tuple[str, ...]]] = dict(_STREAMS)
-    for module, path, get in _PROCESS_OBJECTS:
-        if module in sys.modules:
+    for module, read, reduced in _PROCESS_OBJECTS:
+        if (loaded := sys.modules.get(module)) is not None:
             try:
-                found[id(get(sys.modules[module]))] = _stored.process_object, (module, path)
+                found[id(read(loaded))] = reduced
             except AttributeError:  # the module is still being imported
                 continue
     found.pop(id(None), None)
     return found
-
-
-_STREAMS: Final = {id(stream): (_stored.stream, (name,)) for name, stream in _stored.STREAMS.items()}

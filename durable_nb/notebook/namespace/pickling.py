@@ -75,6 +75,7 @@ class Fingerprinter(Pickler):
         self.fast = flat
         self._hash.reset()
         self.by_value.clear()
+        self.views.forget()
         self.memo = {id(self.namespace): (0, self.namespace)}
         own = self._live.pop(id(value), None)
         try:
