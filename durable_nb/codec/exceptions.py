@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from durable_nb import _stored
 from durable_nb.codec import pickling
+from durable_nb.codec.rules import has_own_reduction, reduce_exception
 from durable_nb.codec.stand_ins import dumps_reduced, dumps_stand_in, message_of, note_of_loss
 from durable_nb.errors import ResetStep, StepFailed, StepNotRestored
 from durable_nb.records import Payload
@@ -125,8 +126,10 @@ def _pickles(exc: BaseException) -> dict[str, str | None]:
     A class with its own ``__reduce__`` may fail when it is loaded, or return another class. Only loading can
     tell, and it would run the user's code here.
     """
-    ways = {"pickle": _base64(lambda: pickling.dumps(exc, unlinked=exc))}
-    has_own = pickling.has_own_reduction(type(exc))
+    ways = {
+        "pickle": _base64(lambda: pickling.dumps(exc, live={id(exc): reduce_exception(exc, linked=False)}))
+    }
+    has_own = has_own_reduction(type(exc))
     if has_own or ways["pickle"] is None:
         ways["stand_in"] = _base64(lambda: dumps_stand_in(exc))
     if has_own and ways["pickle"] is None:

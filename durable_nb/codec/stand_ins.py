@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from durable_nb import _stored
-from durable_nb.codec import pickling
+from durable_nb.codec.pickling import Call, dumps
 from durable_nb.errors import StepNotSaved
 
 __all__ = ["dumps_reduced", "dumps_stand_in", "message_of", "note_of_loss"]
@@ -31,7 +31,7 @@ def dumps_stand_in(exc: BaseException) -> bytes:
     Raises:
         StepNotSaved: Its class cannot be pickled.
     """
-    return pickling.dumps(_stand_in(exc))
+    return dumps(_stand_in(exc))
 
 
 def dumps_reduced(exc: BaseException) -> bytes:
@@ -47,7 +47,7 @@ def dumps_reduced(exc: BaseException) -> bytes:
     """
     reduced: Any = exc.__reduce__()
     function, args, *_ = reduced
-    return pickling.dumps(_Call(function, *_replaced(args)))
+    return dumps(Call(function, tuple(_replaced(args))))
 
 
 def note_of_loss(exc: BaseException) -> str:
@@ -57,26 +57,16 @@ def note_of_loss(exc: BaseException) -> str:
     return f"durable_nb: saved without {', '.join(lost) or 'parts of it'}, which cannot be pickled"
 
 
-class _Call:
-    """An object whose pickle is the call of a function: loading it returns the function's result."""
-
-    def __init__(self, function: Any, *args: Any) -> None:
-        self._call = function, args
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return self._call
-
-
-def _stand_in(exc: BaseException) -> _Call:
+def _stand_in(exc: BaseException) -> Call:
     own = {name: value for name, value in vars(exc).items() if name != "__notes__"}
     kept = {name: value for name, value in own.items() if _can_pickle(value)}
     lost = tuple(name for name in own if name not in kept)
-    return _Call(_stored.stand_in, type(exc), message_of(exc), tuple(_replaced(exc.args)), kept, lost)
+    return Call(_stored.stand_in, (type(exc), message_of(exc), tuple(_replaced(exc.args)), kept, lost))
 
 
 def _can_pickle(value: Any) -> bool:
     try:
-        pickling.dumps(value)
+        dumps(value)
     except StepNotSaved:
         return False
     return True
