@@ -24,7 +24,7 @@ from cloudpickle import cloudpickle as internals
 
 from durable_nb import _stored, settings
 from durable_nb.codec.arrays import Views
-from durable_nb.codec.locate import locate, type_name
+from durable_nb.codec.locate import locate, message_of, type_name
 from durable_nb.codec.rules import Rule, Rules, process_objects
 from durable_nb.errors import DurableError, ResetStep, StepNotRestored, StepNotSaved
 from durable_nb.lookup import LRU_CACHE, importable, in_main
@@ -126,11 +126,7 @@ def refusal(value: Any, blamed: Any, error: BaseException) -> str:
     kind, path = type_name(type(blamed)), locate(value, blamed)
     at = f" at {path.strip()}" if path else ""
     what = f"{kind} cannot be saved" if path == "" else f"it contains {kind}{at}, which cannot be saved"
-    try:
-        message = str(error)[:_MESSAGE]
-    except Exception:
-        message = ""
-    return f"{what} ({type(error).__name__}: {message})"
+    return f"{what} ({type(error).__name__}: {message_of(error)[:_MESSAGE]})"
 
 
 def _saved(value: Any, saver: Saver) -> tuple[bytes, tuple[memoryview, ...]]:
@@ -261,7 +257,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         """Return the reduce value of an attribute of a class that is referred to by name; None for others."""
         first, *path = _path(obj).split(".")
         root: Any = self.namespace.get(first) if path and self.namespace else None
-        if not isinstance(root, type) or id(root) not in self.live:
+        if id(root) not in self.live or not issubclass(type(root), type):
             return None
         *outer, name = path
         for each in outer:

@@ -243,7 +243,7 @@ _BY_BASE: Final[tuple[tuple[Callable[[type], bool], Rule], ...]] = (
 )
 
 _WITHOUT: Final[set[type]] = set()
-"""Types that are known to have no rule. They are importable: others may be redefined and are not kept."""
+"""Importable types that are known to have no rule: others may be redefined, and are not kept alive."""
 
 
 def _by_base(kind: type) -> Rule | None:

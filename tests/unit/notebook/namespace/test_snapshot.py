@@ -133,6 +133,17 @@ SCENARIOS = [
         "assert g.f() == 1 and isinstance(g, A) and type(k) is K and type(K) is M",
     ),
     S(
+        "13d class in a class of an ordinary cell, and its functions",
+        "# ordinary\nclass Outer:\n    class Inner:\n        class Core: pass\n    def f(self): return 1\n‖"
+        "o = Outer.Inner(); core = Outer.Inner.Core(); f = Outer.f; bound = Outer().f",
+        "assert type(o) is Outer.Inner and type(core) is Outer.Inner.Core and f is Outer.f and bound.__func__ is f",
+    ),
+    S(
+        "13e class in a class, changed in place after its instance",
+        "class Outer:\n    class Inner: v = 1\n‖ o = Outer.Inner() ‖ Outer.Inner.v = 2",
+        "assert type(o) is Outer.Inner and o.v == 2",
+    ),
+    S(
         "14 class redefined after its instance",
         "class C: v = 1\n‖ o = C() ‖ class C: v = 2\n‖ o.x = 1",
         "assert o.v == 1 and C.v == 2 and not isinstance(o, C)",
