@@ -28,6 +28,7 @@ __all__ = [
     "Step",
     "StepKind",
     "StepStatus",
+    "child_step",
     "joining_scopes",
     "original_id",
     "scope_of",
@@ -74,6 +75,16 @@ def signal_step(name: str) -> str:
     return f"signal:{name}"
 
 
+def child_step(run_id: str) -> str:
+    """Return the name of the step that records how a run ended that another run called.
+
+    Example:
+        >>> child_step("order-a17")
+        'run:order-a17'
+    """
+    return f"run:{run_id}"
+
+
 def set_aside_id(run_id: str, epoch: int) -> str:
     """Return the id to which a run is renamed when a new one starts over.
 
@@ -113,11 +124,17 @@ class RunStatus(StrEnum):
 
 
 class StepStatus(StrEnum):
-    """The status of a step. ``reset`` means that its next call executes it again."""
+    """The status of a step.
+
+    ``caught`` means that it failed and the run continued, ``cancelled`` that its caller cancelled it and the
+    run continued. ``reset`` means that its next call executes it again.
+    """
 
     STARTED = "started"
     DONE = "done"
     FAILED = "failed"
+    CAUGHT = "caught"
+    CANCELLED = "cancelled"
     RESET = "reset"
 
 
@@ -128,6 +145,7 @@ class StepKind(StrEnum):
     CELL = "cell"
     SIGNAL = "signal"
     SLEEP = "sleep"
+    RUN = "run"
 
 
 class Payload(NamedTuple):
@@ -332,8 +350,10 @@ class Call(NamedTuple):
         on_drift: The policy if its inputs have drifted: keep, rerun, ask or error.
         on_change: The policy if its arguments changed: error, rerun, keep or ask.
         once: True if its body must not be started twice without confirmation.
-        run_continued: True if a later step was called after its recorded failure.
+        failure: The policy for a recorded failure: ``final``, ``retry``, or ``caught``, which replays it if
+            the run continued after it.
         called_seq: Sequence number of the call, from the run's counter; 0 if its calls have no order.
+        branched: The scopes from which its branch was created, each with the sequence number of that moment.
     """
 
     step_id: str
@@ -347,8 +367,9 @@ class Call(NamedTuple):
     on_drift: str = "keep"
     on_change: str = "error"
     once: bool = False
-    run_continued: bool = False
+    failure: str = "caught"
     called_seq: int = 0
+    branched: tuple[tuple[str, int], ...] = ()
 
 
 class Decision(NamedTuple):

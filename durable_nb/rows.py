@@ -13,6 +13,7 @@ from durable_nb.records import Payload, Step, StepKind, StepStatus
 
 __all__ = [
     "CALLED_SEQ",
+    "EPOCH",
     "PAYLOAD_BLOB",
     "RECORDED_SEQ",
     "STEP_COLUMNS",
@@ -35,8 +36,8 @@ STEP_COLUMNS: Final = (
 )
 """The names of the values in a step's row: the record's fields, with the payload's in its place."""
 
-STEP_ID, CALLED_SEQ, RECORDED_SEQ, PAYLOAD_BLOB = map(
-    STEP_COLUMNS.index, ("step_id", "called_seq", "recorded_seq", "payload_blob")
+STEP_ID, EPOCH, CALLED_SEQ, RECORDED_SEQ, PAYLOAD_BLOB = map(
+    STEP_COLUMNS.index, ("step_id", "epoch", "called_seq", "recorded_seq", "payload_blob")
 )
 
 _STATUSES = {str(status): status for status in StepStatus}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from durable_nb.records import KEY, Call, Step, joining_scopes, scope_of
-from durable_nb.rows import CALLED_SEQ, RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
+from durable_nb.rows import CALLED_SEQ, EPOCH, RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,17 +55,22 @@ class History(Mapping[str, Step]):
         """Return the steps inside a step, at any depth."""
         return [self[known] for known in self if known.startswith(f"{step_id}/")]
 
-    def continued_after(self, recorded: Step) -> bool:
+    def continued_after(self, recorded: Step, *, same_pass: bool = False) -> bool:
         """Return whether the run continued after a step: called another in its scope or one that joined it.
 
         Calls from other threads, which their arguments name, do not count: they may have been made without
         regard to how the recorded step ended.
+
+        Args:
+            recorded: The step.
+            same_pass: Count the steps of its own pass alone.
         """
         scopes = set(joining_scopes(recorded.step_id))
         return any(
             row[CALLED_SEQ] > recorded.recorded_seq
             and scope_of(row[STEP_ID]) in scopes
             and not _is_keyed(row[STEP_ID])
+            and (row[EPOCH] == recorded.epoch or not same_pass)
             for row in list(self._rows.values())
         )
 

@@ -110,7 +110,7 @@ async def record_answer(caller: Caller, step: Step, answer: str, value: Any) -> 
         again = with_inner(caller.run, step_id) if step.status is StepStatus.DONE else [step_id]
         await caller.reset(again)
         return
-    if step.status not in (StepStatus.STARTED, StepStatus.FAILED):
+    if step.status in (StepStatus.DONE, StepStatus.RESET):
         what = "is done" if step.status is StepStatus.DONE else "will run at its next call"
         raise _not_in_doubt(step, f"the step is not in doubt: it {what}", ("To run it again: ", ResetStep()))
     await _record_outcome(caller, step, answer, value)
@@ -125,7 +125,7 @@ async def _record_outcome(caller: Caller, step: Step, answer: str, value: Any) -
             await caller.complete(handle, codec.encode(value), delivered_by=by)
             return
         failure = _given_up(step, by)
-        if step.status is StepStatus.FAILED:
+        if step.status in (StepStatus.FAILED, StepStatus.CAUGHT):
             failure.__cause__ = codec.decode_failure(await caller.load(step))
         await caller.fail(handle, failure, delivered_by=by)
 

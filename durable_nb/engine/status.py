@@ -152,7 +152,7 @@ class Status(RunSnapshot):
 
     def _failures(self) -> list[tuple[str, ...]]:
         """Return a row for each failure: those of steps, then the run's own if it is another one."""
-        failed = [step for step in self.steps if step.status is StepStatus.FAILED]
+        failed = [step for step in self.steps if step.status in (StepStatus.FAILED, StepStatus.CAUGHT)]
         found: list[tuple[str, ...]] = [
             (_printable(one.step_id), _failure_line(one.payload)) for one in failed
         ]

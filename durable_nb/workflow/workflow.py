@@ -13,7 +13,7 @@ from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.pending import drain_pending
 from durable_nb.engine import resolve, scopes
 from durable_nb.engine.caller import Caller
-from durable_nb.engine.decision import check_policy
+from durable_nb.engine.decision import check_failure, check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
 from durable_nb.signals.accepted import Accepted
@@ -122,6 +122,7 @@ class Workflow:
         timeout: float | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executor: executors.ExecutorLike | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -142,6 +143,9 @@ class Workflow:
                 ``on_edit``: the policy for a checkpoint if the function was edited: ``keep`` it, ``rerun``,
                 ``ask`` or ``error``.
                 ``on_change``: the policy if the arguments changed: ``error``, ``rerun``, ``keep`` or ``ask``.
+                ``failure``: what a resumed run does with a recorded failure: ``caught`` replays it if the run
+                continued after it, and otherwise executes the body again; ``final`` always replays it;
+                ``retry`` always executes the body again.
                 ``once``: do not start the body a second time unless told to: a step that was killed or failed
                 is in doubt until ``resolve`` says how it ended. ``retries`` is 0 then unless it is given.
                 ``executor``: a ``concurrent.futures.Executor`` that executes the body, or a function that
@@ -168,6 +172,7 @@ class Workflow:
         backoff: BackoffStrategy | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executor: executors.ExecutorLike | None = None,
         **limits: Any,
@@ -186,6 +191,7 @@ class Workflow:
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
+            failure=check_failure(failure),
             once=once,
             executed=executed,
             executor=executor,
