@@ -780,6 +780,12 @@ def test_a_class_is_not_changed_by_being_looked_at(ns):
     assert run(ns, "n += 1")[0].groups == (("n",),)
 
 
+def test_an_object_of_a_class_in_a_class_does_not_take_that_class_along(ns):
+    _execute("class Outer:\n    class Inner: pass\n    def f(self): return 1\nfirst = Outer()", ns)
+    changes, _ = run(ns, "o = Outer.Inner(); bound = first.f")
+    assert "Outer" not in changes.names
+
+
 def test_what_is_shared_comes_along_and_nothing_else(ns):
     run(ns, "shared = [1]; a = {'s': shared}; b = (shared, [2]); far = [b[1]]; other = [3]")
     changes, _ = run(ns, "a['x'] = 1")
