@@ -101,7 +101,8 @@ def joining_scopes(step_id: str) -> Iterator[str]:
 class RunStatus(StrEnum):
     """The status of a run. ``interrupted`` means that its owner is dead.
 
-    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for.
+    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for. ``damaged``,
+    which is never stored, means that the record cannot be read.
     """
 
     RUNNING = "running"
@@ -110,15 +111,20 @@ class RunStatus(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DAMAGED = "damaged"
 
 
 class StepStatus(StrEnum):
-    """The status of a step. ``reset`` means that its next call executes it again."""
+    """The status of a step. ``reset`` means that its next call executes it again.
+
+    ``damaged``, which is never stored, means that the record cannot be read.
+    """
 
     STARTED = "started"
     DONE = "done"
     FAILED = "failed"
     RESET = "reset"
+    DAMAGED = "damaged"
 
 
 class StepKind(StrEnum):
@@ -260,10 +266,17 @@ class Progress(NamedTuple):
 
 
 class RunSnapshot(NamedTuple):
-    """A run and all its steps, read at one moment, in the order in which they were recorded."""
+    """A run and its steps, read at one moment.
+
+    Attributes:
+        run: The run.
+        steps: All its steps, in the order in which they were recorded.
+        earlier: The last results of those steps that were started again and have not ended.
+    """
 
     run: Run
     steps: Sequence[Step] = ()
+    earlier: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):

@@ -55,13 +55,6 @@ def test_what_is_added_during_an_iteration_does_not_disturb_it():
     assert len(history) == 8
 
 
-def test_what_is_on_record_stays_where_only_a_default_is_given():
-    history = History(STEPS)
-    assert history.setdefault("load", DONE) == STEPS[1]
-    assert history.setdefault("new", DONE._replace(step_id="new")).step_id == "new"
-    assert "new" in history
-
-
 def test_a_renamed_step_is_found_by_its_former_name():
     history = History(STEPS)
     assert history.record_of(Call("read", renamed="load")) == STEPS[1]
