@@ -112,7 +112,8 @@ def joining_scopes(step_id: str) -> Iterator[str]:
 class RunStatus(StrEnum):
     """The status of a run. ``interrupted`` means that its owner is dead.
 
-    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for.
+    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for. ``damaged``,
+    which is never stored, means that the record cannot be read.
     """
 
     RUNNING = "running"
@@ -121,13 +122,15 @@ class RunStatus(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DAMAGED = "damaged"
 
 
 class StepStatus(StrEnum):
     """The status of a step.
 
     ``caught`` means that it failed and the run continued, ``cancelled`` that its caller cancelled it and the
-    run continued. ``reset`` means that its next call executes it again.
+    run continued. ``reset`` means that its next call executes it again. ``damaged``, which is never stored,
+    means that the record cannot be read.
     """
 
     STARTED = "started"
@@ -136,6 +139,7 @@ class StepStatus(StrEnum):
     CAUGHT = "caught"
     CANCELLED = "cancelled"
     RESET = "reset"
+    DAMAGED = "damaged"
 
 
 class StepKind(StrEnum):
@@ -278,10 +282,17 @@ class Progress(NamedTuple):
 
 
 class RunSnapshot(NamedTuple):
-    """A run and all its steps, read at one moment, in the order in which they were recorded."""
+    """A run and its steps, read at one moment.
+
+    Attributes:
+        run: The run.
+        steps: All its steps, in the order in which they were recorded.
+        earlier: The last results of those steps that were started again and have not ended.
+    """
 
     run: Run
     steps: Sequence[Step] = ()
+    earlier: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):

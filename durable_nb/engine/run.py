@@ -112,7 +112,7 @@ class RunHandle:
         """Have steps run again at their next call; until then their results stay."""
         await self.journal.reset_steps(self.run, step_ids)
         for step_id in step_ids:
-            self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)
+            self.history.reset(step_id)
 
     async def write_status(self, status: RunStatus, result: Payload | None = None) -> None:
         """Commit the status of the run, and its result or failure."""
