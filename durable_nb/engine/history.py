@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from durable_nb.errors import ResetStep, StoreUnreadable
 from durable_nb.records import KEY, Call, Step, StepStatus, joining_scopes, scope_of
-from durable_nb.rows import (
+from durable_nb.stores.rows import (
     CALLED_SEQ,
     EPOCH,
     RECORDED_SEQ,

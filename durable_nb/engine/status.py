@@ -21,9 +21,9 @@ from durable_nb.records import (
     StepStatus,
     signal_step,
 )
-from durable_nb.rows import StepRows
 from durable_nb.stores import payloads
 from durable_nb.stores.errors import unknown_run
+from durable_nb.stores.rows import StepRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 from zlib import crc32
 
-from durable_nb import rows
 from durable_nb.errors import OpenRun, Remedy, ResetStep, StoreError, StoreUnreadable
 from durable_nb.records import Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus, signal_step
-from durable_nb.rows import STATUS, Row, StepRows
+from durable_nb.stores import rows
+from durable_nb.stores.rows import STATUS, Row, StepRows
 from durable_nb.stores.valid import (
     REQUEST_RULES,
     RUN_RULES,

@@ -7,10 +7,10 @@ from operator import itemgetter
 
 from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
-from durable_nb.rows import RECORDED_SEQ, STATUS, STEP_ID, Row, StepRows, read_step, step_row
 from durable_nb.stores.base import Journal, reopened
 from durable_nb.stores.blobs.folder import Blobs, MemoryBlobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
+from durable_nb.stores.rows import RECORDED_SEQ, STATUS, STEP_ID, Row, StepRows, read_step, step_row
 
 __all__ = ["MemoryJournal"]
 

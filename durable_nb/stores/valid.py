@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from durable_nb.rows import (
+from durable_nb.stores.rows import (
     KINDS,
     REQUEST_COLUMNS,
     RUN_COLUMNS,

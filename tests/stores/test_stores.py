@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from durable_nb import rows
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
@@ -25,7 +24,7 @@ from durable_nb.errors import (
     StoreUnreadable,
 )
 from durable_nb.records import Run
-from durable_nb.stores import open_journal
+from durable_nb.stores import open_journal, rows
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.connection import _on_network, set_journal_mode

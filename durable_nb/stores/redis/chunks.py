@@ -10,9 +10,9 @@ from typing import Final, TypeGuard
 from durable_nb import settings
 from durable_nb.errors import ResetStep, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
-from durable_nb.rows import STEP_PAYLOAD, Row, payload_row, read_payload
 from durable_nb.stores.redis.connection import Connection
 from durable_nb.stores.redis.keys import Keys
+from durable_nb.stores.rows import STEP_PAYLOAD, Row, payload_row, read_payload
 
 __all__ = ["Chunks"]
 

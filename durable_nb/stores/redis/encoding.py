@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from durable_nb.records import Payload, Signal
-from durable_nb.rows import (
+from durable_nb.stores.rows import (
     ATTEMPT,
     REQUEST_COLUMNS,
     RUN_COLUMNS,

@@ -31,7 +31,6 @@ from durable_nb.records import (
     Step,
     StepStatus,
 )
-from durable_nb.rows import RESULT, SIGNAL_PAYLOAD
 from durable_nb.stores.base import ENDED, Journal
 from durable_nb.stores.blobs.folder import Blobs
 from durable_nb.stores.blobs.remote import BlobPlace, blobs_at
@@ -49,6 +48,7 @@ from durable_nb.stores.redis.server import connect
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
 from durable_nb.stores.redis.trust import TrustSigner
 from durable_nb.stores.redis.unsynced import UnsyncedWrites
+from durable_nb.stores.rows import RESULT, SIGNAL_PAYLOAD
 from durable_nb.stores.urls import with_options, without_options, without_password
 
 __all__ = ["RedisJournal"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durable_nb.records import RunSnapshot, StepStatus
-from durable_nb.rows import RECORDED_SEQ, RESULT, STATUS, STEP_ID, Row
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.redis import encoding
 from durable_nb.stores.redis.chunks import Chunks
+from durable_nb.stores.rows import RECORDED_SEQ, RESULT, STATUS, STEP_ID, Row
 
 __all__ = ["read_snapshot"]
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from durable_nb import settings
 from durable_nb.errors import DurableError
 from durable_nb.records import Run, RunStatus
-from durable_nb.rows import Row
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.host import Process, process
 from durable_nb.stores.ownership import Owner, Ownership
 from durable_nb.stores.redis.connection import Connection
 from durable_nb.stores.redis.encoding import CONTROL, run_row, without_result
 from durable_nb.stores.redis.keys import Keys
+from durable_nb.stores.rows import Row
 from durable_nb.stores.valid import is_count
 
 __all__ = ["RedisOwner", "RedisSessions", "read_fields"]

@@ -16,11 +16,11 @@ import aiosqlite
 from durable_nb import settings
 from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable, StoreUnreadable
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
-from durable_nb.rows import RUN_COLUMNS, STEP_ID
 from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
+from durable_nb.stores.rows import RUN_COLUMNS, STEP_ID
 from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.connection import READ, WRITE, ChangeObserver, Database, Outcome, Work
 from durable_nb.stores.sqlite.errors import translated

@@ -8,8 +8,8 @@ import pytest
 
 from durable_nb.errors import RunHeld
 from durable_nb.records import Payload, Run, Signal, Step, StepKind, StepStatus
-from durable_nb.rows import STATUSES
 from durable_nb.stores.base import Journal
+from durable_nb.stores.rows import STATUSES
 from durable_nb.stores.testing.samples import BLOB, JSON, ODD, PICKLE, opened, read_steps, sample_step
 
 __all__ = ["StepContract"]

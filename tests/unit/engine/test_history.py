@@ -6,9 +6,9 @@ import pytest
 
 from durable_nb.engine.history import History
 from durable_nb.records import Call, Payload, Step, StepKind, StepStatus
-from durable_nb.rows import STEP_COLUMNS, StepRows, read_step, step_row
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.redis.journal import RedisJournal
+from durable_nb.stores.rows import STEP_COLUMNS, StepRows, read_step, step_row
 from durable_nb.stores.sqlite.journal import SqliteJournal
 from durable_nb.stores.testing.samples import BLOB, JSON, PICKLE, opened, sample_step
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from durable_nb import rows
 from durable_nb.errors import StoreError, StoreUnreadable
 from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus
+from durable_nb.stores import rows
 from durable_nb.stores.checked import CheckedRows
 
 CHECKED = CheckedRows("one")
