@@ -14,6 +14,8 @@ from durable_nb.records import Payload, Step, StepKind, StepStatus
 __all__ = [
     "CALLED_SEQ",
     "EPOCH",
+    "FINISHED_AT",
+    "KIND",
     "PAYLOAD_BLOB",
     "RECORDED_SEQ",
     "STEP_COLUMNS",
@@ -36,8 +38,9 @@ STEP_COLUMNS: Final = (
 )
 """The names of the values in a step's row: the record's fields, with the payload's in its place."""
 
-STEP_ID, EPOCH, CALLED_SEQ, RECORDED_SEQ, PAYLOAD_BLOB = map(
-    STEP_COLUMNS.index, ("step_id", "epoch", "called_seq", "recorded_seq", "payload_blob")
+STEP_ID, KIND, EPOCH, CALLED_SEQ, RECORDED_SEQ, PAYLOAD_BLOB, FINISHED_AT = map(
+    STEP_COLUMNS.index,
+    ("step_id", "kind", "epoch", "called_seq", "recorded_seq", "payload_blob", "finished_at"),
 )
 
 _STATUSES = {str(status): status for status in StepStatus}
