@@ -33,6 +33,9 @@ class _BranchNamer:
             context = options.get("context") or contextvars.copy_context()
             context.run(scopes.CURRENT.set, scope.branch())
             options["context"] = context
+            task = self.previous(loop, coro, **options)
+            scope.current.add_branch(task)
+            return task
         return self.previous(loop, coro, **options)
 
 

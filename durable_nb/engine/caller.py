@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable_nb import codec, fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, check_process, wait_for_pending
@@ -18,7 +18,7 @@ from durable_nb.records import Action, Call, Decision, Step, StepKind, StepStatu
 from durable_nb.stores.payloads import fetch, is_at_hand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Awaitable, Iterator, Mapping
 
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.engine.passes import Pass
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from durable_nb.records import Payload, RunStatus
 
 __all__ = ["Caller", "StepHandle"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -192,7 +194,7 @@ class Caller:
             finished_at=finished_at or time.time(),
             delivered_by=delivered_by,
         )
-        handle.step = await self.mode.commit(self.run.commit(step))
+        handle.step = await self.in_order(self.mode.commit(self.run.commit(step)), step.recorded_seq)
         hit("step.recorded")
 
     async def fail(self, handle: StepHandle, failure: Exception, *, delivered_by: str | None = None) -> None:
@@ -201,6 +203,21 @@ class Caller:
         await self.complete(handle, payload, status=StepStatus.FAILED, delivered_by=delivered_by)
         if delivered_by is None:
             self.current.unsettled.add(handle.step)
+
+    async def in_order(self, work: Awaitable[T], seq: float, ended_at: float = 0.0) -> T:
+        """Await some work, and return its value when the results recorded earlier have been returned.
+
+        Args:
+            work: Gets or commits the result; it depends on no other call.
+            seq: The sequence number of the result.
+            ended_at: What decides between results of one number, as for sleeps.
+        """
+        turns = self.current.turns() if self.mode is ASYNC else None
+        return await (work if turns is None else turns.take(work, seq, ended_at))
+
+    async def replay(self, handle: StepHandle) -> Payload:
+        """Return the payload of the checkpoint, when the results recorded earlier have been returned."""
+        return await self.in_order(self.load(handle.step), handle.step.recorded_seq)
 
     async def load(self, step: Step) -> Payload:
         """Return the payload of a recorded step, ready to be decoded.

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from durable_nb.errors import ResetStep, StoreUnreadable
-from durable_nb.records import KEY, Call, Step, StepStatus, joining_scopes, scope_of
+from durable_nb.records import KEY, Call, Step, StepKind, StepStatus, joining_scopes, scope_of
 from durable_nb.stores.rows import (
     CALLED_SEQ,
     EPOCH,
+    FINISHED_AT,
+    KIND,
     RECORDED_SEQ,
     STATUS,
     STEP_ID,
@@ -108,6 +110,12 @@ class History(Mapping[str, Step]):
     def inside(self, step_id: str) -> list[Step]:
         """Return the steps inside a step, at any depth."""
         return [self[known] for known in self if known.startswith(f"{step_id}/")]
+
+    def seq_at(self, moment: float) -> int:
+        """Return the sequence number of the last result that was recorded before a moment."""
+        rows = list(self._rows.values())
+        ended = (row for row in rows if row[KIND] != StepKind.SLEEP and (row[FINISHED_AT] or moment) < moment)
+        return max((row[RECORDED_SEQ] for row in ended), default=0)
 
     def continued_after(self, recorded: Step, *, same_pass: bool = False) -> bool:
         """Return whether the run continued after a step: called another in its scope or one that joined it.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
+import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb.concurrency import interrupts
+from durable_nb.engine.turns import Turns
 from durable_nb.engine.unsettled import Unsettled
 from durable_nb.errors import DurableNotice, StepError
 
@@ -57,7 +59,9 @@ class Pass:
         self.outcome.set_running_or_notify_cancel()
         self.value: Any = NOTHING
         self.waits_for: list[Pass] = []
+        self._branches: list[weakref.ref[asyncio.Future[Any]]] = []
         self.unsettled = Unsettled()
+        self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = weakref.WeakKeyDictionary()
         self._task = task
         self._cancelling = task.cancelling() if task is not None else 0
         self._cancel_requested = False
@@ -85,6 +89,26 @@ class Pass:
             raise self.lost_error
         if self._cancel_requested and self._task is None:
             raise asyncio.CancelledError
+
+    def add_branch(self, task: asyncio.Future[Any]) -> None:
+        """Note the task of a concurrent branch."""
+        self._branches.append(weakref.ref(task))
+
+    def _has_branches(self) -> bool:
+        branches = self._branches
+        while branches and ((task := branches[-1]()) is None or task.done()):
+            branches.pop()
+        return bool(branches)
+
+    def turns(self) -> Turns | None:
+        """Return what orders the results of concurrent branches in this event loop; None without branches."""
+        if not self._has_branches():
+            return None
+        loop = asyncio.get_running_loop()
+        turns = self._turns.get(loop)
+        if turns is None:
+            turns = self._turns[loop] = Turns(loop)
+        return turns
 
     def is_ending(self) -> bool:
         """Return whether the pass itself was interrupted or cancelled, and not a part of it by its code."""

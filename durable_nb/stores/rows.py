@@ -15,6 +15,8 @@ __all__ = [
     "ATTEMPT",
     "CALLED_SEQ",
     "EPOCH",
+    "FINISHED_AT",
+    "KIND",
     "KINDS",
     "RECORDED_SEQ",
     "REQUEST_COLUMNS",
@@ -66,9 +68,12 @@ SIGNAL_COLUMNS: Final = _columns(Signal, "checksum")
 REQUEST_COLUMNS: Final = _columns(SignalRequest, "checksum")
 """The names of the values in a request's row."""
 
-STEP_ID, STATUS, ATTEMPT, EPOCH, CALLED_SEQ, RECORDED_SEQ, STEP_PAYLOAD = map(
+STEP_ID, KIND, STATUS, ATTEMPT, EPOCH, CALLED_SEQ, RECORDED_SEQ, STEP_PAYLOAD, FINISHED_AT = map(
     STEP_COLUMNS.index,
-    ("step_id", "status", "attempt", "epoch", "called_seq", "recorded_seq", "payload_format"),
+    (
+        *("step_id", "kind", "status", "attempt", "epoch", "called_seq", "recorded_seq"),
+        *("payload_format", "finished_at"),
+    ),
 )
 RESULT, SIGNAL_PAYLOAD = RUN_COLUMNS.index("result_format"), SIGNAL_COLUMNS.index("payload_format")
 

@@ -80,7 +80,7 @@ async def perform(
             if handle.decision.notice:
                 step_codec.notify(handle)
             if handle.replayed:
-                return step_codec.unpack(handle, await caller.load(handle.step))
+                return step_codec.unpack(handle, await caller.replay(handle))
             policy.check_thread(caller.mode)
             with caller.noting_cancellation(handle):
                 await caller.start(handle)

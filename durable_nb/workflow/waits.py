@@ -118,7 +118,7 @@ async def wait_for_signal(scope: scopes.Scope, question: Question, mode: CallMod
         if prompter := current_prompter():
             step = handle.step
             prompter.show_answer(step.run_id, question.name, step.delivered_by or "", step.finished_at or 0.0)
-        return VALUES.unpack(handle, await caller.load(handle.step))
+        return VALUES.unpack(handle, await caller.replay(handle))
 
 
 async def _record_answer(caller: Caller, handle: StepHandle, question: Question) -> Any:
@@ -140,17 +140,22 @@ async def _sleep_step(caller: Caller, call: Call, until: float, seconds: float) 
     if not handle.replayed:
         # The end is committed before the wait: after a crash the sleep must not begin anew.
         await caller.complete(handle, codec.encode((until, seconds)), finished_at=until)
-    elif caller.run.history.continued_after(handle.step):  # it has ended, whatever the clock says now
+        await _wait_until(caller, handle, until, seconds)
         return
-    else:
-        until, seconds = VALUES.unpack(handle, await caller.load(handle.step))
-    with caller.noting_cancellation(handle):
-        await _wait_until(caller, until, seconds)
+    until, seconds = VALUES.unpack(handle, await caller.load(handle.step))
+    if not caller.run.history.continued_after(handle.step):  # else it has ended, whatever the clock says now
+        await _wait_until(caller, handle, until, seconds)
+    await caller.in_order(_nothing(), caller.run.history.seq_at(until), until)
 
 
-async def _wait_until(caller: Caller, until: float, seconds: float) -> None:
+async def _wait_until(caller: Caller, handle: StepHandle, until: float, seconds: float) -> None:
     # By the clock, since the machine may have been suspended; but a clock that is set back adds nothing.
     end = time.monotonic() + max(0.0, min(until - time.time(), seconds))
-    while (left := min(until - time.time(), end - time.monotonic())) > 0:
-        await caller.mode.sleep(min(left, settings.SLEEP_SLICE))
-        caller.current.check_stopped()
+    with caller.noting_cancellation(handle):
+        while (left := min(until - time.time(), end - time.monotonic())) > 0:
+            await caller.mode.sleep(min(left, settings.SLEEP_SLICE))
+            caller.current.check_stopped()
+
+
+async def _nothing() -> None:
+    """Return at once: what is awaited is the turn of a sleep that has ended."""
