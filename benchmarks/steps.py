@@ -245,6 +245,7 @@ def measured(bench: Bench) -> list[bool]:
     bench.run(OURS, count, "sequence", db="replay.db")
     replayed = min(bench.run(OURS, count, "sequence", db="replay.db") for _ in range(bench.rounds))
     held.append(line(f"replay of {count:,} steps, each", replayed * 1e6, 10, "µs"))
+    held.append(replay_grows(bench))
     starting = []
     for number in range(bench.rounds):
         copy = f"{number}.db"
@@ -255,6 +256,19 @@ def measured(bench: Bench) -> list[bool]:
     importing = bench.cpu_seconds(IMPORT) - bench.cpu_seconds(NOTHING)
     held.append(line("import durable_nb, minus bare Python", importing * 1000, 100, "ms"))
     return held
+
+
+def replay_grows(bench: Bench) -> bool:
+    """Print the ratio of what replaying a step costs in a run with 100 times as many steps."""
+    few, many = (max(20, int(count * bench.scale)) for count in (1000, 100_000))
+    for count in (few, many):
+        bench.run(OURS, count, "sequence", db=f"replay-{count}.db")
+    pairs = [
+        [bench.run(OURS, count, "sequence", db=f"replay-{count}.db") for count in (few, many)]
+        for _ in range(bench.rounds)
+    ]
+    short, long = map(min, zip(*pairs, strict=True))
+    return line(f"a replay among {many:,} steps ÷ among {few:,}", long / short, 1.3, "x")
 
 
 def main() -> int:

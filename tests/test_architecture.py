@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # that are named before it; those of FACES do not know of each other.
 FLOORS = (
     ("errors", "settings", "lookup"),
-    ("records",),
+    ("records", "rows"),
     ("_stored", "fingerprint", "concurrency"),
     ("codec",),
     ("stores",),

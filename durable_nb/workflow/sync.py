@@ -61,7 +61,7 @@ class SyncWorkflow:
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Let time pass in a run: see ``Workflow.sleep``."""
-        run_blocking(waits.sleep(self._workflow, waits.as_seconds(seconds) or 0.0, SYNC))
+        run_blocking(waits.sleep(self._workflow, seconds, SYNC))
 
     def sleep_until(self, moment: datetime) -> None:
         """Wait in a run until a moment: see ``Workflow.sleep_until``."""

@@ -30,7 +30,7 @@ def test_steps_measures_every_bar(tmp_path):
     program = [sys.executable, ROOT / "benchmarks" / "steps.py", "--scale", "0.02"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     lines = done.stdout.splitlines()
-    assert len(lines) == 6, done.stderr
+    assert len(lines) == 7, done.stderr
     assert done.returncode == any(line.startswith("OVER") for line in lines)
 
 

@@ -31,8 +31,8 @@ def rows(db, columns="run_id, status"):
 
 
 def is_waiting(db):
-    with contextlib.suppress(sqlite3.OperationalError):
-        return ("r", "waiting") in rows(db)
+    with contextlib.suppress(sqlite3.OperationalError), sqlite3.connect(db) as connection:
+        return connection.execute("SELECT 1 FROM requests WHERE run_id = 'r'").fetchone() is not None
     return False
 
 

@@ -96,6 +96,7 @@ class Database:
         commits: Number of committed write transactions.
         lock: Its lock file, while it is open.
         open_error: The error that kept it from being opened.
+        id: The id that is recorded in it; empty until it is open.
     """
 
     path: Path
@@ -104,6 +105,7 @@ class Database:
     commits: int = 0
     lock: LockFile | None = None
     open_error: Exception | None = None
+    id: str = ""
     _inode: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -195,6 +197,7 @@ class Database:
             with connection.lock.mutex(self.timeout):
                 set_journal_mode(connection, wanted_mode, str(self.path))
                 schema.migrate(connection, str(self.path))
+        self.id = schema.database_id(connection)
         connection.execute(f"PRAGMA journal_size_limit = {settings.JOURNAL_SIZE_LIMIT}")
 
 
