@@ -8,6 +8,7 @@ other state.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -74,21 +75,21 @@ class StateSnapshot:
             stored: The attributes that the cell assigns to, as `patches.set_by` takes them.
         """
         after, unsaved = _read_all()
-        pickled, live = {}, named_objects(user_ns)
+        pickled, live = {}, functools.cache(lambda: named_objects(user_ns))
         for kind in KINDS:
             if kind.name not in after:
                 continue
             before = self._before.get(kind.name)
             before = kind.fresh(sys.modules[kind.module]) if before is None else before
             if before != after[kind.name]:
-                saver = Saver(user_ns, {} if kind.before_names else live)
+                saver = Saver(user_ns, {} if kind.before_names else live())
                 try:
                     pickled[kind.name], _ = saver.save(kind.change(before, after[kind.name]))
                 except Exception as error:
                     unsaved[kind.name] = _why(saver.blamed, error)
         saved = SavedState(pickled, unsaved | secrets(self._before, after))
         if stored:
-            _save_patches(saved, user_ns, live, patches.set_by(user_ns, stored))
+            _save_patches(saved, user_ns, live(), patches.set_by(user_ns, stored))
         return saved
 
 

@@ -258,7 +258,7 @@ class Scan:
 
 def named_objects(user_ns: Mapping[str, object]) -> dict[int, Any]:
     """Return references to the objects of the user's names, by their ids, unless they can be imported."""
-    named = [(name, value) for name, value in user_ns.items() if _is_name(name) and not _is_imported(value)]
+    named = ((name, value) for name, value in user_ns.items() if _is_name(name) and not _is_imported(value))
     return {id(value): reference(name) for name, value in named}
 
 
