@@ -8,8 +8,9 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import aiosqlite
 
@@ -21,7 +22,9 @@ from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 from durable_nb.stores.sqlite import schema
-from durable_nb.stores.sqlite.connection import READ, WRITE, ChangeObserver, Database, Outcome, Work
+from durable_nb.stores.sqlite.checkpoints import Checkpoints
+from durable_nb.stores.sqlite.connection import READ, WRITE, Outcome, Statement, Work
+from durable_nb.stores.sqlite.database import Database
 from durable_nb.stores.sqlite.errors import translated
 from durable_nb.stores.sqlite.schema import REQUEST, RUN, SIGNAL, STEP, excluded, marks
 from durable_nb.stores.sqlite.sessions import Sessions
@@ -121,7 +124,8 @@ class SqliteJournal(Journal):
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
         self._drain_task: asyncio.Task[None] | None = None
-        self._observer = ChangeObserver(self._database)
+        self._acknowledged = self._database.acknowledged
+        self._checkpoints = Checkpoints(self._database, self._run)
         self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
@@ -161,6 +165,7 @@ class SqliteJournal(Journal):
                 raise self._closed_error()
             if self._connection is None:
                 self._connection = await self._connect()
+                self._checkpoints.start()
                 await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
@@ -169,10 +174,12 @@ class SqliteJournal(Journal):
         async with self._setup_lock:
             if self._busy:
                 await self._commit_in_batch(Work(()))  # is committed after all writes that wait
+            if self._connection is not None:
+                await self._checkpoints.stop()
             connection, self._connection = self._connection, None
             try:
                 self._sessions.end()
-                self._observer.close()
+                self._database.observer.close()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
@@ -194,6 +201,7 @@ class SqliteJournal(Journal):
                 (_NEW_EPOCH, (run_id,)),
                 (_GET_RUN, (run_id,)),
                 (_GET_STEPS, (run_id,)),
+                acknowledged=partial(self._acknowledged.opened, sid),
             )
         opened = schema.read_run(run.rows[0])
         self._sessions.hold(opened)
@@ -239,15 +247,18 @@ class SqliteJournal(Journal):
         """Rename a run with its steps, its signals and its requests."""
         if new_id == run_id:
             raise id_taken(run_id, new_id)
-        work = await self._commit([(sql, (new_id, run_id)) for sql in _RENAME_RUN])
+        statements = [(sql, (new_id, run_id)) for sql in _RENAME_RUN]
+        work = await self._commit(statements, partial(self._acknowledged.renamed, run_id))
         if isinstance(work.error, sqlite3.IntegrityError):
             raise id_taken(run_id, new_id) from work.error
         if not self._outcomes(work)[0].changed:
             raise unknown_run(run_id, self.address)
+        await self._checkpoints.make()  # the copies under the old id are gone
 
     async def put_step(self, step: Step) -> None:
         """Record a step in place of its previous record; fenced by ``step.epoch``."""
-        (put,) = await self._write((_PUT_STEP, (*step_row(step), step.run_id, step.epoch)))
+        statement = _PUT_STEP, (*step_row(step), step.run_id, step.epoch)
+        (put,) = await self._write(statement, keep=(step.run_id, step.step_id))
         if not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
 
@@ -260,24 +271,30 @@ class SqliteJournal(Journal):
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         result = payload_row(run.result)
         values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
-        (finished,) = await self._write((_FINISH_RUN, values))
-        if run.status not in _OWNED or not finished.changed:
+        statement, ended = (_FINISH_RUN, values), run.status not in _OWNED
+        noted = partial(self._acknowledged.finished, run.run_id, statement, ended)
+        (finished,) = await self._write(statement, acknowledged=noted)
+        if ended or not finished.changed:
             self._sessions.let_go(run)
         if not finished.changed:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
+        if not self._sessions.owns_runs:
+            await self._checkpoints.make()
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
         ours = run.run_id, run.epoch
         steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
-        held, *reset = await self._write((_IS_OURS, ours), *steps)
+        keep = run.run_id, ("reset", tuple(step_ids))
+        held, *reset = await self._write((_IS_OURS, ours), *steps, keep=keep)
         if not held.rows:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
 
     async def put_signal(self, signal: Signal) -> bool:
         """Deliver a signal; return True if it is the first of its name. The run need not exist."""
-        (put,) = await self._write((_PUT_SIGNAL, schema.signal_row(signal)))
+        keep = signal.run_id, ("signal", signal.name)
+        (put,) = await self._write((_PUT_SIGNAL, schema.signal_row(signal)), keep=keep)
         return put.changed == 1
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
@@ -293,29 +310,31 @@ class SqliteJournal(Journal):
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
         """Rename a delivered signal, so that its name is free for another delivery."""
         delivery = signal.run_id, signal.name, signal.delivered_by, signal.delivered_at
-        await self._write((_SET_ASIDE, (name, *delivery)))
+        keep = signal.run_id, ("set aside", name)
+        await self._write((_SET_ASIDE, (name, *delivery)), keep=keep)
 
     async def version(self) -> Hashable:
         """Return a value that changes with each commit, of this process or of another."""
-        return self._observer.version()
+        return self._database.observer.version()
 
     async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
         """Record a request for a signal, and the step that waits for it, in one transaction."""
         fence = (None, None) if step is None else (step.run_id, step.epoch)
-        statements: list[tuple[str, Sequence[Any]]] = [
+        statements: list[Statement] = [
             (_REQUEST_SIGNAL, (*schema.request_row(request), fence[0], *fence)),
             (_GET_REQUEST, (request.run_id, request.name)),
         ]
         if step is not None:
             statements.append((_PUT_STEP, (*step_row(step), *fence)))
-        put, recorded, *_ = await self._write(*statements)
+        keep = request.run_id, ("request", request.name)
+        put, recorded, *_ = await self._write(*statements, keep=keep)
         if step is not None and not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
         return schema.read_request(recorded.rows[0])
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
         """Delete a request."""
-        await self._write((_WITHDRAW, (run_id, name)))
+        await self._write((_WITHDRAW, (run_id, name)), keep=(run_id, ("request", name)))
 
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
         """Return a run's request for a signal of that name, or None."""
@@ -337,19 +356,31 @@ class SqliteJournal(Journal):
             raise translated(database.open_error, database.path) from database.open_error
         return connection
 
-    async def _read(self, *statements: tuple[str, Sequence[Any]]) -> list[Outcome]:
+    async def _read(self, *statements: Statement) -> list[Outcome]:
         self._check_open()
         work = Work(statements)
         await self._run(READ, [work])
         return self._outcomes(work)
 
-    async def _write(self, *statements: tuple[str, Sequence[Any]]) -> list[Outcome]:
-        return self._outcomes(await self._commit(statements))
+    async def _write(
+        self,
+        *statements: Statement,
+        keep: tuple[str, Hashable] | None = None,
+        acknowledged: Callable[[list[Outcome]], None] | None = None,
+    ) -> list[Outcome]:
+        if keep is not None:
+            acknowledged = partial(self._acknowledged.wrote, *keep, statements)
+        return self._outcomes(await self._commit(statements, acknowledged))
 
-    async def _commit(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> Work:
+    async def _commit(
+        self,
+        statements: Sequence[Statement],
+        acknowledged: Callable[[list[Outcome]], None] | None = None,
+    ) -> Work:
         """Commit at once if no transaction is under way, else together with all writes that wait."""
         self._check_open()
-        work = Work(statements)
+        work = Work(statements, acknowledged)
+        self._checkpoints.expect()
         if self._busy:
             await self._commit_in_batch(work)
             return work
