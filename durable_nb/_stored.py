@@ -6,8 +6,8 @@ the functions. From this package an unpickler accepts these functions, the error
 :mod:`durable_nb.errors` and the public names of the packages in ``PUBLIC``; :func:`check_name` refuses the
 rest.
 
-``live``, ``namespace`` and ``function`` are replaced by the unpickler of durable cells, which knows the
-notebook's namespace.
+The unpickler of durable cells, which knows the notebook's namespace, replaces ``live`` and ``namespace`` and
+gives the namespace to ``function``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from durable_nb import errors
+from durable_nb.lookup import importable, in_main
 
 __all__ = [
     "STORED",
     "STREAMS",
     "check_name",
     "check_stream",
-    "importable",
-    "in_main",
     "publish",
     "refuse_internal",
 ]
@@ -161,36 +160,7 @@ def _is_stored(module: str, name: str) -> bool:
     return module in PUBLIC and name in importlib.import_module(module).__all__
 
 
-def importable(value: Any) -> bool:
-    """Return whether a class or function is found under its own name in a module other than ``__main__``."""
-    name = getattr(value, "__module__", None)
-    module = _module(name) if isinstance(name, str) and name != "__main__" else None
-    path = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not isinstance(module, types.ModuleType) or not isinstance(path, str):
-        return False
-    first, *rest = path.split(".")  # looked up in the dict: a module's own __getattr__ may import things
-    try:
-        return functools.reduce(getattr, rest, vars(module).get(first)) is value
-    except AttributeError:
-        return False
-
-
-def _module(name: str) -> types.ModuleType | None:
-    if name not in sys.modules and name.startswith("numpy."):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)  # numpy names modules that it has not imported yet
-    return sys.modules.get(name)
-
-
-def in_main(qualname: str, is_class: bool) -> Any:
-    """Return the class or function under a dotted name in ``__main__``; None if there is none."""
-    found: Any = sys.modules.get("__main__")
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    return found if isinstance(found, type if is_class else types.FunctionType) else None
-
-
-# The notebook's namespace. The unpickler of durable cells replaces these three.
+# The notebook's namespace. The unpickler of durable cells replaces the first two.
 
 
 def live(name: object) -> Any:
@@ -203,9 +173,22 @@ def namespace() -> Any:
     raise pickle.UnpicklingError("globals() can only be loaded into a namespace")
 
 
-def function(*_: object) -> Any:
-    """Return a function of the notebook, with the namespace as its globals."""
-    raise pickle.UnpicklingError("a function can only be loaded into a namespace")
+def function(
+    home: str, code: types.CodeType, name: str, closure: Any, *, into: dict[str, Any] | None = None
+) -> types.FunctionType:
+    """Return a function without its attributes; its globals are those of a module, or the namespace.
+
+    Args:
+        home: The module; empty for the namespace.
+        code: Its code.
+        name: Its name.
+        closure: Its cells.
+        into: The namespace, which the unpickler of durable cells adds.
+    """
+    if not home and into is None:
+        raise pickle.UnpicklingError(f"the function {name} can only be loaded into a namespace")
+    home_globals = vars(importlib.import_module(home)) if home else into
+    return types.FunctionType(code, home_globals, name, None, closure)  # type: ignore[arg-type]
 
 
 # Functions, classes and what they are made of.

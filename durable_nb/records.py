@@ -28,6 +28,7 @@ __all__ = [
     "Step",
     "StepKind",
     "StepStatus",
+    "child_step",
     "joining_scopes",
     "original_id",
     "scope_of",
@@ -74,6 +75,16 @@ def signal_step(name: str) -> str:
     return f"signal:{name}"
 
 
+def child_step(run_id: str) -> str:
+    """Return the name of the step that records how a run ended that another run called.
+
+    Example:
+        >>> child_step("order-a17")
+        'run:order-a17'
+    """
+    return f"run:{run_id}"
+
+
 def set_aside_id(run_id: str, epoch: int) -> str:
     """Return the id to which a run is renamed when a new one starts over.
 
@@ -101,7 +112,8 @@ def joining_scopes(step_id: str) -> Iterator[str]:
 class RunStatus(StrEnum):
     """The status of a run. ``interrupted`` means that its owner is dead.
 
-    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for.
+    Stores keep ``running`` for a run that waits: ``waiting`` is derived from what it waits for. ``damaged``,
+    which is never stored, means that the record cannot be read.
     """
 
     RUNNING = "running"
@@ -110,15 +122,24 @@ class RunStatus(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DAMAGED = "damaged"
 
 
 class StepStatus(StrEnum):
-    """The status of a step. ``reset`` means that its next call executes it again."""
+    """The status of a step.
+
+    ``caught`` means that it failed and the run continued, ``cancelled`` that its caller cancelled it and the
+    run continued. ``reset`` means that its next call executes it again. ``damaged``, which is never stored,
+    means that the record cannot be read.
+    """
 
     STARTED = "started"
     DONE = "done"
     FAILED = "failed"
+    CAUGHT = "caught"
+    CANCELLED = "cancelled"
     RESET = "reset"
+    DAMAGED = "damaged"
 
 
 class StepKind(StrEnum):
@@ -128,6 +149,7 @@ class StepKind(StrEnum):
     CELL = "cell"
     SIGNAL = "signal"
     SLEEP = "sleep"
+    RUN = "run"
 
 
 class Payload(NamedTuple):
@@ -260,10 +282,17 @@ class Progress(NamedTuple):
 
 
 class RunSnapshot(NamedTuple):
-    """A run and all its steps, read at one moment, in the order in which they were recorded."""
+    """A run and its steps, read at one moment.
+
+    Attributes:
+        run: The run.
+        steps: All its steps, in the order in which they were recorded.
+        earlier: The last results of those steps that were started again and have not ended.
+    """
 
     run: Run
     steps: Sequence[Step] = ()
+    earlier: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):
@@ -332,8 +361,10 @@ class Call(NamedTuple):
         on_drift: The policy if its inputs have drifted: keep, rerun, ask or error.
         on_change: The policy if its arguments changed: error, rerun, keep or ask.
         once: True if its body must not be started twice without confirmation.
-        run_continued: True if a later step was called after its recorded failure.
+        failure: The policy for a recorded failure: ``final``, ``retry``, or ``caught``, which replays it if
+            the run continued after it.
         called_seq: Sequence number of the call, from the run's counter; 0 if its calls have no order.
+        branched: The scopes from which its branch was created, each with the sequence number of that moment.
     """
 
     step_id: str
@@ -347,8 +378,9 @@ class Call(NamedTuple):
     on_drift: str = "keep"
     on_change: str = "error"
     once: bool = False
-    run_continued: bool = False
+    failure: str = "caught"
     called_seq: int = 0
+    branched: tuple[tuple[str, int], ...] = ()
 
 
 class Decision(NamedTuple):

@@ -6,41 +6,76 @@ values, while it would visit as many named tuples, or tuples with members of an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, overload
 
-from durable_nb.records import Payload, Step, StepKind, StepStatus
+from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus
 
 __all__ = [
+    "ATTEMPT",
     "CALLED_SEQ",
-    "PAYLOAD_BLOB",
+    "EPOCH",
+    "KINDS",
     "RECORDED_SEQ",
+    "REQUEST_COLUMNS",
+    "RESULT",
+    "RUN_COLUMNS",
+    "RUN_STATUSES",
+    "SIGNAL_COLUMNS",
+    "SIGNAL_PAYLOAD",
+    "STATUS",
+    "STATUSES",
     "STEP_COLUMNS",
     "STEP_ID",
+    "STEP_PAYLOAD",
     "Row",
     "StepRows",
     "payload_row",
     "read_payload",
+    "read_request",
+    "read_run",
+    "read_signal",
     "read_step",
+    "request_row",
+    "run_row",
+    "signal_row",
     "step_row",
 ]
 
 Row: TypeAlias = tuple[Any, ...]
 """A record as a plain tuple."""
 
-STEP_COLUMNS: Final = (
-    *Step._fields[: Step._fields.index("payload")],
-    *("payload_format", "payload_data", "payload_blob", "payload_signature"),
-    *Step._fields[Step._fields.index("payload") + 1 :],
-)
-"""The names of the values in a step's row: the record's fields, with the payload's in its place."""
 
-STEP_ID, CALLED_SEQ, RECORDED_SEQ, PAYLOAD_BLOB = map(
-    STEP_COLUMNS.index, ("step_id", "called_seq", "recorded_seq", "payload_blob")
-)
+def _columns(record: type[Run | Step | Signal | SignalRequest], *checksums: str) -> tuple[str, ...]:
+    """Return the names of a row's values: the record's fields, with those of a payload in its place."""
+    parts = ("format", "data", "blob", "signature")
+    payloads = {name: [f"{name}_{part}" for part in parts] for name in ("payload", "result")}
+    return (*(name for field in record._fields for name in payloads.get(field, [field])), *checksums)
 
-_STATUSES = {str(status): status for status in StepStatus}
-_KINDS = {str(kind): kind for kind in StepKind}
+
+RUN_COLUMNS: Final = _columns(Run, "checksum", "standing")
+"""The names of the values in a run's row: ``checksum`` is that of what never changes, ``standing`` that of
+its status, its result and its last change."""
+
+STEP_COLUMNS: Final = _columns(Step, "checksum")
+"""The names of the values in a step's row."""
+
+SIGNAL_COLUMNS: Final = _columns(Signal, "checksum")
+"""The names of the values in a signal's row."""
+
+REQUEST_COLUMNS: Final = _columns(SignalRequest, "checksum")
+"""The names of the values in a request's row."""
+
+STEP_ID, STATUS, ATTEMPT, EPOCH, CALLED_SEQ, RECORDED_SEQ, STEP_PAYLOAD = map(
+    STEP_COLUMNS.index,
+    ("step_id", "status", "attempt", "epoch", "called_seq", "recorded_seq", "payload_format"),
+)
+RESULT, SIGNAL_PAYLOAD = RUN_COLUMNS.index("result_format"), SIGNAL_COLUMNS.index("payload_format")
+
+RUN_STATUSES: Final = {str(status): status for status in RunStatus if status is not RunStatus.DAMAGED}
+STATUSES: Final = {str(status): status for status in StepStatus if status is not StepStatus.DAMAGED}
+KINDS: Final = {str(kind): kind for kind in StepKind}
+"""The statuses of runs and of steps that are stored, and the kinds of steps, by their texts."""
 
 
 def payload_row(payload: Payload | None) -> Row:
@@ -55,22 +90,60 @@ def read_payload(columns: Sequence[Any]) -> Payload | None:
     return None if columns[0] is None else Payload(*columns)
 
 
-def step_row(step: Step) -> Row:
+def run_row(run: Run, checksum: int | None = None, standing: int | None = None) -> Row:
+    """Return a run as a row."""
+    run_id, workflow, status, *others, result, created, updated = run
+    times = float(created), float(updated)
+    return (run_id, workflow, status.value, *others, *payload_row(result), *times, checksum, standing)
+
+
+def read_run(row: Row) -> Run:
+    """Return the run in a row; the caller has checked it."""
+    run_id, workflow, status, *others, form, data, blob, signature, created, updated, _, _ = row
+    result = read_payload((form, data, blob, signature))
+    return Run._make((run_id, workflow, RUN_STATUSES[status], *others, result, created, updated))
+
+
+def step_row(step: Step, checksum: int | None = None) -> Row:
     """Return a step as a row.
 
     Example:
         >>> step_row(Step("r", "load", StepKind.TASK, StepStatus.DONE))[:4]
         ('r', 'load', 'task', 'done')
     """
-    run_id, step_id, kind, status, *others, payload, started, finished, by, usage = step
-    ends = (started, finished, by, usage)
-    return (run_id, step_id, kind.value, status.value, *others, *payload_row(payload), *ends)
+    run_id, step_id, kind, status, *others, once, payload, started, finished, by, usage = step
+    ends = (float(started), None if finished is None else float(finished), by, usage, checksum)
+    return (run_id, step_id, kind.value, status.value, *others, int(once), *payload_row(payload), *ends)
 
 
 def read_step(row: Row) -> Step:
-    """Return the step in a row."""
-    kind, status, once = _KINDS[row[2]], _STATUSES[row[3]], bool(row[12])
-    return Step._make((*row[:2], kind, status, *row[4:12], once, read_payload(row[13:17]), *row[17:]))
+    """Return the step in a row; the caller has checked it."""
+    run_id, step_id, kind, status, *others, once, form, data, blob, signature, start, end, by, usage, _ = row
+    payload = None if form is None else Payload(form, data, blob, signature)
+    ends = (start, end, by, usage)
+    known = run_id, step_id, KINDS[kind], STATUSES[status]
+    return Step._make((*known, *others, bool(once), payload, *ends))
+
+
+def signal_row(signal: Signal, checksum: int | None = None) -> Row:
+    """Return a signal as a row."""
+    run_id, name, payload, by, at = signal
+    return (run_id, name, *payload_row(payload), by, float(at), checksum)
+
+
+def read_signal(row: Row) -> Signal:
+    """Return the signal in a row; the caller has checked it."""
+    return Signal._make((*row[:2], Payload(*row[2:6]), *row[6:8]))
+
+
+def request_row(request: SignalRequest, checksum: int | None = None) -> Row:
+    """Return a request as a row."""
+    return (*request[:-1], float(request.asked_at), checksum)
+
+
+def read_request(row: Row) -> SignalRequest:
+    """Return the request in a row; the caller has checked it."""
+    return SignalRequest(*row[:-1])
 
 
 class StepRows(Sequence[Step]):
@@ -78,12 +151,14 @@ class StepRows(Sequence[Step]):
 
     Args:
         rows: The rows.
+        check: Returns a row that can be read, or raises ``StoreUnreadable``; None for rows of this process.
     """
 
-    __slots__ = ("rows",)
+    __slots__ = ("check", "rows")
 
-    def __init__(self, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, rows: Sequence[Row] = (), check: Callable[[Row], Row] | None = None) -> None:
         self.rows = rows
+        self.check = check
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> StepRows:
@@ -98,10 +173,18 @@ class StepRows(Sequence[Step]):
     @overload
     def __getitem__(self, at: slice) -> StepRows: ...
     def __getitem__(self, at: int | slice) -> Step | StepRows:
-        return StepRows(self.rows[at]) if isinstance(at, slice) else read_step(self.rows[at])
+        return StepRows(self.rows[at], self.check) if isinstance(at, slice) else self.read(self.rows[at])
 
     def __iter__(self) -> Iterator[Step]:
-        return map(read_step, self.rows)
+        return map(self.read, self.rows)
+
+    def read(self, row: Row) -> Step:
+        """Return the step in one of the rows.
+
+        Raises:
+            StoreUnreadable: The row is damaged.
+        """
+        return read_step(row if self.check is None else self.check(row))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)

@@ -13,6 +13,7 @@ __all__ = [
     "BADGE",
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
+    "CANCEL_PATIENCE",
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
     "CHECKED",
@@ -52,6 +53,7 @@ __all__ = [
     "SIGNAL_POLL",
     "SLEEP_SLICE",
     "SWEEP_BUDGET",
+    "TASK_FAILURE",
     "TASK_ON_CHANGE",
     "TASK_ON_EDIT",
     "WATCH",
@@ -86,6 +88,9 @@ NEWBORN: Final = 60.0
 
 BUSY_TIMEOUT: Final = 60.0
 """Seconds to wait for SQLite's lock: with 32 processes 5 s failed, 60 s did not (measured)."""
+
+CANCEL_PATIENCE: Final = 60.0
+"""Seconds in which a replayed step that its caller had cancelled must be cancelled again."""
 
 JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
 """Bytes to which SQLite truncates its write-ahead log: large enough to avoid a truncation per step."""
@@ -206,6 +211,9 @@ SIGNAL_BACKSTOP: Final = 5.0
 
 SIGNAL_CHECK: Final = 0.1
 """Seconds between two checks, with Redis notifications, whether a waiting run was cancelled or lost."""
+
+TASK_FAILURE: Final = "caught"
+"""Caught: a failure that ended the run is tried again, one that the run continued after is not."""
 
 TASK_ON_EDIT: Final = "keep"
 """Keep: an edit of a task is often a log line; finished results stay, with a notice."""

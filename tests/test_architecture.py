@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # From the lowest to the highest. A module may import its own room, lower floors, and on its own floor rooms
 # that are named before it; those of FACES do not know of each other.
 FLOORS = (
-    ("errors", "settings"),
+    ("errors", "settings", "lookup"),
     ("records", "rows"),
     ("_stored", "fingerprint", "concurrency"),
     ("codec",),

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from durable_nb.codec import exact_json
+from durable_nb.codec.exceptions import decode_failure, encode_failure, failure_line, failure_text
+from durable_nb.codec.locate import message_of
 from durable_nb.errors import DurableError, ResetStep, StepNotRestored
 from durable_nb.records import Payload
 
@@ -82,83 +84,10 @@ def decode(payload: Payload) -> Any:
         raise
     except Exception as error:
         raise StepNotRestored(
-            f"cannot decode the saved result ({type(error).__name__}: {_message(error)}): its bytes are "
-            "damaged, or its classes have changed",
+            f"cannot decode the saved result ({type(error).__name__}: {message_of(error)[:200]}): its bytes "
+            "are damaged, or its classes have changed",
             remedy=("To execute the step again: ", ResetStep()),
         ) from error
-
-
-def encode_failure(exc: BaseException) -> Payload:
-    """Encode an exception with its notes, its causes and the text of its traceback. This never fails.
-
-    Args:
-        exc: Any exception.
-
-    Example:
-        >>> encode_failure(ValueError("no")).format
-        'failure'
-    """
-    from durable_nb.codec import exceptions
-
-    return exceptions.dumps(exc)
-
-
-def decode_failure(payload: Payload) -> BaseException:
-    """Decode an exception.
-
-    Args:
-        payload: The output of :func:`encode_failure`.
-
-    Returns:
-        An exception with the same class, args, notes and causes; if its class cannot make it again, one of a
-        subclass, with the same message; if its class is gone, a StepFailed with its name and the message.
-
-    Raises:
-        StepNotRestored: The payload does not hold a failure, or is damaged.
-
-    Example:
-        >>> decode_failure(encode_failure(KeyError("x")))
-        KeyError('x')
-    """
-    from durable_nb.codec import exceptions
-
-    return exceptions.loads(payload.data)
-
-
-def failure_line(payload: Payload) -> str:
-    """Return class and message of a recorded failure in one line, without loading any class.
-
-    Args:
-        payload: The output of :func:`encode_failure`.
-
-    Raises:
-        StepNotRestored: The payload does not hold a failure, or is damaged.
-
-    Example:
-        >>> failure_line(encode_failure(ValueError("no")))
-        'ValueError: no'
-    """
-    from durable_nb.codec import exceptions
-
-    return exceptions.failure_line(payload)
-
-
-def failure_text(payload: Payload) -> str:
-    """Return the traceback of a recorded failure as text, without loading any class.
-
-    Args:
-        payload: The output of :func:`encode_failure`.
-
-    Raises:
-        StepNotRestored: The payload does not hold a failure, or is damaged.
-
-    Example:
-        >>> failure_text(encode_failure(ValueError("no")))
-        'ValueError: no'
-    """
-    from durable_nb.codec import exceptions
-
-    return exceptions.failure_text(payload)
 
 
 def _reader(format: str) -> Callable[[Payload], Any]:
@@ -172,10 +101,3 @@ def _reader(format: str) -> Callable[[Payload], Any]:
         f"cannot decode the saved result: this version of durable_nb does not know its format, {format!r}",
         remedy="Upgrade with: pip install -U durable_nb",
     )
-
-
-def _message(error: Exception) -> str:
-    try:
-        return str(error)[:200]
-    except Exception:
-        return "no message"

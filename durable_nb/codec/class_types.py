@@ -18,27 +18,11 @@ from typing import Any, Final
 from durable_nb import _stored
 from durable_nb.codec.builtin_types import NotExact, Write
 from durable_nb.errors import ResetStep, StepNotRestored
+from durable_nb.lookup import derives, find
 
 _MODEL_STATE: Final = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
-__all__ = ["READERS", "find", "is_mutable", "reference", "resolve", "write"]
-
-
-def find(module: str, qualname: str) -> Any:
-    """Return the object that a loaded module has under a dotted name, None if there is none.
-
-    Args:
-        module: The module's name; it is not imported.
-        qualname: The dotted name inside the module.
-
-    Example:
-        >>> find("builtins", "dict.fromkeys")
-        <built-in method fromkeys of type object at ...>
-    """
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    return found
+__all__ = ["READERS", "is_mutable", "reference", "resolve", "write"]
 
 
 def reference(kind: type) -> str:
@@ -166,8 +150,7 @@ def _read_namedtuple(content: Any) -> Any:
 
 
 def _is_model(kind: type) -> bool:
-    pydantic = sys.modules.get("pydantic.main")
-    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
+    return derives(kind, "pydantic.main", "BaseModel")
 
 
 def _write_model(kind: Any, value: Any, write: Write) -> dict[str, Any]:

@@ -7,16 +7,14 @@ import importlib
 import json
 import operator
 import traceback
-from collections.abc import Callable
 from typing import Any, Final
 
 from durable_nb import _stored
-from durable_nb.codec import pickling
-from durable_nb.codec.stand_ins import dumps_reduced, dumps_stand_in, message_of, note_of_loss
+from durable_nb.codec.locate import message_of
 from durable_nb.errors import ResetStep, StepFailed, StepNotRestored
 from durable_nb.records import Payload
 
-__all__ = ["dumps", "failure_line", "failure_text", "loads"]
+__all__ = ["decode_failure", "encode_failure", "failure_line", "failure_text"]
 
 _TRACEBACK: Final = 64 * 1024
 """Characters stored of a traceback, counted from its end: about a thousand lines, small enough for a row."""
@@ -27,51 +25,52 @@ _CAUSES: Final = 50
 """Exceptions stored of a chain of causes."""
 
 
-def dumps(exc: BaseException) -> Payload:
+def encode_failure(exc: BaseException) -> Payload:
     """Encode an exception with its notes, its causes and the text of its traceback. This never fails.
 
     Args:
-        exc: Any exception, raised or not.
+        exc: Any exception.
 
     Example:
-        >>> loads(dumps(ValueError("no"))).args
-        ('no',)
+        >>> encode_failure(ValueError("no")).format
+        'failure'
     """
     record = _record(exc, _CAUSES)
     record["traceback"] = _traceback(exc)
     return Payload("failure", json.dumps(record, separators=(",", ":")).encode("ascii"))
 
 
-def loads(data: bytes) -> BaseException:
-    """Decode an exception: same class, args, notes and causes.
-
-    Where its class cannot make it again, it is an instance of a subclass with the same message. Where its
-    class is gone, it is a StepFailed that describes it.
+def decode_failure(payload: Payload) -> BaseException:
+    """Decode an exception.
 
     Args:
-        data: The data of the payload that :func:`dumps` returned.
+        payload: The output of :func:`encode_failure`.
+
+    Returns:
+        An exception with the same class, args, notes and causes; if its class cannot make it again, one of a
+        subclass, with the same message; if its class is gone, a StepFailed with its name and the message.
 
     Raises:
-        StepNotRestored: The data is not that of a failure, or is damaged.
+        StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
-        >>> loads(dumps(KeyError("x")).data)
+        >>> decode_failure(encode_failure(KeyError("x")))
         KeyError('x')
     """
-    return _exception(_read(data))
+    return _exception(_read(payload.data))
 
 
 def failure_text(payload: Payload) -> str:
     """Return the traceback of a recorded failure as text, without loading any class.
 
     Args:
-        payload: The output of :func:`dumps`.
+        payload: The output of :func:`encode_failure`.
 
     Raises:
         StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
-        >>> failure_text(dumps(ValueError("no")))
+        >>> failure_text(encode_failure(ValueError("no")))
         'ValueError: no'
     """
     return str(_read(payload.data).get("traceback", ""))
@@ -81,13 +80,13 @@ def failure_line(payload: Payload) -> str:
     """Return class and message of a recorded failure in one line, without loading any class.
 
     Args:
-        payload: The output of :func:`dumps`.
+        payload: The output of :func:`encode_failure`.
 
     Raises:
         StepNotRestored: The payload does not hold a failure, or is damaged.
 
     Example:
-        >>> failure_line(dumps(ValueError("no")))
+        >>> failure_line(encode_failure(ValueError("no")))
         'ValueError: no'
     """
     record = _read(payload.data)
@@ -101,10 +100,12 @@ def _class_name(record: dict[str, Any]) -> str:
 
 
 def _record(exc: BaseException, links: int) -> dict[str, Any]:
-    cause, pickles = exc.__cause__, _pickles(exc)
+    from durable_nb.codec import stand_ins
+
+    cause, pickles = exc.__cause__, stand_ins.pickles(exc)
     notes = [note for note in getattr(exc, "__notes__", ()) if isinstance(note, str)]
     if pickles["pickle"] is None:
-        notes.append(note_of_loss(exc))
+        notes.append(stand_ins.note_of_loss(exc))
     return {
         "class": _class_of(exc),
         "message": message_of(exc),
@@ -117,28 +118,6 @@ def _record(exc: BaseException, links: int) -> dict[str, Any]:
 
 def _class_of(exc: BaseException) -> str:
     return f"{type(exc).__module__}:{type(exc).__qualname__}"
-
-
-def _pickles(exc: BaseException) -> dict[str, str | None]:
-    """Return the pickles to load the exception from, the first that succeeds: see ``_loaded``.
-
-    A class with its own ``__reduce__`` may fail when it is loaded, or return another class. Only loading can
-    tell, and it would run the user's code here.
-    """
-    ways = {"pickle": _base64(lambda: pickling.dumps(exc, unlinked=exc))}
-    has_own = pickling.has_own_reduction(type(exc))
-    if has_own or ways["pickle"] is None:
-        ways["stand_in"] = _base64(lambda: dumps_stand_in(exc))
-    if has_own and ways["pickle"] is None:
-        ways["reduced"] = _base64(lambda: dumps_reduced(exc))
-    return ways
-
-
-def _base64(dump: Callable[[], bytes]) -> str | None:
-    try:
-        return base64.b64encode(dump()).decode("ascii")
-    except Exception:
-        return None
 
 
 def _traceback(exc: BaseException) -> str:
@@ -192,6 +171,8 @@ def _restored(record: dict[str, Any]) -> BaseException:
 def _unpickled(text: str | None) -> BaseException | None:
     if text is None:
         return None
+    from durable_nb.codec import pickling
+
     try:
         exc = pickling.loads(base64.b64decode(text))
     except Exception:

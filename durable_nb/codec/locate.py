@@ -1,4 +1,4 @@
-"""The path to an object inside a value, for messages about objects that cannot be saved."""
+"""What messages say of objects that cannot be saved: the class, the place in the value, the error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["locate", "type_name"]
+__all__ = ["locate", "message_of", "type_name"]
 
 _MAX_OBJECTS: Final = 100_000
 """Objects visited before the search gives up; it takes a few tens of milliseconds."""
@@ -25,6 +25,22 @@ def type_name(kind: type) -> str:
     """
     module = kind.__module__
     return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception, whatever its ``__str__`` does.
+
+    Args:
+        error: Any exception.
+
+    Example:
+        >>> message_of(ValueError("no"))
+        'no'
+    """
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"<str() of the exception failed: {type(failure).__name__}>"
 
 
 def locate(value: Any, blamed: Any) -> str | None:

@@ -1,59 +1,60 @@
-"""Pickling of values that exact JSON cannot represent.
+"""The pickler and the unpickler, for results of tasks and for names of durable cells.
 
-A class or function of ``__main__`` is saved by value, as cloudpickle does, and by name: if the process that
-loads it defines the name, its definition is used, so that ``isinstance`` and ``except`` hold.
+The rules for values are in `durable_nb.codec.rules`; here are those for classes and functions. What can be
+imported is pickled by name, everything else by value. For what ``__main__`` defines there are two cases:
+
+- The result of a task has it by name too: if the process that loads it defines the name, its definition is
+  used, so that ``isinstance`` and ``except`` hold. A function takes the globals that it reads along.
+- A durable cell has it on the live namespace, which its functions have as their globals. An object that stays
+  bound to a name outside the pickle is referred to by that name.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import CodeType, FunctionType, MethodType
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FunctionType
+from typing import Any, Final, Protocol
 
 import cloudpickle
 from cloudpickle import cloudpickle as internals
 
 from durable_nb import _stored, settings
-from durable_nb.codec import arrays
-from durable_nb.codec.locate import locate, type_name
+from durable_nb.codec.arrays import Views
+from durable_nb.codec.locate import locate, message_of, type_name
+from durable_nb.codec.rules import Rule, Rules, process_objects
 from durable_nb.errors import DurableError, ResetStep, StepNotRestored, StepNotSaved
+from durable_nb.lookup import LRU_CACHE, importable, in_main
 
-__all__ = [
-    "Unpickler",
-    "dump_parts",
-    "dumps",
-    "has_own_reduction",
-    "keep_qualname",
-    "loads",
-    "reduce_code",
-    "reduce_exception",
-    "reduce_method",
-    "take",
-    "writable",
-]
+__all__ = ["Call", "Pickler", "Saver", "Unpickler", "dump_parts", "dumps", "loads", "refusal"]
 
 _PROTOCOL: Final = 5
-_REMEDY: Final = (
-    "Return plain data, or what to create it from (a path, a URL), and create it where it is used."
+_MESSAGE: Final = 200
+"""Characters of an exception's message that are kept in the reason why a value was not saved."""
+
+_NONE: Final[Mapping[Any, Any]] = {}
+
+_FUNCTION_SLOTS: Final = (
+    "__defaults__",
+    "__kwdefaults__",
+    "__qualname__",
+    "__module__",
+    "__doc__",
+    "__annotations__",
+    "__type_params__",
+    "__dict__",
 )
 
 
-def dumps(
-    value: Any,
-    *,
-    unlinked: BaseException | None = None,
-    beside: Callable[[pickle.PickleBuffer], bool] | None = None,
-) -> bytes:
+def dumps(value: Any, *, live: Mapping[int, Any] = _NONE) -> bytes:
     """Pickle a value.
 
     Args:
         value: Any value.
-        unlinked: An exception to pickle without its cause, because the caller saves the cause separately.
-        beside: Pickle's ``buffer_callback``: returns False for a buffer that it has taken out of the stream,
-            True for one that stays in it.
+        live: Reduce values by id, as `Pickler` takes them.
 
     Raises:
         StepNotSaved: The value, or an object in it, cannot be pickled; the message names it and where it is.
@@ -62,13 +63,7 @@ def dumps(
         >>> loads(dumps({1, 2}))
         {1, 2}
     """
-    buffer = io.BytesIO()
-    pickler = _Pickler(buffer, unlinked, beside)
-    try:
-        pickler.dump(value)
-    except Exception as error:
-        raise _not_saved(value, pickler.last, error) from error
-    return buffer.getvalue()
+    return _saved(value, Saver(live=live, in_parts=False))[0]
 
 
 def dump_parts(value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
@@ -87,43 +82,7 @@ def dump_parts(value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
         >>> dump_parts([1, 2])[1]
         ()
     """
-    buffers: list[memoryview] = []
-    data = dumps(value, beside=lambda buffer: take(buffers, buffer))
-    return data, tuple(buffers)
-
-
-def take(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
-    """Append a buffer of at least ``settings.OUT_OF_BAND`` bytes to a list.
-
-    Args:
-        buffers: The list to append to.
-        buffer: The buffer that the pickler found.
-
-    Returns:
-        True if the buffer is too small and stays in the stream, False if it was appended.
-    """
-    view = buffer.raw()
-    small = view.nbytes < settings.OUT_OF_BAND
-    if not small:
-        buffers.append(view)
-    return small
-
-
-def writable(buffers: Iterable[bytes | memoryview | DurableError]) -> Iterator[bytearray | memoryview]:
-    """Yield the out-of-band buffers of a pickle as writable memory.
-
-    Args:
-        buffers: Bytes and views; a writable view is used in place, everything else is copied. An error stands
-            for a part that could not be read.
-
-    Raises:
-        DurableError: An error found among the buffers.
-    """
-    for buffer in buffers:
-        if isinstance(buffer, DurableError):
-            raise buffer
-        view = memoryview(buffer)
-        yield bytearray(view) if view.readonly else view
+    return _saved(value, Saver())
 
 
 def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) -> Any:
@@ -154,177 +113,284 @@ def loads(data: bytes, parts: Sequence[bytes | memoryview | DurableError] = ()) 
         ) from error
 
 
+def refusal(value: Any, blamed: Any, error: BaseException) -> str:
+    """Return why a value cannot be saved, naming the object that cannot be pickled, and where it is.
+
+    Args:
+        value: The value to save; None if it is not known in which of several values the object is.
+        blamed: The object at which pickling stopped.
+        error: The exception that pickling raised.
+    """
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        return "it is nested too deeply to be saved"
+    kind, path = type_name(type(blamed)), locate(value, blamed)
+    at = f" at {path.strip()}" if path else ""
+    what = f"{kind} cannot be saved" if path == "" else f"it contains {kind}{at}, which cannot be saved"
+    return f"{what} ({type(error).__name__}: {message_of(error)[:_MESSAGE]})"
+
+
+def _saved(value: Any, saver: Saver) -> tuple[bytes, tuple[memoryview, ...]]:
+    try:
+        return saver.save(value)
+    except Exception as error:
+        reason = refusal(value, saver.blamed, error)
+        raise StepNotSaved(
+            f"cannot save the result ({type_name(type(value))}): {reason}", remedy=_remedy(reason)
+        ) from error
+
+
+def _remedy(reason: str) -> str:
+    if reason.startswith("it is nested"):
+        return "Flatten it, for example to a list with indices."
+    return "Return plain data, or what to create it from (a path, a URL), and create it where it is used."
+
+
+class _File(Protocol):
+    @property
+    def write(self) -> Callable[[bytes], object]: ...
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
+    """cloudpickle's pickler, made exact by the rules for types and by its own for classes and functions.
+
+    Args:
+        file: Where the stream is written.
+        beside: Pickle's ``buffer_callback``.
+        namespace: The globals of a notebook, for a durable cell; None for the result of a task.
+        live: Reduce values by id, for objects that are referred to or pickled in a way of their own.
+        rules: Rules by exact type that precede the common ones.
+
+    Attributes:
+        blamed: The last object that was visited; after a failure, the one that caused it.
+        by_value: Ids of the classes and functions that were pickled by value.
+        views: The arrays that were pickled.
+    """
+
+    memo: Any
+
+    def __init__(
+        self,
+        file: _File,
+        beside: Callable[[pickle.PickleBuffer], object] | None,
+        *,
+        namespace: dict[str, Any] | None = None,
+        live: Mapping[int, Any] = _NONE,
+        rules: Mapping[type, Rule] = _NONE,
+    ) -> None:
+        super().__init__(file, protocol=_PROTOCOL, buffer_callback=beside)
+        self.namespace = namespace
+        self.live = live
+        self.process_objects = process_objects()
+        self.views = Views()
+        self.rules = Rules(self.views, rules)
+        self.blamed: Any = None
+        self.by_value: set[int] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return the reduce value of one object; pickle calls this for all but a few built-in types."""
+        self.blamed = obj
+        found = self.live.get(id(obj))
+        if found is None:
+            found = self.process_objects.get(id(obj))
+        if found is not None:
+            return found
+        kind = type(obj)
+        if issubclass(kind, type):
+            return self._reduce_class(obj)
+        if kind is FunctionType or kind is LRU_CACHE:
+            return self._reduce_function(obj)
+        rule = self.rules[kind]
+        return NotImplemented if rule is None else rule(obj)
+
+    def check(self, obj: Any) -> None:
+        """Refuse a class or function that may not stand in a checkpoint."""
+        _stored.refuse_internal(obj)
+
+    def _reduce_class(self, cls: Any) -> Any:
+        self.check(cls)
+        if importable(cls):
+            return NotImplemented
+        if (found := self._nested(cls)) is not None:
+            return found
+        reduced = super().reducer_override(cls)
+        if reduced is NotImplemented or cls.__module__ == "builtins":
+            return reduced
+        self.by_value.add(id(cls))
+        if reduced[0] is internals._make_skeleton_class:  # noqa: SLF001
+            reduced[1][3]["__qualname__"] = cls.__qualname__  # among what its namespace has from the start
+            reduced[2][0].pop("__slotnames__", None)  # added by pickle itself at the first instance
+            reduced = _stored.make_class, *reduced[1:]
+        return self._named(cls, reduced)
+
+    def _reduce_function(self, function: Any) -> Any:
+        self.check(function)
+        own = type(function) is FunctionType and function.__globals__ is self.namespace
+        if not own and importable(function):
+            return NotImplemented
+        if (found := self._nested(function)) is not None:
+            return found
+        self.by_value.add(id(function))
+        if type(function) is LRU_CACHE:
+            return self._named(function, _reduce_cached(function))
+        home = "" if own else _home(function)
+        if home is None:
+            return self._named(function, self._with_globals(function))
+        arguments = (home, function.__code__, function.__name__, function.__closure__)
+        state = {slot: value for slot in _FUNCTION_SLOTS if (value := getattr(function, slot, None))}
+        return _stored.function, arguments, state, None, None, _stored.set_attributes
+
+    def _with_globals(self, function: FunctionType) -> Any:
+        make, arguments, state, *rest = super().reducer_override(function)
+        state[1]["__closure__"] = None  # cloudpickle would copy its cells, which other functions may share
+        return make, (*arguments[:-1], function.__closure__), state, *rest
+
+    def _named(self, obj: Any, reduction: Any) -> Any:
+        """Return the reduce value of what is pickled by value: by name too, if ``__main__`` has the name."""
+        named = (_path(obj), isinstance(obj, type))
+        if self.namespace is not None or obj.__module__ != "__main__" or in_main(*named) is not obj:
+            return reduction
+        make, args, state, _, _, settle = reduction
+        made, state = (*named, make, args), (*named, settle, state)
+        return _stored.live_or_made, made, state, None, None, _stored.settle_unless_live
+
+    def _nested(self, obj: Any) -> Any:
+        """Return the reduce value of an attribute of a class that is referred to by name; None for others."""
+        first, *path = _path(obj).split(".")
+        root: Any = self.namespace.get(first) if path and self.namespace else None
+        if id(root) not in self.live or not issubclass(type(root), type):
+            return None
+        *outer, name = path
+        for each in outer:
+            root = getattr(root, each, None)
+        return (getattr, (root, name)) if getattr(root, name, None) is obj else None
+
+
+class Call:
+    """An object whose pickle is the call of a function: loading it returns the function's result.
+
+    Args:
+        function: The function.
+        arguments: Its arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...] = ()) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self._call
+
+
+class Saver(Pickler):
+    """Pickles one value; large buffers are returned as views, not copied.
+
+    Args:
+        namespace: The globals of a notebook, for a durable cell; None for the result of a task.
+        live: Reduce values by id, as `Pickler` takes them.
+        in_parts: Whether large buffers are kept out of the stream.
+    """
+
+    def __init__(
+        self,
+        namespace: dict[str, Any] | None = None,
+        live: Mapping[int, Any] = _NONE,
+        *,
+        in_parts: bool = True,
+    ) -> None:
+        self._stream = io.BytesIO()
+        self._buffers: list[memoryview] = []
+        beside = functools.partial(_take, self._buffers) if in_parts else None
+        super().__init__(self._stream, beside, namespace=namespace, live=live)
+
+    def save(self, value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
+        """Return the pickle stream and its out-of-band buffers; the errors of pickling propagate.
+
+        Args:
+            value: Any value.
+        """
+        self._write(value)
+        if self.views.found():
+            self._stream.seek(0)
+            self._stream.truncate()
+            self._buffers.clear()
+            self.clear_memo()
+            self.globals_ref.clear()
+            self._write(value)
+        return self._stream.getvalue(), tuple(self._buffers)
+
+    def _write(self, value: Any) -> None:
+        if self.namespace is not None:
+            self._put_namespace_first(self.namespace)
+        self.dump(value)
+
+    def _put_namespace_first(self, namespace: dict[str, Any]) -> None:
+        # Loading replaces the marker by the live namespace, so the memo treats them as one: the namespace is
+        # not traversed, and a `globals()` kept in a list is the live namespace again.
+        marker = Call(_stored.namespace)
+        self.dump(marker)
+        memo = self.memo.copy()
+        index, _ = memo.pop(id(marker))
+        self.memo = {**memo, id(namespace): (index, namespace)}
+
+
 class Unpickler(pickle.Unpickler):
     """An unpickler that refuses names of durable_nb which are not part of the stored format.
 
     Args:
         data: The pickle stream.
-        buffers: Its out-of-band buffers; read-only ones are copied, so that restored arrays are writable.
+        buffers: Its out-of-band buffers: a writable view is used in place, everything else is copied, so that
+            restored arrays are writable. An error stands for a part that could not be read.
+        own: Functions for stored names, in place of those of `durable_nb._stored`. Names of ``__main__`` are
+            looked up by the one for ``live``.
     """
 
     def __init__(
-        self, data: bytes | memoryview, buffers: Iterable[bytes | memoryview | DurableError] = ()
+        self,
+        data: bytes | memoryview,
+        buffers: Iterable[bytes | memoryview | DurableError] = (),
+        own: Mapping[str, Callable[..., Any]] = _NONE,
     ) -> None:
-        super().__init__(io.BytesIO(data), buffers=writable(buffers))
+        super().__init__(io.BytesIO(data), buffers=_writable(buffers))
+        self._own = own
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the object that a checkpoint names; pickle calls this for each class and function."""
+        if module == _stored.__name__ and name in self._own:
+            return self._own[name]
+        if module == "__main__" and "live" in self._own:
+            first, *rest = name.split(".")
+            return functools.reduce(getattr, rest, self._own["live"](first))
         _stored.check_name(module, name)
         return super().find_class(module, name)
 
 
-def _not_saved(value: Any, last: Any, error: Exception) -> StepNotSaved:
-    message = f"cannot save the result ({type_name(type(value))})"
-    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
-        return StepNotSaved(
-            f"{message}: it is nested too deeply", remedy="Flatten it, for example to a list with indices."
-        )
-    kind = type_name(type(last))
-    path = locate(value, last) if last is not None else None
-    if path is None:
-        reason = f"it contains an object of type {kind}, which cannot be pickled"
-    elif path:
-        reason = f"result{path} ({kind}) cannot be pickled"
-    else:
-        reason = "it cannot be pickled"
-    return StepNotSaved(f"{message}: {reason}", remedy=_REMEDY)
+def _take(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    view = buffer.raw()
+    small = view.nbytes < settings.OUT_OF_BAND
+    if not small:
+        buffers.append(view)
+    return small  # and it stays in the stream
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
-    """cloudpickle's pickler, made exact: it refuses objects that would be restored as something else."""
-
-    def __init__(
-        self,
-        file: io.BytesIO,
-        unlinked: BaseException | None,
-        beside: Callable[[pickle.PickleBuffer], bool] | None,
-    ) -> None:
-        super().__init__(file, protocol=_PROTOCOL, buffer_callback=beside)
-        self.unlinked = unlinked
-        self.last: Any = None  # the object that was being pickled when an error was raised
-
-    def reducer_override(self, obj: Any) -> Any:
-        """Return the reduction of one object; pickle calls this for all but a few built-in types."""
-        self.last = obj
-        kind = type(obj)
-        if kind in _REDUCERS:
-            return _REDUCERS[kind](obj)
-        if issubclass(kind, io.IOBase):
-            _refuse_file(obj)
-        if issubclass(kind, BaseException):
-            reduction = reduce_exception(obj, linked=obj is not self.unlinked)
-        else:
-            reduction = arrays.reduce(obj, kind)
-        if reduction is not NotImplemented:
-            return reduction
-        if kind is FunctionType or issubclass(kind, type):
-            _stored.refuse_internal(obj)
-        reduction = super().reducer_override(obj)
-        if issubclass(kind, type):
-            keep_qualname(obj, reduction)
-        if kind is FunctionType or issubclass(kind, type):
-            return _live_reduction(obj, reduction)
-        return reduction
+def _writable(buffers: Iterable[bytes | memoryview | DurableError]) -> Iterator[bytearray | memoryview]:
+    for buffer in buffers:
+        if isinstance(buffer, DurableError):
+            raise buffer
+        view = memoryview(buffer)
+        yield bytearray(view) if view.readonly else view
 
 
-def keep_qualname(cls: type, reduction: Any) -> None:
-    """Add the qualified name of a class to its reduce value, which cloudpickle leaves out.
-
-    Args:
-        cls: A class.
-        reduction: What cloudpickle reduces it to.
-    """
-    if isinstance(reduction, tuple) and reduction[0] is internals._make_skeleton_class:  # noqa: SLF001
-        reduction[1][3]["__qualname__"] = cls.__qualname__  # among what its namespace has from the start
+def _reduce_cached(cached: Any) -> Any:
+    options, state = cached.cache_parameters(), vars(cached)
+    made = cached.__wrapped__, options["maxsize"], options["typed"]
+    return _stored.cached, made, state, None, None, _stored.set_attributes
 
 
-def reduce_code(code: CodeType) -> Any:
-    """Return the reduce value of a code object, with the version of Python that alone can execute it.
-
-    Args:
-        code: Any code object.
-    """
-    return _stored.code, (sys.version_info[:2], *internals._code_reduce(code)[1])  # noqa: SLF001
+def _path(obj: Any) -> str:
+    return str(getattr(obj, "__qualname__", ""))  # a wrapped partial has none
 
 
-def _reduce_view(view: memoryview) -> tuple[Any, ...]:
-    if view.format != "B" or view.ndim != 1:
-        raise pickle.PicklingError("only one-dimensional memoryviews of bytes can be restored exactly")
-    return memoryview, (bytes(view) if view.readonly else bytearray(view),)
-
-
-def _refuse_file(file: Any) -> None:
-    # cloudpickle would read a text file's content and restore it as a StringIO.
-    if type(file) not in (io.StringIO, io.BytesIO):
-        raise pickle.PicklingError("an open file cannot be pickled")
-
-
-def _live_reduction(obj: Any, reduction: Any) -> Any:
-    named = (obj.__qualname__, isinstance(obj, type))
-    by_value = isinstance(reduction, tuple) and len(reduction) == 6
-    if not by_value or obj.__module__ != "__main__" or _stored.in_main(*named) is not obj:
-        return reduction
-    make, args, state, _, _, settle = reduction
-    return (
-        _stored.live_or_made,
-        (*named, make, args),
-        (*named, settle, state),
-        None,
-        None,
-        _stored.settle_unless_live,
-    )
-
-
-def has_own_reduction(kind: type) -> bool:
-    """Return whether a class of exceptions says itself how it is pickled, in Python or in C.
-
-    Args:
-        kind: A class of exceptions.
-    """
-    hooks = ("__reduce__", "__reduce_ex__")
-    return next(cls for cls in kind.__mro__ if vars(cls).keys() & hooks).__module__ != "builtins"
-
-
-def reduce_method(method: MethodType) -> Any:
-    """Return how to pickle a bound method: by its object and name where its class is a public one of ours.
-
-    cloudpickle names the function, and with it the module that the class is defined in today.
-
-    Args:
-        method: Any bound method.
-    """
-    if type(method.__self__).__module__ not in _stored.PUBLIC:
-        return NotImplemented
-    return getattr, (method.__self__, method.__name__)
-
-
-def reduce_exception(exc: BaseException, *, linked: bool = True) -> Any:
-    """Return the reduction of an exception, NotImplemented if its class defines its own.
-
-    By default pickle rebuilds an exception by calling its class with ``args``. Many classes take other
-    parameters than they pass on to ``Exception``: loading then fails, or sets other ``args``.
-
-    Args:
-        exc: Any exception.
-        linked: Whether to pickle its cause too.
-    """
-    if has_own_reduction(type(exc)):
-        return NotImplemented
-    reduced: Any = exc.__reduce_ex__(_PROTOCOL)
-    state = reduced[2] if len(reduced) > 2 else None
-    links = (exc.__cause__, exc.__suppress_context__) if linked else None
-    return (
-        _stored.made_exception,
-        (type(exc), reduced[1]),
-        (exc.args, state, links),
-        None,
-        None,
-        _stored.settle_exception,
-    )
-
-
-_REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
-    memoryview: _reduce_view,
-    CodeType: reduce_code,
-    MethodType: reduce_method,
-}
+def _home(function: FunctionType) -> str | None:
+    """Return the name of the module whose globals a function has; None for other globals."""
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+    return name if module is not None and vars(module) is function.__globals__ else None

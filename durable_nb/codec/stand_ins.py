@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import base64
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from durable_nb import _stored
-from durable_nb.codec import pickling
+from durable_nb.codec.locate import message_of
+from durable_nb.codec.pickling import Call, dumps
+from durable_nb.codec.rules import has_own_reduction, reduce_exception
 from durable_nb.errors import StepNotSaved
 
-__all__ = ["dumps_reduced", "dumps_stand_in", "message_of", "note_of_loss"]
+__all__ = ["note_of_loss", "pickles"]
 
 
-def message_of(exc: BaseException) -> str:
-    """Return the message of an exception, whatever its ``__str__`` does."""
+def pickles(exc: BaseException) -> dict[str, str | None]:
+    """Return the pickles to load an exception from, in base64: the first one is right that gives its class.
+
+    A class with its own ``__reduce__`` may fail when it is loaded, or return another class. Only loading can
+    tell, and it would run the user's code here.
+
+    Args:
+        exc: Any exception.
+    """
+    alone = {id(exc): reduce_exception(exc, linked=False)}
+    ways = {"pickle": _base64(lambda: dumps(exc, live=alone))}
+    has_own = has_own_reduction(type(exc))
+    if has_own or ways["pickle"] is None:
+        ways["stand_in"] = _base64(lambda: dumps(_stand_in(exc)))
+    if has_own and ways["pickle"] is None:
+        ways["reduced"] = _base64(lambda: dumps(_reduced(exc)))
+    return ways
+
+
+def _base64(dump: Callable[[], bytes]) -> str | None:
     try:
-        return str(exc)
-    except Exception as error:
-        return f"<str() of the exception failed: {type(error).__name__}>"
-
-
-def dumps_stand_in(exc: BaseException) -> bytes:
-    """Pickle an exception so that loading calls neither its ``__init__`` nor its ``__reduce__``.
-
-    What is loaded has the same message. Attributes that cannot be pickled raise when they are read.
-
-    Args:
-        exc: The exception.
-
-    Raises:
-        StepNotSaved: Its class cannot be pickled.
-    """
-    return pickling.dumps(_stand_in(exc))
-
-
-def dumps_reduced(exc: BaseException) -> bytes:
-    """Pickle an exception by its ``__reduce__``, with a text in place of each part that cannot be pickled.
-
-    This is for classes that cannot be subclassed, such as pydantic's ``ValidationError``.
-
-    Args:
-        exc: The exception.
-
-    Raises:
-        Exception: It cannot be reduced, or its class cannot be pickled.
-    """
-    reduced: Any = exc.__reduce__()
-    function, args, *_ = reduced
-    return pickling.dumps(_Call(function, *_replaced(args)))
+        return base64.b64encode(dump()).decode("ascii")
+    except Exception:
+        return None
 
 
 def note_of_loss(exc: BaseException) -> str:
@@ -57,26 +48,30 @@ def note_of_loss(exc: BaseException) -> str:
     return f"durable_nb: saved without {', '.join(lost) or 'parts of it'}, which cannot be pickled"
 
 
-class _Call:
-    """An object whose pickle is the call of a function: loading it returns the function's result."""
+def _reduced(exc: BaseException) -> Call:
+    """Return the call that an exception is reduced to, with a text for each argument that cannot be pickled.
 
-    def __init__(self, function: Any, *args: Any) -> None:
-        self._call = function, args
+    This is for classes that cannot be subclassed, such as pydantic's ``ValidationError``.
+    """
+    reduced: Any = exc.__reduce__()
+    function, args, *_ = reduced
+    return Call(function, tuple(_replaced(args)))
 
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return self._call
 
+def _stand_in(exc: BaseException) -> Call:
+    """Return the call that makes a stand-in, without the ``__init__`` and the ``__reduce__`` of the class.
 
-def _stand_in(exc: BaseException) -> _Call:
+    It has the same message. Attributes that cannot be pickled raise when they are read.
+    """
     own = {name: value for name, value in vars(exc).items() if name != "__notes__"}
     kept = {name: value for name, value in own.items() if _can_pickle(value)}
     lost = tuple(name for name in own if name not in kept)
-    return _Call(_stored.stand_in, type(exc), message_of(exc), tuple(_replaced(exc.args)), kept, lost)
+    return Call(_stored.stand_in, (type(exc), message_of(exc), tuple(_replaced(exc.args)), kept, lost))
 
 
 def _can_pickle(value: Any) -> bool:
     try:
-        pickling.dumps(value)
+        dumps(value)
     except StepNotSaved:
         return False
     return True

@@ -16,11 +16,20 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import nullcontext
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from durable_nb.concurrency.loop_thread import check_process, end_of, submit
+from durable_nb.concurrency.loop_thread import check_loop, check_process, end_of, submit
 from durable_nb.concurrency.pending import PENDING, add_pending, after_pending, pending_done, raise_or_warn
 from durable_nb.concurrency.timeouts import deadline, timed_out
 
-__all__ = ["ASYNC", "SYNC", "CallMode", "check_process", "run_blocking", "submit", "wait_for_pending"]
+__all__ = [
+    "ASYNC",
+    "SYNC",
+    "CallMode",
+    "check_loop",
+    "check_process",
+    "run_blocking",
+    "submit",
+    "wait_for_pending",
+]
 
 T = TypeVar("T")
 
@@ -77,10 +86,10 @@ async def wait_for_pending(mode: CallMode) -> None:
 
 class _Async:
     async def store(self, work: Coroutine[Any, Any, T]) -> T:
-        return await self._result(submit(work))
+        return await self._result(self._submit(work))
 
     async def commit(self, work: Coroutine[Any, Any, T], undo: Undo[T] | None = None) -> T:
-        future = submit(work)
+        future = self._submit(work)
         try:
             return await self._result(future)
         except asyncio.CancelledError as reason:
@@ -90,6 +99,14 @@ class _Async:
 
     async def submit_and_leave(self, work: Coroutine[Any, Any, None]) -> None:
         await self._wait_for_grace(submit(after_pending(work)))
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        try:
+            check_loop()  # before the work starts: its caller could not wait for it
+        except BaseException:
+            work.close()
+            raise
+        return submit(work)
 
     async def _result(self, future: Future[T]) -> T:
         # end_of instead of wrap_future, which would cancel the work with its caller: a commit that was begun
@@ -104,12 +121,13 @@ class _Async:
         raise_or_warn(future)
 
     async def wait_cancellable(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(submit(work))
+        return await asyncio.wrap_future(self._submit(work))
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     async def body(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
+        check_loop()  # before the body: its result could not be committed
         if timeout is None:
             return await function()
         limit = asyncio.timeout(timeout)

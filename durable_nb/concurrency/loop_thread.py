@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -14,9 +15,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from durable_nb.errors import ForkedProcess
+from durable_nb.errors import DurableError, ForkedProcess
 
-__all__ = ["Mailbox", "check_process", "end_of", "submit"]
+__all__ = ["Mailbox", "check_loop", "check_process", "end_of", "submit"]
 
 T = TypeVar("T")
 
@@ -133,6 +134,35 @@ def check_process() -> None:
             f"process {os.getpid()} was forked from the one that owns the run",
             remedy="Call durable functions in the parent, or start workers with the 'spawn' method.",
         )
+
+
+def check_loop() -> None:
+    """Raise if the caller, a coroutine, is run by something else than asyncio.
+
+    Raises:
+        DurableError: It is run by trio.
+        RuntimeError: No event loop is running.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        if not _is_under_trio():
+            raise
+        raise DurableError(
+            "an async durable call was made under trio, which is not supported: expected asyncio",
+            remedy="Start it with asyncio.run(…) or anyio.run(…, backend='asyncio'), or call sync functions.",
+        ) from None
+
+
+def _is_under_trio() -> bool:
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from durable_nb import codec, fingerprint
-from durable_nb.concurrency.bridge import check_process, wait_for_pending
+from durable_nb import codec, fingerprint, settings
+from durable_nb.concurrency.bridge import ASYNC, check_process, wait_for_pending
 from durable_nb.concurrency.pending import PENDING
 from durable_nb.engine.explain import refusal
 from durable_nb.engine.failpoints import hit
+from durable_nb.errors import ResetStep, StepChanged
 from durable_nb.records import Action, Call, Decision, Step, StepKind, StepStatus
 from durable_nb.stores.payloads import fetch, is_at_hand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.engine.passes import Pass
@@ -64,7 +67,7 @@ class Caller:
         self.mode = mode
 
     async def begin(self, call: Call, arguments: Mapping[str, Any] | None = None) -> StepHandle:
-        """Decide about a call; nothing is committed but the new name of a step that was renamed.
+        """Decide about a call, and commit what it settles: see ``settle``.
 
         Args:
             call: The call.
@@ -75,8 +78,24 @@ class Caller:
             ``refusal``.
 
         Raises:
-            StepChanged: The arguments or the code changed, and the policy is to refuse.
+            StepChanged: The arguments or the code changed, and the policy is to refuse; or its caller
+                cancelled it, as the record says, and does not now.
         """
+        record, decision = await self._decide(call)
+        if record is None or decision.action is Action.RUN:
+            await self.settle(call)
+            return StepHandle(call, decision, self._attempt(call, record, arguments), record)
+        if decision.action is Action.REFUSE:
+            raise refusal(decision, record, call, arguments)
+        if decision.action is Action.REPLAY:
+            self.current.replays.append(call.step_id)
+            if record.step_id != call.step_id:
+                record = await self.mode.store(self.run.move_renamed(record, call.step_id))
+            if record.status is StepStatus.CANCELLED:
+                await self._until_cancelled(record)
+        return StepHandle(call, decision, record, record)
+
+    async def _decide(self, call: Call) -> tuple[Step | None, Decision]:
         check_process()
         if PENDING:  # an interrupted call of this step may be about to be recorded
             await wait_for_pending(self.mode)
@@ -87,15 +106,43 @@ class Caller:
         if decision.action is Action.ASK:  # another process may have recorded the answer
             await self.mode.store(run.reload(call.step_id))
             record, decision = run.decide(call)
-        if record is None or decision.action is Action.RUN:
-            return StepHandle(call, decision, self._attempt(call, record, arguments), record)
-        if decision.action is Action.REFUSE:
-            raise refusal(decision, record, call, arguments)
-        if decision.action is Action.REPLAY:
-            self.current.replays.append(call.step_id)
-            if record.step_id != call.step_id:
-                record = await self.mode.store(run.move_renamed(record, call.step_id))
-        return StepHandle(call, decision, record, record)
+        return record, decision
+
+    async def settle(self, call: Call) -> None:
+        """Commit that the run continues, with this call, after steps that failed or were cancelled."""
+        unsettled = self.current.unsettled
+        if not unsettled:
+            return
+        unsettled.discard(call.step_id)
+        before = unsettled.before(call)
+        if self.current.is_ending():  # what was cancelled was cancelled with the pass, and runs again
+            before = [step for step in before if step.status is StepStatus.FAILED]
+        if before:
+            await self.mode.commit(self.run.settle(before))
+        for step in before:
+            unsettled.discard(step.step_id)
+
+    async def _until_cancelled(self, record: Step) -> None:
+        """Wait until the caller cancels a step as it did before, so that its code takes the same branch."""
+        if self.mode is ASYNC:
+            await self.mode.sleep(max(settings.CANCEL_PATIENCE, 2 * record.seconds))
+        raise StepChanged(
+            f"it was cancelled by its caller after {record.seconds:.3g} s, and is not cancelled now",
+            run_id=record.run_id,
+            step=record.step_id,
+            remedy=("To run it again: ", ResetStep()),
+        )
+
+    @contextmanager
+    def noting_cancellation(self, handle: StepHandle) -> Iterator[None]:
+        """Note in a block that the step's own caller has cancelled it, as ``asyncio.timeout`` does."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.mode is ASYNC and _is_cancelled():  # not by its own body, which may raise the same
+                step = handle.step._replace(status=StepStatus.CANCELLED, finished_at=time.time())
+                self.current.unsettled.add(step._replace(recorded_seq=self.run.tick()))
+            raise
 
     def _attempt(self, call: Call, record: Step | None, arguments: Mapping[str, Any] | None) -> Step:
         return Step(
@@ -152,6 +199,8 @@ class Caller:
         """Commit that a step has failed for good."""
         payload = codec.encode_failure(failure)
         await self.complete(handle, payload, status=StepStatus.FAILED, delivered_by=delivered_by)
+        if delivered_by is None:
+            self.current.unsettled.add(handle.step)
 
     async def load(self, step: Step) -> Payload:
         """Return the payload of a recorded step, ready to be decoded.
@@ -172,3 +221,8 @@ class Caller:
     async def mark(self, status: RunStatus, result: Payload | None = None) -> None:
         """Commit the status of the run, and its result or failure."""
         await self.mode.commit(self.run.write_status(status, result))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

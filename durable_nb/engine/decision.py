@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 
 from durable_nb import fingerprint
 from durable_nb.errors import InvalidOption, StepChanged, StepInDoubt
-from durable_nb.records import Action, Decision, StepKind, StepStatus
+from durable_nb.records import Action, Decision, StepStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from durable_nb.records import Call, Step
 
-__all__ = ["check_policy", "decide"]
+__all__ = ["check_failure", "check_policy", "decide"]
 
 _FIRST = Decision(Action.RUN, "first run")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
 _GIVEN_UP = Decision(Action.REPLAY, "it was given up by the user")
+_CANCELLED = Decision(Action.REPLAY, "its caller cancelled it, and the run continued")
+_CAUGHT = Decision(Action.REPLAY, "it failed, and the run continued after that")
+_FINAL = Decision(Action.REPLAY, "it failed, and its failure is final")
 _POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
 
 
@@ -39,6 +42,23 @@ def check_policy(option: str, policy: str) -> str:
     return policy
 
 
+def check_failure(policy: str) -> str:
+    """Return a policy for recorded failures that is valid.
+
+    Args:
+        policy: Its value.
+
+    Raises:
+        InvalidOption: It is none of ``caught``, ``final`` and ``retry``.
+    """
+    if policy not in ("caught", "final", "retry"):
+        raise InvalidOption(
+            f"invalid failure={policy!r}: expected 'caught', 'final' or 'retry'",
+            remedy="For example: failure='final'.",
+        )
+    return policy
+
+
 def decide(record: Step | None, call: Call) -> Decision:
     """Decide whether a call runs or replays, from its record and the call alone.
 
@@ -56,12 +76,24 @@ def decide(record: Step | None, call: Call) -> Decision:
         return _decide_done(record, call)
     if record.status is StepStatus.RESET:
         return Decision(Action.RUN, "it was reset")
-    if record.status is StepStatus.FAILED and record.delivered_by is not None:
+    if record.status is StepStatus.CANCELLED:
+        return _decide_done(record, call, unchanged=_CANCELLED)
+    if record.status is not StepStatus.STARTED:
+        return _decide_failed(record, call)
+    return _decide_unfinished(record, call, "it was started but never recorded as finished")
+
+
+def _decide_failed(record: Step, call: Call) -> Decision:
+    if record.delivered_by is not None:
         return _decide_done(record, call, unchanged=_GIVEN_UP)
-    if record.status is StepStatus.FAILED and call.run_continued and call.kind is not StepKind.CELL:
-        return Decision(Action.REPLAY, "it failed, and the run continued after that")
-    failed = record.status is StepStatus.FAILED
-    reason = "it failed last time" if failed else "it was started but never recorded as finished"
+    if call.failure == "final":
+        return _decide_done(record, call, unchanged=_FINAL)
+    if record.status is StepStatus.CAUGHT and call.failure != "retry":
+        return _decide_done(record, call, unchanged=_CAUGHT)
+    return _decide_unfinished(record, call, "it failed last time")
+
+
+def _decide_unfinished(record: Step, call: Call, reason: str) -> Decision:
     if call.once or record.once:
         return Decision(Action.ASK, reason, error=StepInDoubt)
     return Decision(Action.RUN, reason)

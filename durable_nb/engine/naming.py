@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from durable_nb import settings
 from durable_nb.errors import DurableError, InvalidRunId
 
-__all__ = ["check_name", "check_run_id"]
+__all__ = ["check_name", "check_run_id", "check_same_everywhere"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
+"""The end of the text of an object, function or method that has none of its own."""
 
 _UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, line and paragraph separators, which break a line; surrogates, which have no UTF-8."""
@@ -41,3 +45,16 @@ def check_run_id(run_id: str) -> str:
         InvalidRunId: The id is no string, blank, too long, or contains a control character.
     """
     return check_name(run_id, "a run", InvalidRunId)
+
+
+def check_same_everywhere(run_id: str) -> str:
+    """Return a run id that was made of values, if another process makes the same one of them.
+
+    Raises:
+        InvalidRunId: It contains the memory address of an object: the run would not be found again.
+    """
+    if _ADDRESS.search(run_id):
+        raise InvalidRunId(
+            f"{run_id!r} cannot name a run: it contains a memory address, which differs in each process"
+        )
+    return run_id

@@ -8,6 +8,8 @@ import warnings
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_nb.concurrency import interrupts
+from durable_nb.engine.unsettled import Unsettled
 from durable_nb.errors import DurableNotice, StepError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Pass:
         outcome: The future of its result or exception, for the calls that join.
         value: What its code returned, once it has.
         waits_for: The passes that its code has called or joined, and that have not ended.
+        unsettled: The steps that failed or were cancelled, and after which the code has not continued yet.
     """
 
     def __init__(self, journal: Journal, opening: Run, task: asyncio.Task[Any] | None = None) -> None:
@@ -54,7 +57,9 @@ class Pass:
         self.outcome.set_running_or_notify_cancel()
         self.value: Any = NOTHING
         self.waits_for: list[Pass] = []
+        self.unsettled = Unsettled()
         self._task = task
+        self._cancelling = task.cancelling() if task is not None else 0
         self._cancel_requested = False
         self._ended = False
 
@@ -80,6 +85,11 @@ class Pass:
             raise self.lost_error
         if self._cancel_requested and self._task is None:
             raise asyncio.CancelledError
+
+    def is_ending(self) -> bool:
+        """Return whether the pass itself was interrupted or cancelled, and not a part of it by its code."""
+        cancelled = self._task is not None and self._task.cancelling() > self._cancelling
+        return cancelled or self._cancel_requested or interrupts.was_interrupted()
 
     def lose(self, error: RunHeld) -> None:
         """Note that another process owns the run now, and end the pass. Called on the loop thread."""

@@ -68,9 +68,9 @@ async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> Caller:
 
     await wait_for_pending(mode)
     with error_context(run_id=run_id):
-        run, steps = await mode.store(read())
-    known = Pass(journal, run)
-    known.run = RunHandle(journal, run, steps)
+        snapshot = await mode.store(read())
+    known = Pass(journal, snapshot.run)
+    known.run = RunHandle(journal, snapshot.run, snapshot.steps)
     return Caller(known, mode)
 
 
@@ -93,6 +93,9 @@ async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) ->
     """
     _check_answer(answer, value)
     await wait_for_pending(caller.mode)
+    if answer == "rerun" and step_id in caller.run.history.damaged:
+        await caller.reset(with_inner(caller.run, step_id))
+        return
     step = await find_step(caller, step_id)
     if step_id in caller.current.claims:
         raise _not_in_doubt(step, "the step is running now", "Wait until it ends.")
@@ -110,7 +113,7 @@ async def record_answer(caller: Caller, step: Step, answer: str, value: Any) -> 
         again = with_inner(caller.run, step_id) if step.status is StepStatus.DONE else [step_id]
         await caller.reset(again)
         return
-    if step.status not in (StepStatus.STARTED, StepStatus.FAILED):
+    if step.status in (StepStatus.DONE, StepStatus.RESET):
         what = "is done" if step.status is StepStatus.DONE else "will run at its next call"
         raise _not_in_doubt(step, f"the step is not in doubt: it {what}", ("To run it again: ", ResetStep()))
     await _record_outcome(caller, step, answer, value)
@@ -125,7 +128,7 @@ async def _record_outcome(caller: Caller, step: Step, answer: str, value: Any) -
             await caller.complete(handle, codec.encode(value), delivered_by=by)
             return
         failure = _given_up(step, by)
-        if step.status is StepStatus.FAILED:
+        if step.status in (StepStatus.FAILED, StepStatus.CAUGHT):
             failure.__cause__ = codec.decode_failure(await caller.load(step))
         await caller.fail(handle, failure, delivered_by=by)
 
@@ -149,7 +152,8 @@ async def find_step(caller: Caller, step_id: str) -> Step:
 def with_inner(run: RunHandle, step_id: str) -> list[str]:
     """Return the ids of a recorded step and of all inside it."""
     own = [step_id] if step_id in run.history else []
-    return own + [step.step_id for step in run.history.inside(step_id)]
+    known = (*run.history, *run.history.damaged)
+    return own + [each for each in known if each.startswith(f"{step_id}/")]
 
 
 def _check_answer(answer: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from durable_nb.records import Decision, Run, Step, StepStatus
 from durable_nb.stores.payloads import keep, moved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from durable_nb.records import Call, Payload, RunStatus, SignalRequest
     from durable_nb.stores.base import Journal
@@ -45,9 +46,13 @@ class RunHandle:
     def decide(self, call: Call) -> tuple[Step | None, Decision]:
         """Return the record of a call, and the decision about it; nothing is run or written."""
         record = self.history.record_of(call)
-        if record is not None and record.status is StepStatus.FAILED and call.called_seq:
-            call = call._replace(run_continued=self.history.continued_after(record))
+        if record is not None and call.called_seq and self._was_caught(record):
+            record = record._replace(status=StepStatus.CAUGHT)
         return record, decide(record, call)
+
+    def _was_caught(self, record: Step) -> bool:
+        # Before there was a status for it, the steps that came after a failure said that it was caught.
+        return record.status is StepStatus.FAILED and self.history.continued_after(record, same_pass=True)
 
     async def commit(self, step: Step) -> Step:
         """Commit a step, with its payload; return it as it is recorded."""
@@ -55,12 +60,27 @@ class RunHandle:
             hit("blob.before")
             step = step._replace(payload=await keep(self.journal, step.payload, self.run_id, step.step_id))
             hit("blob.after")
+        return await self._put(step)
+
+    async def _put(self, step: Step) -> Step:
         hit("commit.before")
         await self.journal.put_step(step)
         hit("commit.after")
         # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
         self.history[step.step_id] = step
         return step
+
+    async def settle(self, ended: Sequence[Step]) -> None:
+        """Commit that the run continued after these steps, which failed or were cancelled."""
+        await asyncio.gather(*(self._put(self._settled(step)) for step in ended))
+
+    def _settled(self, step: Step) -> Step:
+        if step.status is StepStatus.FAILED:
+            return step._replace(status=StepStatus.CAUGHT)
+        # It may have been recorded as done while its caller cancelled it: its result stays on record.
+        recorded = self.history.get(step.step_id)
+        done = recorded is not None and recorded.attempt == step.attempt
+        return step._replace(payload=recorded.payload) if recorded and done else step
 
     async def commit_request(self, request: SignalRequest, step: Step | None) -> SignalRequest:
         """Commit a request for a signal and the step that waits for it; return the request as recorded."""
@@ -92,7 +112,7 @@ class RunHandle:
         """Have steps run again at their next call; until then their results stay."""
         await self.journal.reset_steps(self.run, step_ids)
         for step_id in step_ids:
-            self.history[step_id] = self.history[step_id]._replace(status=StepStatus.RESET)
+            self.history.reset(step_id)
 
     async def write_status(self, status: RunStatus, result: Payload | None = None) -> None:
         """Commit the status of the run, and its result or failure."""

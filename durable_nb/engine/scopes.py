@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from durable_nb import fingerprint
 from durable_nb.engine.naming import check_name
 from durable_nb.errors import InvalidOption, StepError
-from durable_nb.records import BRANCH, KEY
+from durable_nb.records import BRANCH, KEY, child_step
 
 if TYPE_CHECKING:
     from durable_nb.engine.passes import Pass
@@ -50,15 +50,27 @@ class Scope:
     Args:
         current: The pass that its code is part of, whose run is open.
         path: The prefix of every id of this scope: empty, or ending in a slash.
+        branched: The scopes from which it was branched, each with the sequence number of that moment.
     """
 
-    __slots__ = ("_branches", "_counts", "_owners", "_prefix", "_thread", "current", "path", "run")
+    __slots__ = (
+        "_branches",
+        "_counts",
+        "_owners",
+        "_prefix",
+        "_thread",
+        "branched",
+        "current",
+        "path",
+        "run",
+    )
 
-    def __init__(self, current: Pass, path: str = "") -> None:
+    def __init__(self, current: Pass, path: str = "", branched: tuple[tuple[str, int], ...] = ()) -> None:
         assert current.run is not None
         self.current = current
         self.run: RunHandle = current.run
         self.path = path
+        self.branched = branched
         self._counts: dict[str, itertools.count[int]] = {}
         self._owners: dict[str, str] = {}
         self._branches = 0
@@ -108,6 +120,11 @@ class Scope:
             )
         return self.path + key
 
+    def child_id(self, run_id: str) -> str:
+        """Return the id of a call of another run: ``run:order-a17``, then ``run:order-a17#1``."""
+        self.current.check_stopped()
+        return self._counted(_escaped(child_step(run_id)))
+
     def move_here(self) -> None:
         """Name the calls of this thread in their order from now on."""
         self._thread = threading.get_ident()
@@ -120,7 +137,9 @@ class Scope:
         """Return the scope of the next concurrent branch."""
         self._branches += 1
         kind = CellScope if isinstance(self, CellScope) else Scope
-        return kind(self.current, f"{self._prefix}{self._branches - 1}/")
+        return kind(
+            self.current, f"{self._prefix}{self._branches - 1}/", (*self.branched, (self.path, self.tick()))
+        )
 
     def with_named_branches(self, name: str) -> Scope:
         """Return a copy of this scope whose branches are counted separately, under ``name``.
@@ -175,8 +194,8 @@ class CellScope(Scope):
 
     __slots__ = ("_taken",)
 
-    def __init__(self, current: Pass, path: str = "") -> None:
-        super().__init__(current, path)
+    def __init__(self, current: Pass, path: str = "", branched: tuple[tuple[str, int], ...] = ()) -> None:
+        super().__init__(current, path, branched)
         self._taken: set[str] = set()
 
     def step_id(self, name: str, arguments: str) -> str:

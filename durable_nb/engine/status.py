@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from durable_nb import codec
-from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable
-from durable_nb.records import Progress, RunSnapshot, RunStatus, StepStatus, signal_step
+from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable, StoreUnreadable
+from durable_nb.records import (
+    Progress,
+    RunSnapshot,
+    RunStatus,
+    SignalRequest,
+    Step,
+    StepKind,
+    StepStatus,
+    signal_step,
+)
+from durable_nb.rows import StepRows
 from durable_nb.stores import payloads
 from durable_nb.stores.errors import unknown_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from durable_nb.records import Payload, Run, SignalRequest, Step
+    from durable_nb.records import Payload, Run
     from durable_nb.stores.base import Journal
 
 __all__ = [
@@ -113,8 +124,8 @@ class Used(NamedTuple):
     @classmethod
     def by(cls, steps: Iterable[Step]) -> Used:
         """Return the sum over the recorded results of these steps."""
-        found = [cls(**json.loads(step.usage)) for step in steps if step.usage]
-        return cls(*map(sum, zip(*found, strict=True)))
+        found = [json.loads(step.usage) for step in steps if step.usage]
+        return cls(*(sum(one.get(name, 0) for one in found) for name in cls._fields))
 
     def as_json(self) -> str:
         """Return the numbers as JSON, as a step records them."""
@@ -152,7 +163,8 @@ class Status(RunSnapshot):
 
     def _failures(self) -> list[tuple[str, ...]]:
         """Return a row for each failure: those of steps, then the run's own if it is another one."""
-        failed = [step for step in self.steps if step.status is StepStatus.FAILED]
+        ended_badly = (StepStatus.FAILED, StepStatus.CAUGHT, StepStatus.DAMAGED)
+        failed = [step for step in self.steps if step.status in ended_badly]
         found: list[tuple[str, ...]] = [
             (_printable(one.step_id), _failure_line(one.payload)) for one in failed
         ]
@@ -172,9 +184,11 @@ async def list_runs(journal: Journal) -> list[tuple[Run, Progress]]:
         journal: The journal of the runs.
     """
     runs, progress = await journal.list_runs(), await journal.progress()
-    requests = await journal.open_signals()
+    requests: defaultdict[str, list[SignalRequest]] = defaultdict(list)
+    for request in await journal.open_signals():
+        requests[request.run_id].append(request)
     abandoned = await journal.abandoned()  # last: a run that is resumed meanwhile must not show as abandoned
-    known = [(run, _waiting(run.run_id, progress.get(run.run_id, Progress()), requests)) for run in runs]
+    known = [(run, _waiting(progress.get(run.run_id, Progress()), requests[run.run_id])) for run in runs]
     return [(_with_status(run, waits, abandoned), waits) for run, waits in known]
 
 
@@ -188,20 +202,31 @@ async def current_snapshot(journal: Journal, run_id: str) -> RunSnapshot | None:
     snapshot = await journal.read_run(run_id)
     if snapshot is None:
         return None
+    steps = tuple(_readable(StepRows.of(snapshot.steps)))
     requests = await journal.open_signals() if journal.whole_runs else ()
-    waits = _waiting(run_id, _progress(snapshot.steps), requests)
-    return snapshot._replace(run=_with_status(snapshot.run, waits, await journal.abandoned()))
+    waits = _waiting(_progress(steps), [one for one in requests if one.run_id == run_id])
+    run = _with_status(snapshot.run, waits, await journal.abandoned())
+    return snapshot._replace(run=run, steps=steps)
 
 
-def _progress(steps: Iterable[Step]) -> Progress:
-    steps = list(steps)
+def _readable(steps: StepRows) -> Iterator[Step]:
+    """Yield steps; in place of a damaged one, a step that says so."""
+    for row in steps.rows:
+        try:
+            yield steps.read(row)
+        except StoreUnreadable as error:
+            where = error.run_id or "", error.step or ""
+            yield Step(*where, StepKind.TASK, StepStatus.DAMAGED, payload=codec.encode_failure(error))
+
+
+def _progress(steps: Sequence[Step]) -> Progress:
     done = sum(step.status is StepStatus.DONE for step in steps)
     return Progress(done, tuple(step.step_id for step in steps if step.waits))
 
 
-def _waiting(run_id: str, progress: Progress, requests: Iterable[SignalRequest]) -> Progress:
-    """Return the progress, with the questions about steps in doubt that are no steps themselves."""
-    asked = tuple(signal_step(request.name) for request in requests if request.run_id == run_id)
+def _waiting(progress: Progress, requests: Iterable[SignalRequest]) -> Progress:
+    """Return the progress of a run, with its questions about steps in doubt that are no steps themselves."""
+    asked = tuple(signal_step(request.name) for request in requests)
     return progress if progress.waits_for else progress._replace(waits_for=asked)
 
 
@@ -242,7 +267,7 @@ async def one_run(journal: Journal, run_id: str) -> Status:
     snapshot = await current_snapshot(journal, run_id)
     if snapshot is None:
         raise unknown_run(run_id, journal.address)
-    run, steps = snapshot
+    run, steps = snapshot.run, snapshot.steps
     read = [
         one._replace(payload=await _with_failure(journal, one.payload, run_id, one.step_id)) for one in steps
     ]
@@ -290,7 +315,10 @@ def format_time(seconds: float | None) -> str:
     Args:
         seconds: The time, in seconds since the epoch.
     """
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+    except (OverflowError, ValueError, OSError):  # a sleep may end after the last year that the system knows
+        return f"{seconds:g} s after 1970"
 
 
 def _printable(text: str) -> str:

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 import re
 import reprlib
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from durable_nb import settings
+from durable_nb.lookup import derives
 
 __all__ = ["difference", "is_secret", "shown"]
 
@@ -177,7 +177,4 @@ def _fields(x: Any) -> dict[str, Any] | None:
         return {f.name: getattr(x, f.name, ...) for f in dataclasses.fields(x) if f.repr}
     if isinstance(x, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
         return dict(zip(kind._fields, x, strict=False))
-    pydantic = sys.modules.get("pydantic.main")
-    if pydantic is not None and isinstance(x, pydantic.BaseModel):
-        return dict(vars(x))
-    return None
+    return dict(vars(x)) if derives(kind, "pydantic.main", "BaseModel") else None

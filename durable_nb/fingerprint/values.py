@@ -26,6 +26,7 @@ from uuid import UUID
 from xxhash import xxh3_128_hexdigest
 
 from durable_nb.fingerprint import code
+from durable_nb.lookup import derives, find
 
 __all__ = ["value"]
 
@@ -152,10 +153,7 @@ def _many(items: Any) -> str | None:
 
 def _name(kind: Any) -> str:
     """Return ``module:qualname`` of a class or function that is found under that name."""
-    found: Any = sys.modules.get(kind.__module__)
-    for part in kind.__qualname__.split("."):
-        found = getattr(found, part, None)
-    if found is not kind:
+    if find(kind.__module__, kind.__qualname__) is not kind:
         raise _Unknown
     return f"{kind.__module__}:{kind.__qualname__}"
 
@@ -201,11 +199,6 @@ def _dataclass(canon: _Canon, obj: Any) -> str:
     return f"{_class_name(type(obj))},{canon.mapping(state)}"
 
 
-def _is_model(kind: type) -> bool:
-    pydantic = sys.modules.get("pydantic.main")
-    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
-
-
 def _function(canon: _Canon, obj: FunctionType) -> str:
     plain = code.plain_function(obj)
     written = code.function(obj)
@@ -238,11 +231,6 @@ def _from_loaded(module: str, *names: str) -> Callable[[type], bool]:
         return any(kind is getattr(loaded, name, None) for name in names)
 
     return matches
-
-
-def _is_scalar_of_numpy(kind: type) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and issubclass(kind, numpy.generic)
 
 
 def _array(canon: _Canon, obj: Any) -> str:
@@ -286,12 +274,6 @@ def _frame(canon: _Canon, obj: Any) -> str:
     return ",".join([_index(canon, obj.index), _index(canon, obj.columns), *columns])
 
 
-def _is_index(kind: type) -> bool:
-    pandas = sys.modules.get("pandas")
-    index = getattr(pandas, "Index", None)
-    return index is not None and issubclass(kind, index)
-
-
 def _pandas_scalar(canon: _Canon, obj: Any) -> str:
     return canon.parts(str(obj), getattr(obj, "unit", None), str(getattr(obj, "tzinfo", None)))
 
@@ -325,14 +307,14 @@ _WRITERS: Final[dict[type, Callable[[_Canon, Any], str]]] = {
 _FAMILIES: Final[tuple[tuple[Callable[[type], bool], Callable[[_Canon, Any], str]], ...]] = (
     (lambda kind: isinstance(kind, enum.EnumMeta), _enum),
     (lambda kind: issubclass(kind, tuple) and hasattr(kind, "_fields"), _namedtuple),
-    (_is_model, _model),
+    (lambda kind: derives(kind, "pydantic.main", "BaseModel"), _model),
     (_is_dataclass, _dataclass),
     (lambda kind: issubclass(kind, type), lambda _, obj: _name(obj)),
     (_from_loaded("numpy", "ndarray", "memmap"), lambda canon, obj: f"array,{_array(canon, obj)}"),
-    (_is_scalar_of_numpy, _numpy_scalar),
+    (lambda kind: derives(kind, "numpy", "generic"), _numpy_scalar),
     (_from_loaded("pandas", "Series"), _series),
     (_from_loaded("pandas", "DataFrame"), _frame),
-    (_is_index, _index),
+    (lambda kind: derives(kind, "pandas", "Index"), _index),
     (_from_loaded("pandas", "Timestamp", "Timedelta"), _pandas_scalar),
     (
         lambda kind: kind.__module__.startswith("pandas.") and kind.__name__ in ("NAType", "NaTType"),

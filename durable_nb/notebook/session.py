@@ -257,7 +257,7 @@ class Session:
         return run_blocking(SYNC.store(one_run(self._journal(db), run_id))).tables
 
     def _journal(self, db: StoreLike | None) -> Journal:
-        return open_journal(self.workflow.db if db is None else db)
+        return open_journal(self.workflow.place if db is None else db)
 
     def finished(self) -> list[Step]:
         """Return the finished steps of the open run, in the order in which they were recorded."""

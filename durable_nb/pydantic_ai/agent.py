@@ -220,6 +220,7 @@ class DurableAgent(WrapperAgent[AgentDepsT, Any]):
             )
         steps = AgentSteps.inside(scope, self._durability.name, self._arguments(user_prompt, options))
         with ExitStack() as stack:
+            stack.callback(scope.current.unsettled.join, steps.scope.path)
             if inside is not None:
                 name = steps.scope.path.removeprefix(inside.path).rstrip("/")
                 stack.enter_context(scopes.enter_scope(inside.with_named_branches(name)))

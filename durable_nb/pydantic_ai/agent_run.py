@@ -49,6 +49,7 @@ class AgentSteps:
     Args:
         current: The pass that it is part of, whose run is open.
         path: The prefix of the ids of its steps: empty if the run is the agent's own.
+        branched: The scopes from which it was called, each with the sequence number of that moment.
         on_change: The policy for a step whose arguments changed.
 
     Attributes:
@@ -56,9 +57,16 @@ class AgentSteps:
             None if nothing awaits them, so that they are cancelled instead.
     """
 
-    def __init__(self, current: Pass, path: str = "", *, on_change: str = settings.TASK_ON_CHANGE) -> None:
+    def __init__(
+        self,
+        current: Pass,
+        path: str = "",
+        branched: tuple[tuple[str, int], ...] = (),
+        *,
+        on_change: str = settings.TASK_ON_CHANGE,
+    ) -> None:
         self.unread_requests: Requests | None = None
-        self.scope = scopes.Scope(current, path)
+        self.scope = scopes.Scope(current, path, branched)
         self.run = self.scope.run
         self._on_change = on_change
         self._calls: dict[tuple[int, str], str] = {}
@@ -79,7 +87,8 @@ class AgentSteps:
         """
         path = scope.step_id(name, fingerprint.arguments(arguments)) + "/"
         edited = isinstance(scope, scopes.CellScope)
-        return cls(scope.current, path, on_change="rerun" if edited else settings.TASK_ON_CHANGE)
+        branched = (*scope.branched, (scope.path, scope.tick()))
+        return cls(scope.current, path, branched, on_change="rerun" if edited else settings.TASK_ON_CHANGE)
 
     @property
     def agent_run_id(self) -> str:
@@ -151,6 +160,7 @@ class AgentSteps:
             on_change=self._on_change,
             once=execution.once,
             called_seq=self.scope.tick(),
+            branched=self.scope.branched,
         )
         try:
             caller = Caller(self.scope.current, ASYNC)

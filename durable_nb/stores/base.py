@@ -133,6 +133,18 @@ class Journal(ABC):
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """Return a step as it was last recorded, or None."""
 
+    async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:  # noqa: ARG002 - of the contract
+        """Return the earlier results of a step, the oldest first; ``()`` if the store keeps none.
+
+        ``put_step`` keeps the result that a record of a later attempt replaces. A step that runs again, and
+        has not ended, has its last result in ``RunSnapshot.earlier`` too.
+        """
+        return ()
+
+    async def drop_versions(self, run_id: str) -> int:  # noqa: ARG002 - of the contract
+        """Delete the earlier results of a run's steps, and return how many there were."""
+        return 0
+
     @abstractmethod
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""

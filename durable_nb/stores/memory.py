@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
-from durable_nb.rows import RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
+from durable_nb.rows import RECORDED_SEQ, STATUS, STEP_ID, Row, StepRows, read_step, step_row
 from durable_nb.stores.base import Journal, reopened
 from durable_nb.stores.blobs.folder import Blobs, MemoryBlobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
@@ -30,6 +30,7 @@ class MemoryJournal(Journal):
         self._open = False
         self._runs: dict[str, Run] = {}
         self._steps: dict[str, dict[str, Row]] = {}
+        self._versions: dict[str, dict[str, list[Step]]] = {}
         self._signals: dict[str, dict[str, Signal]] = {}
         self._requests: dict[tuple[str, str], SignalRequest] = {}
         self._delivered = 0
@@ -101,8 +102,12 @@ class MemoryJournal(Journal):
         if new_id in self._runs or signals.keys() & others.keys():
             raise id_taken(run_id, new_id)
         self._runs[new_id] = self._runs.pop(run_id)._replace(run_id=new_id)
-        steps = self._steps.pop(run_id, {})
-        self._steps[new_id] = {step_id: (new_id, *row[1:]) for step_id, row in steps.items()}
+        recorded = self._steps.pop(run_id, {})
+        self._steps[new_id] = {step_id: (new_id, *row[1:]) for step_id, row in recorded.items()}
+        versions = self._versions.pop(run_id, {}).items()
+        self._versions[new_id] = {
+            step_id: [step._replace(run_id=new_id) for step in steps] for step_id, steps in versions
+        }
         moved = {name: signal._replace(run_id=new_id) for name, signal in signals.items()}
         self._signals[new_id] = others | moved
         self._signals.pop(run_id, None)
@@ -113,6 +118,9 @@ class MemoryJournal(Journal):
         """Record a step in place of its previous record; fenced by ``step.epoch``."""
         self._check_open()
         self._check_epoch(step.run_id, step.epoch, step.step_id)
+        earlier = await self.get_step(step.run_id, step.step_id)
+        if earlier is not None and earlier.payload is not None and earlier.attempt < step.attempt:
+            self._versions.setdefault(step.run_id, {}).setdefault(step.step_id, []).append(earlier)
         self._steps.setdefault(step.run_id, {})[step.step_id] = step_row(step)
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
@@ -120,6 +128,16 @@ class MemoryJournal(Journal):
         self._check_open()
         row = self._steps.get(run_id, {}).get(step_id)
         return None if row is None else read_step(row)
+
+    async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:
+        """Return the earlier results of a step, the oldest first."""
+        self._check_open()
+        return tuple(self._versions.get(run_id, {}).get(step_id, ()))
+
+    async def drop_versions(self, run_id: str) -> int:
+        """Delete the earlier results of a run's steps, and return how many there were."""
+        self._check_open()
+        return sum(map(len, self._versions.pop(run_id, {}).values()))
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
@@ -197,7 +215,10 @@ class MemoryJournal(Journal):
 
     def _snapshot(self, run: Run) -> RunSnapshot:
         rows = self._steps.get(run.run_id, {}).values()
-        return RunSnapshot(run, StepRows(sorted(rows, key=itemgetter(RECORDED_SEQ, STEP_ID))))
+        steps = StepRows(sorted(rows, key=itemgetter(RECORDED_SEQ, STEP_ID)))
+        started = [row[STEP_ID] for row in rows if row[STATUS] == StepStatus.STARTED]
+        versions = self._versions.get(run.run_id, {})
+        return RunSnapshot(run, steps, [versions[each][-1] for each in sorted(started) if each in versions])
 
     def _check_epoch(self, run_id: str, epoch: int, step: str | None = None) -> Run:
         present = self._runs.get(run_id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from durable_nb.stores.redis import RedisJournal
     from durable_nb.stores.sqlite.journal import SqliteJournal
 
-__all__ = ["StoreLike", "hold", "let_go", "open_journal"]
+__all__ = ["StoreLike", "anchored", "hold", "let_go", "open_journal"]
 
 StoreLike: TypeAlias = "str | os.PathLike[str] | Journal | Store"
 """The type of ``db`` arguments: a path, a URL, or a store."""
@@ -62,6 +62,26 @@ def open_journal(db: StoreLike) -> Journal:
         if journal is None or journal.closed:
             journal = _journals[place] = _new_journal(place)
         return journal
+
+
+def anchored(db: StoreLike) -> StoreLike:
+    """Return a database with its path made absolute, so that a later ``os.chdir`` does not change it.
+
+    Args:
+        db: The database, as ``open_journal`` takes it.
+
+    Raises:
+        InvalidOption: ``db`` is neither a path, nor a URL of a known store, nor a store.
+
+    Example:
+        >>> anchored("sqlite:////srv/runs.db") == Path("/srv/runs.db")
+        True
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # it was deleted: the first use says so, not the import of this package
+        return db
+    return db if isinstance(db, Journal | Store) else _resolved(db)
 
 
 def _new_journal(place: Path | str) -> SqliteJournal | RedisJournal:
@@ -143,7 +163,7 @@ def _path_text(db: object) -> str:
     if name == ":memory:":
         raise InvalidOption(
             "invalid db=':memory:': such a database is lost with the process",
-            remedy="To keep runs in memory on purpose: db=InMemoryStore().",
+            remedy="To keep runs in memory on purpose: db=MemoryJournal(), from durable_nb.stores.memory.",
         )
     return name
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from durable_nb.concurrency.bridge import ASYNC, check_process
+from durable_nb.concurrency.bridge import ASYNC, check_loop, check_process
 from durable_nb.engine import scopes
 from durable_nb.engine.opening import check_same_run
 from durable_nb.engine.passes import NOTHING, Pass
@@ -52,6 +52,8 @@ def begin_or_find(
         RunHeld: The pass cannot be joined: the call is part of it, or asks to start over.
     """
     check_process()
+    if mode is ASYNC:
+        check_loop()
     caller = _calling_pass()
     new = Pass(journal, opening, asyncio.current_task() if mode is ASYNC else None)
     with _lock:

@@ -15,11 +15,11 @@ from durable_nb import codec, fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import branches, scopes
-from durable_nb.engine.naming import check_run_id
+from durable_nb.engine.naming import check_run_id, check_same_everywhere
 from durable_nb.engine.opening import open_run, status_after
 from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
-from durable_nb.records import Run, RunStatus
-from durable_nb.workflow import active_runs
+from durable_nb.records import Call, Run, RunStatus
+from durable_nb.workflow import active_runs, child
 from durable_nb.workflow.async_functions import async_if_owner_is, mark_async
 from durable_nb.workflow.task import Arguments, WorkflowLike, check_function, name_of
 
@@ -69,6 +69,7 @@ class WorkflowFunction(Generic[P, R]):
 
         A run that is started in another run has its own history: the other run is its ``parent``, and has no
         step for its result. When the parent resumes, the function is entered again and replays its own steps.
+        If the run failed, and the parent caught that and continued, the failure is a step of the parent.
 
         Args:
             run_id: The id of the run in its database.
@@ -94,7 +95,9 @@ class WorkflowFunction(Generic[P, R]):
         opening = self._opening(run_id, self._arguments.bound(args, kwargs))
         mode = ASYNC if self.is_async else SYNC
         body = functools.partial(self.function, *args, **kwargs)
-        work = self._pass(opening, body, mode, fresh=fresh, take_over=take_over)
+        enter = functools.partial(self._pass, opening, body, mode, fresh=fresh, take_over=take_over)
+        scope = scopes.current_scope()
+        work = enter() if scope is None else child.perform_child(scope, opening, enter, mode)
         result: Any = work if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
@@ -117,7 +120,7 @@ class WorkflowFunction(Generic[P, R]):
             values.update(value if flattened else {name: value})
         run_id = self._filled(values)
         try:
-            return check_run_id(run_id)
+            return check_same_everywhere(check_run_id(run_id))
         except InvalidRunId as error:
             function = name_of(self.function)
             error.remedy = f"Choose an id: {function}.run('…', …), or a template: @wf.workflow(id='…')."
@@ -222,6 +225,7 @@ async def one_pass(
 
 async def finish(caller: Caller, value: Any) -> None:
     """Record that a run is done, and its result."""
+    await caller.settle(Call("", called_seq=caller.run.tick()))
     await caller.mark(RunStatus.DONE, _result(caller.run.run_id, value))
 
 

@@ -41,7 +41,7 @@ class StepCodec:
 
     def unpack(self, handle: StepHandle, payload: Payload) -> Any:
         """Restore what was kept, and return the value; raise the failure of a step that failed."""
-        if handle.step.status is StepStatus.FAILED:
+        if handle.step.status in (StepStatus.FAILED, StepStatus.CAUGHT):
             raise codec.decode_failure(payload)
         return codec.decode(payload)
 
@@ -82,9 +82,10 @@ async def perform(
             if handle.replayed:
                 return step_codec.unpack(handle, await caller.load(handle.step))
             policy.check_thread(caller.mode)
-            await caller.start(handle)
-            value = await _execute(caller, handle, body, policy, step_codec)
-            await caller.complete(handle, step_codec.pack(handle, value))
+            with caller.noting_cancellation(handle):
+                await caller.start(handle)
+                value = await _execute(caller, handle, body, policy, step_codec)
+                await caller.complete(handle, step_codec.pack(handle, value))
             return value
     finally:
         del caller.current.claims[call.step_id]

@@ -118,6 +118,8 @@ async def execute_with_retries(caller: Caller, call: Call, body: Callable[[], An
                 if policy.retries and not is_ours(failure):
                     _note_attempts(failure, caller.run.run_id, call.step_id, attempt + 1)
                 raise
+        finally:
+            caller.current.unsettled.discard_inside(call.step_id)
         await caller.mode.sleep(policy.backoff(attempt))
     raise AssertionError("unreachable")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from durable_nb import fingerprint
+from durable_nb import fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
@@ -80,6 +80,7 @@ class Task(Generic[P, R]):
         workflow: The workflow; calls outside every scope belong to the run that is attached to it.
         on_edit: The policy for a checkpoint if the function was edited.
         on_change: The policy for a checkpoint if the arguments changed.
+        failure: The policy for a recorded failure: ``caught``, ``final`` or ``retry``.
         once: Whether its body is never started twice unless the user says so.
         executed: The function to execute in a run, if it is another one.
         executor: The executor that ``executed`` hands the body to, if there is one.
@@ -97,6 +98,7 @@ class Task(Generic[P, R]):
         workflow: WorkflowLike,
         on_edit: str,
         on_change: str,
+        failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executed: Callable[P, R] | None = None,
         executor: Any = None,
@@ -108,7 +110,7 @@ class Task(Generic[P, R]):
         self.name = name
         self.policy = policy
         self.workflow = workflow
-        self.on_edit, self.on_change, self.once = on_edit, on_change, once
+        self.on_edit, self.on_change, self.failure, self.once = on_edit, on_change, failure, once
         self.arguments = Arguments(function)
         self.is_async = inspect.iscoroutinefunction(function)
         self._code = fingerprint.function(function)
@@ -148,7 +150,7 @@ class Task(Generic[P, R]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of a task: its function and options, never a class of ours."""
-        options = {name: getattr(self, name) for name in ("name", "on_edit", "on_change", "once")}
+        options = {name: getattr(self, name) for name in ("name", "on_edit", "on_change", "failure", "once")}
         limits = {name: getattr(self.policy, name) for name in Policy.__slots__}
         made_of = {"workflow": self.workflow, "function": self.function}
         return {**made_of, "options": {**options, **limits, "executor": self._executor}}
@@ -187,7 +189,9 @@ class Task(Generic[P, R]):
             on_edit=self.on_edit,
             on_change=self.on_change,
             once=self.once,
+            failure=self.failure,
             called_seq=scope.tick(),
+            branched=scope.branched,
         )
 
 

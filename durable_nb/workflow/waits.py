@@ -72,6 +72,7 @@ async def sleep(workflow: WorkflowLike, length: float | timedelta, mode: CallMod
         arguments=arguments,
         on_change="keep",
         called_seq=scope.tick(),
+        branched=scope.branched,
     )
     await _sleep_step(Caller(scope.current, mode), call, time.time() + seconds, seconds)
 
@@ -81,7 +82,7 @@ async def sleep_until(workflow: WorkflowLike, moment: datetime, mode: CallMode) 
     scope = _scope(workflow, "sleep_until")
     until = moment.timestamp()
     step_id = scope.step_id("sleep", fingerprint.arguments({"until": until}))
-    call = Call(step_id, StepKind.SLEEP, called_seq=scope.tick())
+    call = Call(step_id, StepKind.SLEEP, called_seq=scope.tick(), branched=scope.branched)
     await _sleep_step(Caller(scope.current, mode), call, until, max(0.0, until - time.time()))
 
 
@@ -108,7 +109,8 @@ async def wait_for_signal(scope: scopes.Scope, question: Question, mode: CallMod
         SignalPending: This session has no one to prompt, and its ``headless_timeout`` has passed.
     """
     caller = Caller(scope.current, mode)
-    call = Call(scope.internal_id(signal_step(question.name)), StepKind.SIGNAL, called_seq=scope.tick())
+    step_id = scope.internal_id(signal_step(question.name))
+    call = Call(step_id, StepKind.SIGNAL, called_seq=scope.tick(), branched=scope.branched)
     with error_context(run_id=caller.run.run_id, step=call.step_id):
         handle = await caller.begin(call)
         if not handle.replayed:
@@ -142,6 +144,11 @@ async def _sleep_step(caller: Caller, call: Call, until: float, seconds: float) 
         return
     else:
         until, seconds = VALUES.unpack(handle, await caller.load(handle.step))
+    with caller.noting_cancellation(handle):
+        await _wait_until(caller, until, seconds)
+
+
+async def _wait_until(caller: Caller, until: float, seconds: float) -> None:
     # By the clock, since the machine may have been suspended; but a clock that is set back adds nothing.
     end = time.monotonic() + max(0.0, min(until - time.time(), seconds))
     while (left := min(until - time.time(), end - time.monotonic())) > 0:

@@ -13,12 +13,13 @@ from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.concurrency.pending import drain_pending
 from durable_nb.engine import resolve, scopes
 from durable_nb.engine.caller import Caller
-from durable_nb.engine.decision import check_policy
+from durable_nb.engine.decision import check_failure, check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
 from durable_nb.signals.accepted import Accepted
 from durable_nb.signals.waiting import NOTHING, Question
 from durable_nb.stores import StoreLike, hold, let_go
+from durable_nb.stores.registry import anchored
 from durable_nb.workflow import active_runs, executors, waits
 from durable_nb.workflow.backoff import BackoffStrategy, exponential
 from durable_nb.workflow.entrypoint import WorkflowFunction
@@ -46,9 +47,13 @@ class Workflow:
 
     Args:
         name: The name of the workflow, the first part of its functions' ids.
-        db: A path, a URL such as ``sqlite:///runs.db``, or a store.
+        db: A path, a URL such as ``sqlite:///runs.db``, or a store. A relative path is resolved now, in the
+            current folder.
         default_retries: Attempts of a task after its first one.
         default_backoff: Seconds to wait before each of them; see ``durable_nb.backoff``.
+
+    Raises:
+        InvalidOption: An argument is invalid (also a ValueError).
 
     Example:
         >>> wf = Workflow("orders", db="orders.db")
@@ -68,7 +73,6 @@ class Workflow:
         self.policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
         self.active_run_ids: list[str] = []
-        self._journal: Journal | None = None
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} on {str(self.db)!r}>"
@@ -79,11 +83,29 @@ class Workflow:
         return Workflow, (self.name, self.db, self.policy.retries, self.policy.backoff)
 
     @property
+    def db(self) -> StoreLike:
+        """The database, as it was given."""
+        return self._db
+
+    @db.setter
+    def db(self, db: StoreLike) -> None:
+        self._db = db
+        self._place: StoreLike | None = anchored(db)
+        self._journal: Journal | None = None
+
+    @property
     def journal(self) -> Journal:
         """The journal that keeps its runs; all workflows of this process share the one of a database."""
         if self._journal is None or getattr(self._journal, "closed", False):
-            self._journal = hold(self.db, self)
+            self._journal = hold(self.place, self)
         return self._journal
+
+    @property
+    def place(self) -> StoreLike:
+        """The database, with the absolute path that a relative one had when it was given."""
+        if self._place is None:
+            self._place = anchored(self.db)
+        return self._place
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -100,6 +122,7 @@ class Workflow:
         timeout: float | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executor: executors.ExecutorLike | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -120,6 +143,9 @@ class Workflow:
                 ``on_edit``: the policy for a checkpoint if the function was edited: ``keep`` it, ``rerun``,
                 ``ask`` or ``error``.
                 ``on_change``: the policy if the arguments changed: ``error``, ``rerun``, ``keep`` or ``ask``.
+                ``failure``: what a resumed run does with a recorded failure: ``caught`` replays it if the run
+                continued after it, and otherwise executes the body again; ``final`` always replays it;
+                ``retry`` always executes the body again.
                 ``once``: do not start the body a second time unless told to: a step that was killed or failed
                 is in doubt until ``resolve`` says how it ended. ``retries`` is 0 then unless it is given.
                 ``executor``: a ``concurrent.futures.Executor`` that executes the body, or a function that
@@ -146,6 +172,7 @@ class Workflow:
         backoff: BackoffStrategy | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executor: executors.ExecutorLike | None = None,
         **limits: Any,
@@ -164,6 +191,7 @@ class Workflow:
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
+            failure=check_failure(failure),
             once=once,
             executed=executed,
             executor=executor,
@@ -193,9 +221,8 @@ class Workflow:
     def move_to(self, *, name: str | None = None, db: StoreLike | None = None) -> None:
         """Change the name or the database for later runs; a run that is open is not moved."""
         self.name = name or self.name
-        if db is not None and db != self.db:
+        if db is not None and anchored(db) != self._place:
             self.db = db
-            self._journal = None
 
     def attach(self, current: Pass | None) -> None:
         """Make calls outside every scope part of a pass, as in ordinary cells; None ends that."""
@@ -415,3 +442,5 @@ class Workflow:
 
 NOTEBOOK = Workflow(settings.WORKFLOW_NAME)
 """The workflow of a notebook's durable cells and agents, moved to the database of the run that is opened."""
+
+NOTEBOOK._place = None  # noqa: SLF001 - its first use gives it a folder, not the import of this module

@@ -90,6 +90,23 @@ async def test_the_default_database_is_durable_db_beside_the_script(tmp_path, mo
     assert (tmp_path / "durable.db").exists()
 
 
+@pytest.mark.parametrize("db", ["runs.db", "sqlite:///runs.db"])
+def test_a_relative_database_stays_where_it_was_when_it_was_given(tmp_path, monkeypatch, db):
+    later = tmp_path / "later"
+    later.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Workflow("shop", db=db) as wf:
+        main = wf.workflow(lambda: 1)
+        monkeypatch.chdir(later)
+        assert main.run("r") == 1
+        wf.close()
+        assert wf.sync.status("r").run.run_id == "r"  # also when it is opened again
+        wf.move_to(db=db)  # given again: in the folder that is the current one now
+        assert main.run("r") == 1
+    assert (tmp_path / "runs.db").exists()
+    assert (later / "runs.db").exists()
+
+
 @pytest.mark.parametrize(("given", "attempts"), [({}, 3), ({"retries": 0}, 1), ({"retries": 4}, 5)])
 async def test_default_retries_and_backoff_are_those_of_a_task_that_gives_none(again, given, attempts):
     waits, calls = [], []

@@ -398,10 +398,16 @@ def test_a_folder_and_a_folder_that_is_not_there(tmp_path):
 )
 def test_places_that_are_none(db, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    error = run_on(db)
-    assert isinstance(error, InvalidOption)
-    one_line(error)
+    with pytest.raises(InvalidOption) as caught:
+        Workflow("shop", db=db)
+    one_line(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_in_memory_is_refused_with_what_to_write_instead():
+    with pytest.raises(InvalidOption) as caught:
+        Workflow("shop", db=":memory:")
+    assert one_line(caught.value).endswith("db=MemoryJournal(), from durable_nb.stores.memory.")
 
 
 def test_after_each_of_them_the_workflow_goes_on_in_the_right_place(tmp_path):
@@ -417,6 +423,24 @@ def test_after_each_of_them_the_workflow_goes_on_in_the_right_place(tmp_path):
     (tmp_path / "later").mkdir()
     assert main.run("r") == 3
     wf.close()
+
+
+class Order:
+    pass
+
+
+@pytest.mark.parametrize("template", [None, "order-{order}", "order-{order.place}"])
+def test_an_id_with_a_memory_address_is_refused(wf, template):
+    """The next process would make another id of it, and start over."""
+    place = wf.workflow(id=template)(lambda order: 1)
+    order = Order()
+    order.place = order.__init__ if template == "order-{order.place}" else None
+    with pytest.raises(InvalidRunId) as caught:
+        place(order)
+    said = one_line(caught.value)
+    assert "cannot name a run: it contains a memory address, which differs in each process" in said
+    assert ".run('…', …), or a template: @wf.workflow(id='…')" in said
+    assert place.run("named", order) == 1
 
 
 def test_arguments_that_give_no_run_id(wf):

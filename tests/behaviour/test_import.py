@@ -34,6 +34,15 @@ def loaded_after(code):
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
+def test_import_works_in_a_folder_that_was_deleted():
+    code = (
+        "import os, tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())\n"
+        "import durable_nb; print(durable_nb.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{durable_nb.__version__}\n", "")
+
+
 def test_import_loads_nothing_heavy():
     assert loaded_after("import durable_nb").intersection(HEAVY) == set()
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -20,7 +21,7 @@ from durable_nb import SQLiteStore, Workflow
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.concurrency.loop_thread import Mailbox
 from durable_nb.concurrency.pending import drain_pending
-from durable_nb.errors import DurableNotice, StepError
+from durable_nb.errors import DurableError, DurableNotice, RunNotFound, StepError
 
 
 def step_ids(db):
@@ -75,6 +76,53 @@ def test_what_ends_after_its_event_loop_keeps_that_alive_no_longer():
     while loop() is not None and time.monotonic() < until:  # who waited is woken before others are told
         gc.collect()
     assert loop() is None
+
+
+# Trio
+
+
+def test_under_trio_an_async_call_is_refused_before_anything_happens(again):
+    trio = pytest.importorskip("trio", reason="NOT TESTED: trio is not installed")
+    wf, ran = again(), []
+
+    @wf.task
+    async def double(n):
+        ran.append(n)
+        return 2 * n
+
+    @wf.workflow
+    async def main():
+        return await double(1)
+
+    @wf.workflow
+    def inside():
+        return trio.run(double, 2)  # the run is open: the body must not be executed and then not recorded
+
+    for start in (lambda: trio.run(main.run, "r"), lambda: inside.run("s"), lambda: trio.run(wf.status, "s")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # no coroutine is left that was never awaited
+            with pytest.raises(DurableError) as caught:
+                start()
+        assert str(caught.value).endswith(
+            "an async durable call was made under trio, which is not supported: expected asyncio. "
+            "Start it with asyncio.run(…) or anyio.run(…, backend='asyncio'), or call sync functions."
+        )
+    assert ran == []
+    with pytest.raises(RunNotFound):
+        wf.sync.status("r")
+    assert asyncio.run(main.run("r")) == 2
+
+
+def test_under_trio_sync_calls_work(again):
+    trio = pytest.importorskip("trio", reason="NOT TESTED: trio is not installed")
+    wf = again()
+    double = wf.task(name="double")(lambda n: 2 * n)
+    main = wf.workflow(lambda: double(1))
+
+    async def use():
+        return await trio.to_thread.run_sync(main.run, "r")
+
+    assert trio.run(use) == 2
 
 
 # Colours

@@ -14,7 +14,7 @@ from decimal import Decimal
 import pydantic
 import pytest
 
-from durable_nb import Workflow, constant
+from durable_nb import SQLiteStore, Workflow, constant
 from durable_nb.errors import InvalidRunId, RunChanged, StepChanged, StepFailed, StepNotSaved
 from durable_nb.stores import open_journal
 
@@ -187,6 +187,48 @@ async def test_a_replayed_failure_whose_class_is_gone_says_so(again, monkeypatch
     assert isinstance(error, StepFailed)
     assert "Gone" in str(error)
     assert "gone" in str(error)
+
+
+def shop_of(wf, ran):
+    """As in a notebook's helper function: class, tasks and workflow are locals of it."""
+
+    class Shop:
+        def __init__(self, factor):
+            self.factor = factor
+
+        @wf.task
+        def times(self, n):
+            ran.append(n)
+            return self.factor * n
+
+        @wf.task
+        async def later(self, n):
+            ran.append(n)
+            return self.factor * n
+
+        @wf.task
+        def grown(self):
+            return Shop(self.factor + 1)
+
+        @wf.workflow(id="sync")
+        def sync(self):
+            return self.times(1), self.grown().times(2)
+
+        @wf.workflow(id="async")
+        async def main(self):
+            return await self.later(3)
+
+    return Shop(10)
+
+
+@pytest.mark.parametrize("place", [str, SQLiteStore])
+def test_tasks_are_methods_of_a_class_in_a_function_where_the_workflow_is_a_local(again, db, place):
+    ran = []
+    for _ in range(2):
+        shop = shop_of(again(db=place(db)), ran)
+        assert shop.sync() == (10, 22)
+        assert asyncio.run(shop.main()) == 30
+    assert ran == [1, 2, 3]
 
 
 async def test_counted_ids_and_named_ids(again):

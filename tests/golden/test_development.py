@@ -32,7 +32,7 @@ def put(db, run_id, step, format, data):
     with contextlib.closing(sqlite3.connect(db)) as connection, connection:
         changed = connection.execute(
             "UPDATE steps SET payload_format = ?, payload_data = ?, payload_blob = NULL, "
-            "payload_signature = ? WHERE run_id = ? AND step_id = ?",
+            "payload_signature = ?, checksum = NULL WHERE run_id = ? AND step_id = ?",
             (format, data, payload.signature, run_id, step),
         )
         assert changed.rowcount == 1

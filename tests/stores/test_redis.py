@@ -24,6 +24,7 @@ from durable_nb.records import Payload, Run, RunStatus, Signal
 from durable_nb.stores import host, open_journal
 from durable_nb.stores.host import process
 from durable_nb.stores.redis import RedisJournal
+from durable_nb.stores.redis.server import LAYOUT
 from durable_nb.stores.testing import JournalContract, LeaseContract, sample_step
 from durable_nb.stores.values.stores import RedisStore
 from helpers.rivals import rivals
@@ -315,7 +316,7 @@ async def test_everything_at_once_goes_out_together(journal):
 
 
 async def test_a_server_of_a_newer_durable_nb_is_refused(redis_server):
-    redis_server.client.set("durable:layout", 2)
+    redis_server.client.set("durable:layout", LAYOUT + 1)
     journal = RedisJournal(redis_server.url)
     with pytest.raises(StoreError, match="newer durable_nb"):
         await journal.setup()

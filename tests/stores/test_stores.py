@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from durable_nb import rows
 from durable_nb.errors import (
     DurableNotice,
     InvalidOption,
@@ -23,7 +24,7 @@ from durable_nb.errors import (
     StoreUnavailable,
     StoreUnreadable,
 )
-from durable_nb.records import Run, Signal, Step
+from durable_nb.records import Run
 from durable_nb.stores import open_journal
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.sqlite import schema
@@ -315,13 +316,13 @@ async def test_an_old_version_is_migrated(tmp_path, monkeypatch):
     await new.close()
     reader = sqlite3.connect(path)
     tables = {name for (name,) in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"runs", "steps", "signals", "sessions", "sqlite_sequence", "requests", "meta", "more"}
+    ours = {"runs", "steps", "versions", "signals", "messages", "requests", "sessions", "meta"}
+    assert tables == ours | {"sqlite_sequence", "more"}
     assert reader.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     reader.close()
 
 
-def test_the_columns_are_the_records_fields():
-    payload = ("format", "data", "blob", "signature")
+def test_the_columns_are_those_of_the_rows():
     named_before = {
         "arguments_repr": "shown",
         "called_seq": "began",
@@ -330,16 +331,13 @@ def test_the_columns_are_the_records_fields():
         "usage": "used",
     }
 
-    def columns(record, field):
-        names = []
-        for name in record._fields:
-            column = named_before.get(name, name)
-            names += [f"{field}_{part}" for part in payload] if name == field else [column]
-        return ", ".join(names)
+    def columns(names):
+        return ", ".join(named_before.get(name, name) for name in names)
 
-    assert columns(Run, "result") == schema.RUN
-    assert columns(Step, "payload") == schema.STEP
-    assert columns(Signal, "payload") == schema.SIGNAL
+    assert columns(rows.RUN_COLUMNS) == schema.RUN
+    assert columns(rows.STEP_COLUMNS) == schema.STEP
+    assert columns(rows.SIGNAL_COLUMNS) == schema.SIGNAL
+    assert columns(rows.REQUEST_COLUMNS) == schema.REQUEST
 
 
 # SQLite: what it refuses, and leaves as it was

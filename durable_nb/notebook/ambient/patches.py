@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from durable_nb._stored import importable
+from durable_nb.lookup import importable
 
 __all__ = ["Patch", "put", "set_by"]
 

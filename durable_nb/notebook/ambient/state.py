@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from durable_nb import fingerprint
+from durable_nb.codec.pickling import Call, Saver, refusal
 from durable_nb.errors import DurableError
 from durable_nb.notebook.ambient import patches
 from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, SENSITIVE, NotKeptError, secrets
-from durable_nb.notebook.namespace.pickling import NamedRef, Saver, load, reason
+from durable_nb.notebook.namespace.pickling import load
 from durable_nb.notebook.namespace.scan import named_objects
 
 __all__ = ["SavedState", "StateSnapshot", "restore_state", "snapshot_state"]
@@ -92,7 +93,7 @@ class StateSnapshot:
 
 
 def _save_patches(
-    saved: SavedState, user_ns: dict[str, Any], live: dict[int, str], found: Iterable[patches.Patch]
+    saved: SavedState, user_ns: dict[str, Any], live: dict[int, Any], found: Iterable[patches.Patch]
 ) -> None:
     kept = []
     for patch in found:
@@ -100,7 +101,7 @@ def _save_patches(
         if f"{patch.module}.{patch.path}" in _KINDS:  # sys.path has a kind of its own
             continue
         if id(patch.value) in live:
-            patch = patch._replace(value=NamedRef(live[id(patch.value)]))
+            patch = patch._replace(value=Call(*live[id(patch.value)]))
         try:
             if fingerprint.is_secret(patch.path, patch.value):
                 raise NotKeptError(SENSITIVE)
@@ -152,4 +153,4 @@ def _read_all() -> tuple[dict[str, Any], dict[str, str]]:
 def _why(blamed: object, error: Exception) -> str:
     if isinstance(error, NotKeptError) or blamed is None:
         return str(error) if isinstance(error, NotKeptError) else f"{type(error).__name__}: {error}"
-    return reason(None, blamed, error)
+    return refusal(None, blamed, error)

@@ -12,60 +12,14 @@ __all__ = ["Placeholder", "placeholder", "reason_of"]
 _ALLOWED: Final = frozenset({"__class__", "__repr__", "__str__", "__format__", "__doc__", "__sizeof__"})
 """Attributes that tracebacks, ``%whos`` and displays read; reading any other one raises."""
 
-_BINARY: Final = [
-    "add",
-    "sub",
-    "mul",
-    "matmul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "divmod",
-    "pow",
-    "lshift",
-    "rshift",
-    "and",
-    "xor",
-    "or",
-]
-_USES: Final = (
-    *(prefix + name for name in _BINARY for prefix in ("", "r", "i") if name != "divmod" or prefix != "i"),
-    *[
-        "lt",
-        "le",
-        "eq",
-        "ne",
-        "gt",
-        "ge",
-        "hash",
-        "bool",
-        "neg",
-        "pos",
-        "abs",
-        "invert",
-        "round",
-        "trunc",
-        "floor",
-        "ceil",
-    ],
-    *[
-        "int",
-        "float",
-        "complex",
-        "index",
-        "bytes",
-        "fspath",
-        "array",
-        "len",
-        "length_hint",
-        "iter",
-        "next",
-        "reversed",
-        "contains",
-    ],
-    *["getitem", "setitem", "delitem", "call", "setattr", "delattr", "dir", "get", "enter", "exit"],
-    *["await", "aiter", "anext", "aenter", "aexit", "copy", "deepcopy", "reduce", "reduce_ex"],
-)
+_BINARY: Final = "add sub mul matmul truediv floordiv mod pow lshift rshift and xor or"
+_OTHERS: Final = """
+    divmod rdivmod lt le eq ne gt ge hash bool neg pos abs invert round trunc floor ceil
+    int float complex index bytes fspath array len length_hint iter next reversed contains
+    getitem setitem delitem call setattr delattr dir get enter exit
+    await aiter anext aenter aexit copy deepcopy reduce reduce_ex
+"""
+_USES: Final = [*_OTHERS.split(), *(prefix + name for name in _BINARY.split() for prefix in ("", "r", "i"))]
 
 
 class Placeholder:

@@ -14,10 +14,10 @@ from typing import Any, Final, Self
 import xxhash
 
 from durable_nb import settings
-from durable_nb._stored import importable
+from durable_nb.codec.pickling import Call, refusal
+from durable_nb.lookup import LRU_CACHE, importable
 from durable_nb.notebook.namespace.figures import open_figures
-from durable_nb.notebook.namespace.pickling import Fingerprinter, NamedRef, OverBudget, reason
-from durable_nb.notebook.namespace.reducers import LRU_CACHE
+from durable_nb.notebook.namespace.pickling import Fingerprinter, OverBudget, reference
 from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
 
 __all__ = ["RESULT", "Identities", "Scan", "named_objects", "reachable_names"]
@@ -171,10 +171,10 @@ class Scan:
         staying = {key for name, key in self._anchored.items() if name not in saved}
         return frozenset(self.anchors.keys() - staying)
 
-    def live(self, saved: Collection[str]) -> dict[int, str]:
-        """Return objects to refer to by name: anchors not in `saved`, and objects that cannot be pickled."""
+    def live(self, saved: Collection[str]) -> dict[int, Any]:
+        """Return references to anchors not in `saved` and to objects that cannot be pickled, by their ids."""
         return {
-            id(value): name
+            id(value): reference(name)
             for name, value in self.values.items()
             if name in self.failed or (name not in saved and name in self._anchored)
         }
@@ -201,7 +201,7 @@ class Scan:
         if type(result) not in ATOMS:
             for name, value in self.values.items():
                 if value is result and (name not in saved or name in self.failed):
-                    return NamedRef(name)
+                    return Call(*reference(name))
             self._fingerprint(self._with_failed(user_ns), RESULT, result)
             self.fingerprinter.forget()
         return result
@@ -230,7 +230,7 @@ class Scan:
             self.skipped.append(name)
             self.marks.hold(name, value)
         except Exception as error:
-            self.failed[name] = reason(value, fingerprinter.blamed, error)
+            self.failed[name] = refusal(value, fingerprinter.blamed, error)
             self.marks.hold(name, value)
         else:
             self.failed.pop(name, None)
@@ -256,9 +256,10 @@ class Scan:
         return Fingerprinter(user_ns, (*self.anchors, *unpicklable), self.fingerprinter.kept)
 
 
-def named_objects(user_ns: Mapping[str, object]) -> dict[int, str]:
-    """Return the user's names by the ids of their objects, without objects that can be imported."""
-    return {id(value): name for name, value in user_ns.items() if _is_name(name) and not _is_imported(value)}
+def named_objects(user_ns: Mapping[str, object]) -> dict[int, Any]:
+    """Return references to the objects of the user's names, by their ids, unless they can be imported."""
+    named = [(name, value) for name, value in user_ns.items() if _is_name(name) and not _is_imported(value)]
+    return {id(value): reference(name) for name, value in named}
 
 
 def _is_imported(value: object) -> bool:

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from enum import EnumMeta
 from typing import Any, Final
 
-from durable_nb._stored import importable
-from durable_nb.notebook.namespace import arrays
-from durable_nb.notebook.namespace.reducers import LRU_CACHE
+from durable_nb.codec import arrays
+from durable_nb.lookup import LRU_CACHE, derives, importable
 
 __all__ = ["ATOMS", "CONTAINERS", "Sharing", "containers", "is_flat"]
 
@@ -49,6 +48,15 @@ _FROZEN: Final[tuple[type, ...]] = (
     uuid.UUID,
 )
 """Classes whose instances are immutable if they have no ``__dict__``; their items are visited separately."""
+
+_FROZEN_CLASSES: Final = (
+    ("numpy", "dtype"),
+    ("numpy", "generic"),
+    ("pandas", "Index"),
+    ("pandas.api.extensions", "ExtensionDtype"),
+)
+_FROZEN_OF_TORCH: Final = frozenset({"device", "dtype", "layout", "memory_format", "Size"})
+_FROZEN_MODULES: Final = ("pandas._libs.missing", "pandas._libs.tslibs", "pyarrow.")
 
 _STATELESS: Final = frozenset(
     {
@@ -111,7 +119,6 @@ class Sharing:
         self._flat: dict[str, int] = {}
         self._keys: dict[str, set[int]] = {}
         self._refs: dict[str, set[int]] = {}
-        self._views: dict[int, set[int]] = {}
         self._kept: list[object] = []
         self._visitors: dict[type, _Visitor | None] = {}
         self._frozen: set[type] = {*ATOMS, tuple, frozenset}
@@ -150,10 +157,6 @@ class Sharing:
                 frozen.add(kind)
             else:
                 visit(self, obj, keys, refs, by_value)
-
-    def viewed_arrays(self) -> frozenset[int]:
-        """Return the ids of the arrays whose memory is viewed by more than one array."""
-        return frozenset(owner for owner, views in self._views.items() if len(views) > 1)
 
     def holders(self, anchors: Iterable[int]) -> set[str]:
         """Return the names whose values hold one of these classes or functions."""
@@ -209,10 +212,7 @@ class Sharing:
             self._plain(obj, keys, refs, by_value)
 
     def _array(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
-        owner = arrays.owner(obj)
-        self._kept.append(obj)
-        self._views.setdefault(id(owner), set()).add(id(obj))
-        self._plain(owner, keys, refs, by_value)
+        self._plain(arrays.owner(obj), keys, refs, by_value)
 
 
 _Visitor = Callable[[Sharing, Any, set[int], set[int], set[int]], None]
@@ -223,12 +223,21 @@ def _visitor_of(kind: type) -> _Visitor | None:
         return Sharing._code  # noqa: SLF001 - the table of its own methods
     if arrays.is_array(kind):
         return Sharing._array  # noqa: SLF001
-    frozen = kind in ATOMS or kind in _STATELESS or isinstance(kind, EnumMeta) or arrays.is_frozen(kind)
+    frozen = kind in ATOMS or kind in _STATELESS or isinstance(kind, EnumMeta) or _is_frozen(kind)
     if frozen or (issubclass(kind, _FROZEN) and not kind.__dictoffset__) or kind.__module__ == "typing":
         return None
     if _is_library_callable(kind):
         return Sharing._callable  # noqa: SLF001
     return Sharing._plain  # noqa: SLF001
+
+
+def _is_frozen(kind: type) -> bool:
+    """Return whether a library's class is immutable, so that names may share its instances safely."""
+    if any(derives(kind, *each) for each in _FROZEN_CLASSES):
+        return True
+    if kind.__module__ == "torch":
+        return kind.__name__ in _FROZEN_OF_TORCH
+    return str(kind.__module__).startswith(_FROZEN_MODULES)
 
 
 def _is_library_callable(kind: type) -> bool:

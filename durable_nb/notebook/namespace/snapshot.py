@@ -12,9 +12,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from durable_nb.codec.pickling import Saver, refusal
 from durable_nb.errors import DurableError, spelled
 from durable_nb.notebook.namespace.figures import FIGURES, reopen
-from durable_nb.notebook.namespace.pickling import Saver, load, reason
+from durable_nb.notebook.namespace.pickling import load, reference
 from durable_nb.notebook.namespace.placeholder import placeholder
 from durable_nb.notebook.namespace.scan import RESULT, Identities, Scan
 
@@ -215,9 +216,9 @@ def save_names(user_ns: dict[str, Any], changes: Changes, result: object = NO_RE
     values = {name: scan.values[name] for name in names if name not in unsaved}
     if result is not NO_RESULT:
         values[RESULT] = scan.note_result(user_ns, result, names)
-    live, shared, groups = scan.live(names), scan.sharing.viewed_arrays(), list[Group]()
+    live, groups = scan.live(names), list[Group]()
     for group_names in scan.groups(values, names):
-        group, refused = _save_group(user_ns, {name: values[name] for name in group_names}, live, shared)
+        group, refused = _save_group(user_ns, {name: values[name] for name in group_names}, live)
         groups += [group] if group else []
         unsaved |= refused
     return SavedNames(tuple(groups), changes.deleted, unsaved)
@@ -253,33 +254,32 @@ def restore_names(user_ns: dict[str, Any], saved: SavedNames, step: str = "") ->
 
 
 def _save_group(
-    user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, str], shared: frozenset[int]
+    user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, Any]
 ) -> tuple[Group | None, dict[str, str]]:
     """Save the names of a group that can be saved; they refer to the others by name."""
     unsaved: dict[str, str] = {}
     while values:
-        saver = Saver(user_ns, live, shared)
+        saver = Saver(user_ns, live)
         try:
             return Group(tuple(values), *saver.save(values)), unsaved
         except Exception as error:
-            found = _refused(user_ns, values, live) or dict.fromkeys(
-                values, reason(None, saver.blamed, error)
-            )
+            found = _refused(user_ns, values, live)
+            found = found or dict.fromkeys(values, refusal(None, saver.blamed, error))
         unsaved |= found
-        live |= {id(values[name]): name for name in found if name != RESULT}
+        live |= {id(values[name]): reference(name) for name in found if name != RESULT}
         values = {name: value for name, value in values.items() if name not in found}
     return None, unsaved
 
 
-def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, str]) -> dict[str, str]:
+def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, Any]) -> dict[str, str]:
     """Return the names of a group that cannot be pickled on their own, with the reasons."""
     found = {}
     for name, value in values.items():
         saver = Saver(user_ns, live)
         try:
-            saver.save({name: value})
+            saver.save(value)
         except Exception as error:
-            found[name] = reason(value, saver.blamed, error)
+            found[name] = refusal(value, saver.blamed, error)
     return found
 
 

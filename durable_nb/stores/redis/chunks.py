@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from typing import Final, TypeGuard
 
 from durable_nb import settings
 from durable_nb.errors import ResetStep, StepNotRestored, StepNotSaved
 from durable_nb.records import Payload
+from durable_nb.rows import STEP_PAYLOAD, Row, payload_row, read_payload
 from durable_nb.stores.redis.connection import Connection
 from durable_nb.stores.redis.keys import Keys
 
 __all__ = ["Chunks"]
 
 _PREFIX: Final = "chunks/"
+_BLOB: Final = re.compile(_PREFIX + r"[0-9a-f]+/[0-9]{1,9}")
 
 
 class Chunks:
@@ -31,7 +34,7 @@ class Chunks:
 
     def has(self, blob: str | None) -> TypeGuard[str]:
         """Return whether a stored payload is split into chunks, which its ``blob`` then names."""
-        return blob is not None and blob.startswith(_PREFIX)
+        return isinstance(blob, str) and _BLOB.fullmatch(blob) is not None
 
     async def put(self, run_id: str, payload: Payload | None, *, step: str | None = None) -> Payload | None:
         """Return a payload as it is to be stored; the chunks of a large one are written first.
@@ -68,6 +71,26 @@ class Chunks:
                 remedy=("Restore the server from a backup, or run the step again: ", ResetStep()),
             )
         return payload._replace(data=b"".join(chunks), blob=None)
+
+    async def joined(self, row: Row, at: int) -> Row:
+        """Return a row with the chunks of its payload joined.
+
+        Args:
+            row: The row.
+            at: The place of the payload's columns.
+        """
+        if not self.has(row[at + 2]):
+            return row
+        payload = await self.get(row[0], read_payload(row[at : at + 4]))
+        return (*row[:at], *payload_row(payload), *row[at + 4 :])
+
+    async def all_joined(self, steps: list[Row]) -> list[Row]:
+        """Return the rows of steps with the chunks of their payloads joined."""
+        in_chunks = [number for number, row in enumerate(steps) if self.has(row[STEP_PAYLOAD + 2])]
+        whole = await asyncio.gather(*(self.joined(steps[number], STEP_PAYLOAD) for number in in_chunks))
+        for number, row in zip(in_chunks, whole, strict=True):
+            steps[number] = row
+        return steps
 
     async def drop(self, run_id: str, payload: Payload | None) -> None:
         """Delete the chunks of a payload that was not recorded after all."""

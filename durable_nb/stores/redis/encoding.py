@@ -1,14 +1,27 @@
-"""Conversion of records to the fields of a run's hash, and back."""
+"""Conversion of rows to the fields of a run's hash, and back.
+
+A value that is no value of ours becomes a row that fails its check: it is damaged, and no error here.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step
-from durable_nb.rows import Row, payload_row
+from durable_nb.records import Payload, Signal
+from durable_nb.rows import (
+    ATTEMPT,
+    REQUEST_COLUMNS,
+    RUN_COLUMNS,
+    SIGNAL_COLUMNS,
+    STATUS,
+    STEP_COLUMNS,
+    Row,
+    payload_row,
+    read_payload,
+)
 
 __all__ = [
     "CONTROL",
@@ -16,22 +29,23 @@ __all__ = [
     "delivery_columns",
     "encode_id",
     "packed",
-    "packed_creation",
-    "packed_opening",
     "packed_request",
+    "packed_run",
     "packed_signal",
-    "packed_status",
     "packed_step",
     "payload_field",
+    "payload_of",
     "payload_owner",
-    "read_payload",
-    "read_request",
-    "read_run",
-    "read_signal",
     "request_field",
+    "request_row",
+    "run_row",
     "signal_field",
+    "signal_row",
     "step_field",
     "step_rows",
+    "version_rows",
+    "with_signature",
+    "without_result",
 ]
 
 CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "session")
@@ -40,15 +54,25 @@ CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "se
 _STEP: Final = b"s:"
 _SIGNAL: Final = b"g:"
 _REQUEST: Final = b"q:"
+_VERSION: Final = b"v:"
 _RESULT: Final = b"result"
 
-_PAYLOAD: Final = -3
-_ATTEMPT_AT: Final = Step._fields.index("attempt")
-_PAYLOAD_AT: Final = Step._fields.index("payload")
-_BEFORE_PAYLOAD: Final = slice(1, 1 + _PAYLOAD_AT - _ATTEMPT_AT)
-_AFTER_PAYLOAD: Final = slice(_BEFORE_PAYLOAD.stop, _PAYLOAD)
+_STEP_LINE: Final = 17
+"""The number of a step's columns in its line, without the checksum."""
+
 _PARSED_TOGETHER: Final = 128
 """Steps parsed by one call of JSON, which takes half the time; more would trigger garbage collections."""
+
+_DAMAGED: Final = -1
+"""A checksum, and a format, that no row has."""
+
+_NOT_OURS: Final = (ValueError, TypeError, IndexError, RecursionError)
+"""What goes wrong when a value that is not ours is taken apart."""
+
+_MADE: Final = ("workflow", "code", "arguments", "arguments_repr", "parent", "created_at", "checksum")
+_OPENED: Final = ("owner", "python")
+_STANDING: Final = ("status", "updated_at", "standing")
+_RESULTS: Final = ("result_format", "result_data", "result_blob", "result_signature")
 
 
 def encode_id(text: str) -> bytes:
@@ -57,8 +81,11 @@ def encode_id(text: str) -> bytes:
 
 
 def decode_id(encoded: bytes) -> str:
-    """Return the id or name in bytes."""
-    return encoded.decode("utf-8", "surrogatepass")
+    """Return the id or name in bytes; one that nobody wrote is shown with backslashes."""
+    try:
+        return encoded.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return encoded.decode("utf-8", "backslashreplace")
 
 
 def step_field(step_id: str) -> bytes:
@@ -80,139 +107,203 @@ def payload_field(table: str, name: str) -> bytes:
     """Return the field with a payload: of a step, of a signal, or the result of a run.
 
     Args:
-        table: ``steps``, ``signals`` or ``runs``.
-        name: The step or the signal; empty for ``runs``.
+        table: ``steps``, ``versions``, ``signals`` or ``runs``.
+        name: The step or the signal; for ``versions``, the attempt, a colon and the step; empty for ``runs``.
     """
-    return {"steps": step_field, "signals": signal_field}[table](name) if table != "runs" else _RESULT
+    if table == "runs":
+        return _RESULT
+    return {"steps": _STEP, "versions": _VERSION, "signals": _SIGNAL}[table] + encode_id(name)
 
 
 def payload_owner(field: bytes) -> tuple[str, str] | None:
     """Return the arguments of ``payload_field`` for a field; None if it holds no payload."""
-    tables = {_STEP: "steps", _SIGNAL: "signals"}
+    tables = {_STEP: "steps", _VERSION: "versions", _SIGNAL: "signals"}
     if field == _RESULT:
         return "runs", ""
     table = tables.get(field[:2])
     return (table, decode_id(field[2:])) if table else None
 
 
-def packed(first: str, columns: Sequence[Any], payload: Payload | None) -> bytes:
+def packed(first: str, columns: Sequence[Any], payload: Payload | None, *checksum: int) -> bytes:
     """Return the value of a field: a line that scripts may change, columns as JSON, and a payload's bytes."""
-    if payload is None:
-        line = [*columns, None, None, None]
-        data = b""
-    else:
+    line: list[Any] = [*columns, None, None, None, *checksum]
+    data = b""
+    if payload is not None:
         signature = None if payload.signature is None else payload.signature.hex()
-        line = [*columns, payload.format, payload.blob, signature]
+        line[len(columns) : len(columns) + 3] = payload.format, payload.blob, signature
         data = payload.data
     return b"\n".join((first.encode(), json.dumps(line).encode(), data))
 
 
-def read_payload(columns: Sequence[Any], data: bytes) -> Payload | None:
-    """Return the payload of a value, or None."""
-    kind, blob, signature = columns
-    if kind is None:
+def payload_of(value: bytes) -> Payload | None:
+    """Return the payload in a value; None if there is none, or the value is damaged."""
+    try:
+        _, line, data = value.split(b"\n", 2)
+        columns = json.loads(line)
+        payload = read_payload(_payload_row(columns[_signature_at(columns) - 2 :][:3], data))
+    except _NOT_OURS:
         return None
-    return Payload(kind, data, blob, None if signature is None else bytes.fromhex(signature))
+    return payload if payload is not None and isinstance(payload.format, str) else None
 
 
-def packed_step(step: Step, payload: Payload | None) -> bytes:
+def _signature_at(columns: list[Any]) -> int:
+    """Return the place of the signature in a line: its end, or before the checksum."""
+    return len(columns) - 1 - isinstance(columns[-1], int)
+
+
+def with_signature(value: bytes, signature: bytes) -> bytes:
+    """Return a value with another signature of its payload."""
+    first, line, data = value.split(b"\n", 2)
+    columns = json.loads(line)
+    columns[_signature_at(columns)] = signature.hex()
+    return b"\n".join((first, json.dumps(columns).encode(), data))
+
+
+def packed_step(row: Row, payload: Payload | None) -> bytes:
     """Return the value of a step, with its payload as it is to be stored."""
-    columns = (step.kind.value, *step[_ATTEMPT_AT:_PAYLOAD_AT], *step[_PAYLOAD_AT + 1 :])
-    return packed(step.status.value, columns, payload)
+    return packed(row[STATUS], (row[2], *row[4:13], *row[17:21]), payload, row[-1])
 
 
 def step_rows(run_id: str, fields: Mapping[bytes, bytes]) -> list[Row]:
     """Return all steps among a run's fields."""
-    rows: list[Row] = []
+    found: list[Row] = []
     names = [field for field in fields if field.startswith(_STEP)]
     for first in range(0, len(names), _PARSED_TOGETHER):
         group = names[first : first + _PARSED_TOGETHER]
-        statuses, lines, data = zip(*[fields[field].split(b"\n", 2) for field in group], strict=True)
-        parsed = json.loads(b"[%s]" % b",".join(lines))
-        rows += map(_step_row, itertools.repeat(run_id), group, statuses, parsed, data)
-    return rows
+        try:
+            found += _parsed_together(run_id, group, [fields[field] for field in group])
+        except _NOT_OURS:  # one of them is damaged
+            found += [_parsed_step(run_id, decode_id(field[2:]), fields[field]) for field in group]
+    return found
 
 
-def _step_row(run_id: str, field: bytes, status: bytes, columns: list[Any], data: bytes) -> Row:
-    payload = payload_row(read_payload(columns[_PAYLOAD:], data))
-    before, after = columns[_BEFORE_PAYLOAD], columns[_AFTER_PAYLOAD]
-    return (run_id, decode_id(field[2:]), columns[0], status.decode(), *before, *payload, *after)
+def version_rows(run_id: str, fields: Mapping[bytes, bytes], step_ids: Collection[str]) -> list[Row]:
+    """Return the earlier results of those steps among a run's fields, by step and attempt."""
+    owners = [(field, *field[2:].split(b":", 1)) for field in fields if field.startswith(_VERSION)]
+    found = [
+        _parsed_step(run_id, decode_id(name), fields[field])
+        for field, _, name in owners
+        if decode_id(name) in step_ids
+    ]
+    return sorted(found, key=lambda row: (row[1], row[ATTEMPT]))
 
 
-def packed_signal(signal: Signal, payload: Payload, delivery: str) -> bytes:
+def _parsed_together(run_id: str, names: Sequence[bytes], values: Sequence[bytes]) -> list[Row]:
+    statuses, lines, data = zip(*[value.split(b"\n", 2) for value in values], strict=True)
+    parsed = json.loads(b"[%s]" % b",".join(lines))
+    if len(parsed) != len(names):
+        raise ValueError
+    step_ids = [decode_id(field[2:]) for field in names]
+    return list(map(_step_row, itertools.repeat(run_id), step_ids, statuses, parsed, data))
+
+
+def _parsed_step(run_id: str, step_id: str, value: bytes) -> Row:
+    try:
+        status, line, data = value.split(b"\n", 2)
+        return _step_row(run_id, step_id, status, json.loads(line), data)
+    except _NOT_OURS:
+        first = value.partition(b"\n")[0].decode("ascii", "replace")
+        return (run_id, step_id, "", first, 0, 0, 0, 0, *[None] * (len(STEP_COLUMNS) - 9), _DAMAGED)
+
+
+def _step_row(run_id: str, step_id: str, status: bytes, columns: list[Any], data: bytes) -> Row:
+    kind, *before = columns[:10]
+    ends = columns[10:14]
+    (checksum,) = columns[_STEP_LINE:] or [None]
+    payload = _payload_row(columns[14:_STEP_LINE], data)
+    return (run_id, step_id, kind, status.decode(), *before[:-1], int(before[-1]), *payload, *ends, checksum)
+
+
+def _payload_row(columns: Sequence[Any], data: bytes) -> Row:
+    """Return the values of a payload, from its columns in a line and the bytes after it."""
+    form, blob, signature = columns
+    if form is None:
+        return None, None, None, None
+    return form, data, blob, None if signature is None else bytes.fromhex(signature)
+
+
+def packed_signal(row: Row, payload: Payload, delivery: str) -> bytes:
     """Return the value of a signal, with its payload as it is to be stored."""
-    return packed(delivery, (signal.delivered_by, signal.delivered_at), payload)
+    return packed(delivery, row[6:8], payload, row[-1])
 
 
 def delivery_columns(signal: Signal) -> str:
     """Return the first columns of a signal's value: the author and the time of its delivery."""
-    return json.dumps((signal.delivered_by, signal.delivered_at)).removesuffix("]") + ", "
+    return json.dumps((signal.delivered_by, float(signal.delivered_at))).removesuffix("]") + ", "
 
 
-def read_signal(run_id: str, signal: str, value: bytes) -> Signal:
+def signal_row(run_id: str, signal: str, value: bytes) -> Row:
     """Return the signal in a value."""
-    _, line, data = value.split(b"\n", 2)
-    by, at, *rest = json.loads(line)
-    payload = read_payload(rest, data)
-    assert payload is not None
-    return Signal(run_id, signal, payload, by, at)
-
-
-def packed_request(request: SignalRequest) -> tuple[str, str]:
-    """Return the time of a request, and the rest of its value."""
-    columns = (request.prompt, request.schema, request.choices, request.refused, request.asked_by)
-    return json.dumps(request.asked_at), json.dumps(columns)
-
-
-def read_request(run_id: str, field: bytes, value: bytes) -> SignalRequest:
-    """Return the request in a field and its value."""
-    since, line = value.split(b"\n", 1)
-    prompt, schema, choices, refused, by = json.loads(line)
-    return SignalRequest(
-        run_id, decode_id(field[2:]), prompt, schema, choices, refused, by, json.loads(since)
-    )
-
-
-def packed_creation(run: Run) -> str:
-    """Return the value of ``made``: the columns of a run that never change."""
-    return json.dumps([run.workflow, run.code, run.arguments, run.arguments_repr, run.parent, run.created_at])
-
-
-def packed_opening(run: Run) -> str:
-    """Return the value of ``opened``: the columns of a run that each opening sets."""
-    return json.dumps([run.owner, run.python])
-
-
-def packed_status(run: Run) -> str:
-    """Return the value of ``standing``: the status of a run, and the time of its last change."""
-    return json.dumps([run.status.value, run.updated_at])
-
-
-def read_run(run_id: str, fields: Mapping[bytes, bytes | None]) -> Run | None:
-    """Return the run in its fields, or None if there is none."""
-    created = fields.get(b"made")
-    if created is None:
-        return None
-    workflow, code, arguments, arguments_repr, parent, created_at = json.loads(created)
-    owner, python = json.loads(fields[b"opened"] or b"")
-    status, updated_at = json.loads(fields[b"standing"] or b"")
-    result = None
-    if (value := fields.get(_RESULT)) is not None:
+    try:
         _, line, data = value.split(b"\n", 2)
-        result = read_payload(json.loads(line), data)
-    return Run(
-        run_id,
-        workflow,
-        RunStatus(status),
-        int(fields[b"epoch"] or 0),
-        int(fields[b"passes"] or 0),
-        code,
-        arguments,
-        arguments_repr,
-        python,
-        parent,
-        owner,
-        result,
-        created_at,
-        updated_at,
-    )
+        by, at, *payload = json.loads(line)
+        checksum = payload.pop() if len(payload) > 3 else None
+        return (run_id, signal, *_payload_row(payload, data), by, at, checksum)
+    except _NOT_OURS:
+        return (run_id, signal, *[None] * (len(SIGNAL_COLUMNS) - 2))
+
+
+def packed_request(row: Row) -> tuple[str, str]:
+    """Return the time of a request, and the rest of its value."""
+    *columns, asked_at, checksum = row[2:]
+    return json.dumps(asked_at), f"{json.dumps([*columns, checksum])}\n"
+
+
+def request_row(run_id: str, field: bytes, value: bytes) -> Row:
+    """Return the request in a field and its value."""
+    name = decode_id(field[2:])
+    try:
+        since, line = value.split(b"\n", 1)
+        *columns, checksum = [*json.loads(line), None][:6]
+        prompt, schema, choices, refused, by = columns
+        return (run_id, name, prompt, schema, choices, refused, by, json.loads(since), checksum)
+    except _NOT_OURS:
+        return (run_id, name, *[None] * (len(REQUEST_COLUMNS) - 2))
+
+
+def packed_run(row: Row) -> tuple[str, str, str]:
+    """Return the values of ``made``, ``opened`` and ``standing``.
+
+    They hold what never changes in a run, what each opening sets, and what its end sets too.
+    """
+    run = dict(zip(RUN_COLUMNS, row, strict=True))
+    made, opened, standing = ([run[name] for name in names] for names in (_MADE, _OPENED, _STANDING))
+    return json.dumps(made), json.dumps(opened), json.dumps(standing)
+
+
+def run_row(run_id: str, fields: Mapping[bytes, bytes | None]) -> Row | None:
+    """Return the run in its fields, or None if there is none."""
+    if fields.get(b"made") is None:
+        return None
+    run: dict[str, Any] = {
+        "run_id": run_id,
+        "epoch": _count(fields, b"epoch"),
+        "passes": _count(fields, b"passes"),
+    }
+    for field, names in ((b"made", _MADE), (b"opened", _OPENED), (b"standing", _STANDING)):
+        run |= zip(names, _line(fields.get(field), len(names)), strict=True)
+    result = fields.get(_RESULT)
+    run |= zip(_RESULTS, payload_row(payload_of(result)) if result else [None] * 4, strict=True)
+    run["result_format"] = run["result_format"] or (_DAMAGED if result else None)
+    return tuple(run[name] for name in RUN_COLUMNS)
+
+
+def without_result(row: Row) -> Row:
+    """Return a run's row as far as it can be checked without the chunks of its result."""
+    return (*row[:11], *[None] * 4, *row[15:18], None)
+
+
+def _line(value: bytes | None, length: int) -> list[Any]:
+    """Return the values in a line of JSON; a checksum at the end may be missing."""
+    try:
+        found = json.loads(value or b"")
+    except _NOT_OURS:
+        found = None
+    known = found if isinstance(found, list) and len(found) in (length, length - 1) else []
+    return [*known, *[None] * (length - len(known))]
+
+
+def _count(fields: Mapping[bytes, bytes | None], name: bytes) -> int | None:
+    """Return the number in a field; None if it is not written as the server writes it."""
+    value = fields.get(name) or b""
+    return int(value) if value.isdigit() and len(value) < 20 and b"%d" % int(value) == value else None

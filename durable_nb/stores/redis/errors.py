@@ -9,7 +9,7 @@ from redis import exceptions
 
 from durable_nb.errors import DurableError, RunHeld, StoreError, StoreUnavailable, StoreUnreadable
 
-__all__ = ["foreign_keys", "is_transient", "lost_writes_notice", "run_forgotten", "translated"]
+__all__ = ["foreign_keys", "is_transient", "lost_writes_notice", "other_slot", "run_forgotten", "translated"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -130,6 +130,15 @@ def run_forgotten(location: str, run_id: str, step: str | None) -> RunHeld:
         step=step,
         remedy="Nothing was written. Restore the server's data, or run again, which executes the lost steps "
         "anew. To prevent this: redis-cli CONFIG SET appendonly yes.",
+    )
+
+
+def other_slot(run_id: str, new_id: str) -> StoreError:
+    """Return the error for a rename that could move a run to another server of a cluster."""
+    return StoreError(
+        f"cannot rename to {new_id!r}: on a Redis cluster that id may belong to another server",
+        run_id=run_id,
+        remedy=f"Choose an id such as {run_id.partition('~')[0]}~old, or start the run over: fresh=True.",
     )
 
 

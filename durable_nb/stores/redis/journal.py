@@ -7,7 +7,6 @@ import uuid
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from durable_nb.errors import (
     InvalidOption,
     OpenRun,
     RunHeld,
-    StoreError,
     StoreUnavailable,
+    StoreUnreadable,
 )
 from durable_nb.records import (
     Payload,
@@ -32,17 +31,19 @@ from durable_nb.records import (
     Step,
     StepStatus,
 )
-from durable_nb.rows import PAYLOAD_BLOB, RECORDED_SEQ, STEP_ID, Row, StepRows, read_step, step_row
+from durable_nb.rows import RESULT, SIGNAL_PAYLOAD
 from durable_nb.stores.base import ENDED, Journal
 from durable_nb.stores.blobs.folder import Blobs
 from durable_nb.stores.blobs.remote import BlobPlace, blobs_at
+from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.connection import ClusterConnection, Connection, run_script
-from durable_nb.stores.redis.errors import lost_writes_notice, run_forgotten
+from durable_nb.stores.redis.errors import lost_writes_notice, other_slot, run_forgotten
 from durable_nb.stores.redis.keys import Keys, same_slot
 from durable_nb.stores.redis.notifications import DeliveryListener
+from durable_nb.stores.redis.reading import read_snapshot
 from durable_nb.stores.redis.run_index import RunIndex
 from durable_nb.stores.redis.server import connect
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
@@ -90,6 +91,7 @@ class RedisJournal(Journal):
         self._ttl = _seconds(in_url.get("ttl") if ttl is None else ttl)
         prefix = in_url.get("prefix", settings.REDIS_PREFIX) if prefix is None else prefix
         self._keys = Keys(prefix)
+        self._rows = CheckedRows(prefix)
         blobs = in_url.get("blobs") if blobs is None else blobs
         self._blobs = None if blobs is None else blobs_at(blobs)
         shown = {"prefix": prefix} if prefix != settings.REDIS_PREFIX else {}
@@ -129,7 +131,7 @@ class RedisJournal(Journal):
                 raise self._closed_error()
             if self._open_connection is None:
                 self._open_connection = await connect(self._url, self._keys, self.location)
-                self._open_session = RedisSessions(self._keys, self._open_connection)
+                self._open_session = RedisSessions(self._keys, self._open_connection, self._rows)
 
     async def close(self) -> None:
         """Send the waiting commands, then disconnect; later calls raise ``StoreUnavailable``."""
@@ -147,12 +149,8 @@ class RedisJournal(Journal):
     async def open_run(self, opening: Run, *, take_over: bool = False) -> RunSnapshot:
         """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         sessions, run_id = self._sessions, opening.run_id
-        words = (
-            encoding.packed_creation(opening),
-            encoding.packed_opening(opening),
-            encoding.packed_status(opening),
-            sessions.token,
-        )
+        new = opening._replace(result=None)
+        words = (*encoding.packed_run(self._rows.run_row(new)), sessions.token)
         await asyncio.gather(sessions.start(), self._runs.add(run_id))
         while True:  # another process may open the run after its owner was checked
             token = uuid.uuid4().hex
@@ -161,6 +159,7 @@ class RedisJournal(Journal):
             snapshot = await self.read_run(run_id) if opened else None
             if snapshot is not None and snapshot.run.epoch == opened:
                 break
+            await self.get_run(run_id)  # raises if the run is damaged: it would never be opened
         self._unsynced.begin(snapshot.run, token)
         sessions.hold(snapshot.run)
         return snapshot
@@ -181,31 +180,21 @@ class RedisJournal(Journal):
     async def get_run(self, run_id: str) -> Run | None:
         """Return the run without its steps, or None."""
         (fields,) = await read_fields(self._connection, self._keys, [run_id])
-        run = encoding.read_run(run_id, fields)
-        return await self._whole_run(run) if run else None
+        row = encoding.run_row(run_id, fields)
+        return None if row is None else self._rows.run(await self._chunks.joined(row, RESULT))
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
         """Return the run and its steps, or None."""
-        words = await self._connection.call("HGETALL", self._keys.run(run_id))
-        fields = dict(zip(words[::2], words[1::2], strict=True))
-        run = encoding.read_run(run_id, fields)
-        if run is None:
-            return None
-        rows = encoding.step_rows(run_id, fields)
-        in_chunks = [number for number, row in enumerate(rows) if self._chunks.has(row[PAYLOAD_BLOB])]
-        whole = await asyncio.gather(*(self._whole_step(rows[number]) for number in in_chunks))
-        for number, row in zip(in_chunks, whole, strict=True):
-            rows[number] = row
-        rows.sort(key=itemgetter(RECORDED_SEQ, STEP_ID))
-        return RunSnapshot(await self._whole_run(run), StepRows(rows))
+        return await read_snapshot(run_id, await self._fields(run_id), self._chunks, self._rows)
 
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
         run_ids = await self._runs.run_ids()
         found = await read_fields(self._connection, self._keys, run_ids)
-        read = [encoding.read_run(run_id, fields) for run_id, fields in zip(run_ids, found, strict=True)]
-        runs = await asyncio.gather(*(self._whole_run(run) for run in read if run))
-        await self._runs.remove([run_id for run_id, run in zip(run_ids, read, strict=True) if run is None])
+        read = [encoding.run_row(run_id, fields) for run_id, fields in zip(run_ids, found, strict=True)]
+        rows = await asyncio.gather(*(self._chunks.joined(row, RESULT) for row in read if row))
+        await self._runs.remove([run_id for run_id, row in zip(run_ids, read, strict=True) if row is None])
+        runs = map(self._rows.run_or_damaged, rows)
         return sorted(runs, key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
 
     async def progress(self) -> Mapping[str, Progress]:
@@ -222,10 +211,12 @@ class RedisJournal(Journal):
         if new_id == run_id:
             raise id_taken(run_id, new_id)
         if isinstance(self._connection, ClusterConnection) and not same_slot(run_id, new_id):
-            await self._refuse_other_slot(run_id, new_id)
+            known = await self.get_run(run_id)
+            raise unknown_run(run_id, self.address) if known is None else other_slot(run_id, new_id)
         await asyncio.gather(self._runs.add(new_id), self._waiting.add(new_id))
         keys = (*self._keys.both(run_id), *self._keys.both(new_id))
-        answer = await run_script(self._connection, scripts.RENAME, keys, uuid.uuid4().hex)
+        words = uuid.uuid4().hex, self._rows.renamed_run(run_id, new_id)
+        answer = await run_script(self._connection, scripts.RENAME, keys, *words)
         if answer == b"taken":
             raise id_taken(run_id, new_id)
         if answer == b"missing":
@@ -242,14 +233,24 @@ class RedisJournal(Journal):
         field = encoding.step_field(step_id)
         value = await self._connection.call("HGET", self._keys.run(run_id), field)
         rows = encoding.step_rows(run_id, {} if value is None else {field: value})
-        return read_step(await self._whole_step(rows[0])) if rows else None
+        return self._rows.steps(await self._chunks.all_joined(rows))[0] if rows else None
+
+    async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:
+        """Return the earlier results of a step, the oldest first."""
+        rows = encoding.version_rows(run_id, await self._fields(run_id), [step_id])
+        return self._rows.steps(await self._chunks.all_joined(rows))
+
+    async def drop_versions(self, run_id: str) -> int:
+        """Delete the earlier results of a run's steps, and return how many there were."""
+        return int(await self._script(scripts.DROP_VERSIONS, run_id))
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         payload = await self._chunks.put(run.run_id, run.result)
         result = b"" if payload is None else encoding.packed("", (), payload)
         ttl = self._ttl if self._ttl is not None and run.status in ENDED else 0
-        words = (*self._unsynced.fence(run.run_id, run.epoch), encoding.packed_status(run), result, ttl)
+        *_, standing = encoding.packed_run(self._rows.run_row(run))
+        words = (*self._unsynced.fence(run.run_id, run.epoch), standing, result, ttl)
         answer = await self._script(scripts.FINISH, run.run_id, *words)
         ended = run.status not in (RunStatus.RUNNING, RunStatus.WAITING)
         if answer and ended:  # otherwise writes of steps may be under way
@@ -277,18 +278,32 @@ class RedisJournal(Journal):
         delivery = uuid.uuid4().hex
         payload = await self._chunks.put(signal.run_id, signal.payload)
         assert payload is not None
-        value = encoding.packed_signal(signal, payload, delivery)
+        value = encoding.packed_signal(self._rows.signal_row(signal), payload, delivery)
         words = (encoding.signal_field(signal.name), value, delivery, self._keys.channel)
         first = bool(await self._script(scripts.PUT_SIGNAL, signal.run_id, *words))
+        first = first or await self._replaced_damaged(signal, value)
         if not first:
             await self._chunks.drop(signal.run_id, payload)
         self._listener.notify()
         return first
 
+    async def _replaced_damaged(self, signal: Signal, value: bytes) -> bool:
+        """Deliver a signal in place of one that cannot be read; return whether that was done."""
+        key, field = self._keys.run(signal.run_id), encoding.signal_field(signal.name)
+        there = await self._connection.call("HGET", key, field)
+        try:
+            self._rows.signal(encoding.signal_row(signal.run_id, signal.name, there))
+        except StoreUnreadable:
+            return bool(await run_script(self._connection, scripts.REPLACE, (key,), field, there, value))
+        return False
+
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """Return the signal delivered under a name, or None."""
         value = await self._connection.call("HGET", self._keys.run(run_id), encoding.signal_field(name))
-        return None if value is None else await self._whole_signal(encoding.read_signal(run_id, name, value))
+        if value is None:
+            return None
+        row = encoding.signal_row(run_id, name, value)
+        return self._rows.signal(await self._chunks.joined(row, SIGNAL_PAYLOAD))
 
     async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
         """Return those of the wanted signals that were delivered, read in one batch."""
@@ -298,7 +313,9 @@ class RedisJournal(Journal):
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
         """Rename a delivered signal, so that its name is free for another delivery."""
         fields = encoding.signal_field(signal.name), encoding.signal_field(name)
-        await self._script(scripts.SET_ASIDE, signal.run_id, *fields, encoding.delivery_columns(signal))
+        change = self._rows.renamed_signal(signal.name, name)
+        delivery = encoding.delivery_columns(signal)
+        await self._script(scripts.SET_ASIDE, signal.run_id, *fields, delivery, change)
 
     async def version(self) -> Hashable:
         """Return the number of notifications so far, which increases every few seconds in any case."""
@@ -314,13 +331,13 @@ class RedisJournal(Journal):
         """Record a request for a signal, and the step that waits for it, in one script."""
         await self._waiting.add(request.run_id)
         field = encoding.request_field(request.name)
-        words = (field, *encoding.packed_request(request))
+        words = (field, *encoding.packed_request(self._rows.request_row(request)))
         if step is None:
             _, value = await self._script(scripts.REQUEST_SIGNAL, request.run_id, "", "", "", "", *words)
         else:
             written, value = await self._send(scripts.REQUEST_SIGNAL, step, step.payload, *words)
             await self._write_again(step.run_id, *self._unsynced.missing(step.run_id, step.epoch, written))
-        return encoding.read_request(request.run_id, field, value)
+        return self._rows.request(encoding.request_row(request.run_id, field, value))
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
         """Delete a request."""
@@ -330,7 +347,7 @@ class RedisJournal(Journal):
         """Return a run's request for a signal of that name, or None."""
         field = encoding.request_field(name)
         value = await self._connection.call("HGET", self._keys.run(run_id), field)
-        return None if value is None else encoding.read_request(run_id, field, value)
+        return None if value is None else self._rows.request(encoding.request_row(run_id, field, value))
 
     async def open_signals(self) -> Sequence[SignalRequest]:
         """Return the requests for signals that were not delivered yet, the oldest first."""
@@ -338,7 +355,7 @@ class RedisJournal(Journal):
         found = await asyncio.gather(*(self._script(scripts.UNANSWERED, run_id) for run_id in run_ids))
         await self._waiting.remove(run_id for run_id, words in zip(run_ids, found, strict=True) if not words)
         requests = [
-            encoding.read_request(run_id, field, value)
+            self._rows.request_or_damaged(encoding.request_row(run_id, field, value))
             for run_id, words in zip(run_ids, found, strict=True)
             for field, value in zip(words[::2], words[1::2], strict=True)
         ]
@@ -398,7 +415,8 @@ class RedisJournal(Journal):
         """Send a step with a script; return how many writes the server has counted, and its other answer."""
         fence = self._unsynced.fence(step.run_id, step.epoch)
         differs = self._unsynced.note_sent(step)
-        put = (*fence, encoding.step_field(step.step_id), encoding.packed_step(step, payload))
+        value = encoding.packed_step(self._rows.step_row(step), payload)
+        put = (*fence, encoding.step_field(step.step_id), value)
         found = await self._script(script, step.run_id, *put, *words)
         answer, *rest = found if isinstance(found, list) else [found]
         if not answer:
@@ -412,28 +430,12 @@ class RedisJournal(Journal):
             await asyncio.gather(*(self._put_step(step, again=True) for step in steps))
             warnings.warn(lost_writes_notice(self.location, run_id, lost), DurableNotice, stacklevel=2)
 
+    async def _fields(self, run_id: str) -> dict[bytes, bytes]:
+        words = await self._connection.call("HGETALL", self._keys.run(run_id))
+        return dict(zip(words[::2], words[1::2], strict=True))
+
     async def _script(self, script: scripts.Script, run_id: str, *words: Any) -> Any:
         return await run_script(self._connection, script, self._keys.both(run_id), *words)
-
-    async def _whole_run(self, run: Run) -> Run:
-        return run._replace(result=await self._chunks.get(run.run_id, run.result))
-
-    async def _whole_step(self, row: Row) -> Row:
-        step = read_step(row)
-        return step_row(step._replace(payload=await self._chunks.get(step.run_id, step.payload)))
-
-    async def _whole_signal(self, signal: Signal) -> Signal:
-        payload = await self._chunks.get(signal.run_id, signal.payload)
-        return signal._replace(payload=payload or signal.payload)
-
-    async def _refuse_other_slot(self, run_id: str, new_id: str) -> None:
-        if await self.get_run(run_id) is None:
-            raise unknown_run(run_id, self.address)
-        raise StoreError(
-            f"cannot rename to {new_id!r}: on a Redis cluster that id may belong to another server",
-            run_id=run_id,
-            remedy=f"Choose an id such as {run_id.partition('~')[0]}~old, or start the run over: fresh=True.",
-        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,9 +3,10 @@
 A run is one hash. ``epoch`` is the fence; it remains after the run was renamed. A server that has lost it
 counts from the start, so that each write also names the ``opening`` it belongs to. ``written`` counts the
 step writes since that opening. The field ``made`` exists while the run does; ``opened``, ``standing``,
-``passes``, ``session`` and ``result`` hold its state. Steps are the fields ``s:<id>``, signals ``g:<name>``,
-requests for signals ``q:<name>``. The first line of a value may be changed by a script, the second line has
-the columns as JSON, the rest is the payload. The hash ``:chunks`` holds values too large for the first one.
+``passes``, ``session`` and ``result`` hold its state. Steps are the fields ``s:<id>``, their earlier results
+``v:<attempt>:<id>``, signals ``g:<name>``, requests for signals ``q:<name>``. The first line of a value may
+be changed by a script, the second line has the columns as JSON, with the checksum at its end, the rest is the
+payload. The hash ``:chunks`` holds values too large for the first one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 __all__ = [
+    "DROP_VERSIONS",
     "FINISH",
     "OPEN",
     "PROGRESS",
@@ -53,6 +55,17 @@ local left = redis.call('PTTL', KEYS[1])
 if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
 """
 
+_CHANGED = """
+local function changed(value, change)
+    local first, last = string.match(value, '^[^\\n]*\\n[^\\n]*, ()%d+()%]\\n')
+    if not first then first, last = string.match(value, '^%[[^\\n]*, ()%d+()%]$') end
+    if not first then return value end
+    local sum = bit.bxor(tonumber(string.sub(value, first, last - 1)), tonumber(change)) % 4294967296
+    return string.sub(value, 1, first - 1) .. string.format('%.0f', sum) .. string.sub(value, last)
+end
+"""
+# Changes the checksum of a value by exclusive or: it stands at the end of the JSON line.
+
 _DROP_CHUNKS = """
 local function chunks(value)
     local columns = value and string.match(value, '^[^\\n]*\\n([^\\n]*)') or ''
@@ -66,6 +79,22 @@ local function replace(field, value)
     if value == '' then redis.call('HDEL', KEYS[1], field) else redis.call('HSET', KEYS[1], field, value) end
 end
 """
+
+_KEEP_VERSION = """
+local function attempt(value)
+    return tonumber(value and string.match(value, '^%l+\\n%["%l+", (%d+)') or 0)
+end
+local function kept(field, value)
+    local known = redis.call('HGET', KEYS[1], field)
+    if attempt(known) == 0 or attempt(known) >= attempt(value) then return false end
+    local decoded, columns = pcall(cjson.decode, string.match(known, '^[^\\n]*\\n([^\\n]*)'))
+    if not decoded or columns[15] == cjson.null then return false end
+    redis.call('HSET', KEYS[1], 'v:' .. attempt(known) .. ':' .. string.sub(field, 3), known)
+    redis.call('HSET', KEYS[1], field, value)
+    return true
+end
+"""
+# Keeps the result of an earlier attempt, with its chunks, beside the value that takes its field.
 
 OPEN: Final = Script(
     _DROP_CHUNKS
@@ -89,13 +118,14 @@ Returns the new epoch, or 0 if the present epoch is not the expected one."""
 
 _PUT = (
     _DROP_CHUNKS
+    + _KEEP_VERSION
     + "local function put()\n"
     + _FENCE
     + """
 if redis.call('HGET', KEYS[1], ARGV[3]) == ARGV[4] then
-    return -1 - tonumber(redis.call('HGET', KEYS[1], 'written') or 0)
+    return -1 - (tonumber(redis.call('HGET', KEYS[1], 'written') or 0) or 0)
 end
-replace(ARGV[3], ARGV[4])
+if not kept(ARGV[3], ARGV[4]) then replace(ARGV[3], ARGV[4]) end
 """
     + _EXPIRE_CHUNKS
     + """
@@ -118,7 +148,7 @@ if ARGV[5] ~= '0' then
     redis.call('EXPIRE', KEYS[1], ARGV[5])
     redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
-return 1 + tonumber(redis.call('HGET', KEYS[1], 'written') or 0)
+return 1 + (tonumber(redis.call('HGET', KEYS[1], 'written') or 0) or 0)
 """
 )
 """Records the status of a run. ARGV: epoch, opening or empty, standing, result or empty, seconds until it
@@ -132,7 +162,8 @@ for number = 4, #ARGV do
     local value = redis.call('HGET', KEYS[1], ARGV[number])
     if value then
         found = found + 1
-        redis.call('HSET', KEYS[1], ARGV[number], ARGV[3] .. string.sub(value, string.find(value, '\\n'), -1))
+        local rest = string.sub(value, string.find(value, '\\n') or #value + 1)
+        redis.call('HSET', KEYS[1], ARGV[number], ARGV[3] .. rest)
     end
 end
 return found
@@ -147,7 +178,8 @@ for number = 1, #all, 2 do
     if string.sub(all[number], 1, 2) == 's:' then
         local status, columns, kind = string.match(all[number + 1], '^(%l+)\\n(%["(%l+)"[^\\n]*)')
         if status == 'done' then found[1] = found[1] + 1 end
-        local asleep = kind == 'sleep' and tonumber(cjson.decode(columns)[12]) or 0
+        local decoded, line = pcall(cjson.decode, kind == 'sleep' and columns or '[]')
+        local asleep = decoded and tonumber(line[12]) or 0
         if status == 'started' and kind == 'signal' or asleep > now then table.insert(found, all[number]) end
     end
 end
@@ -171,14 +203,20 @@ return string.sub(there, 1, #ARGV[3] + 1) == ARGV[3] .. '\\n' and 1 or 0
 """Delivers a signal, and returns 1 if it is the first of its name. ARGV: field, value, id of the delivery,
 which is the value's first line, channel. Without permission to publish it still delivers: waits poll too."""
 
-SET_ASIDE: Final = Script("""
+SET_ASIDE: Final = Script(
+    _CHANGED
+    + """
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local columns = value and string.match(value, '^[^\\n]*\\n([^\\n]*)') or ''
 if string.sub(columns, 1, #ARGV[3]) ~= ARGV[3] then return 0 end
-if redis.call('HSETNX', KEYS[1], ARGV[2], value) == 1 then redis.call('HDEL', KEYS[1], ARGV[1]) end
+if redis.call('HSETNX', KEYS[1], ARGV[2], changed(value, ARGV[4])) == 1 then
+    redis.call('HDEL', KEYS[1], ARGV[1])
+end
 return 1
-""")
-"""Moves a signal to another field. ARGV: field, other field, the beginning of the signal's columns."""
+"""
+)
+"""Moves a signal to another field. ARGV: field, other field, the beginning of the signal's columns, what the
+other name changes in its checksum."""
 
 REQUEST_SIGNAL: Final = Script(
     _PUT
@@ -224,11 +262,28 @@ return 0
 """)
 """Removes a member from the sorted set KEYS[1] if its score is low. ARGV: member, lowest score that stays."""
 
-RENAME: Final = Script("""
+DROP_VERSIONS: Final = Script(
+    _DROP_CHUNKS
+    + """
+local found = 0
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if string.sub(field, 1, 2) == 'v:' then
+        replace(field, '')
+        found = found + 1
+    end
+end
+return found
+"""
+)
+"""Deletes the earlier results of the steps of a run; returns how many there were."""
+
+RENAME: Final = Script(
+    _CHANGED
+    + """
 if redis.call('HGET', KEYS[3], 'renaming') == ARGV[1] then return 'done' end
 if redis.call('HEXISTS', KEYS[1], 'made') == 0 then return 'missing' end
 if redis.call('HEXISTS', KEYS[3], 'made') == 1 then return 'taken' end
-local waiting = redis.call('HGETALL', KEYS[3])
+local waiting, own = redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[1])
 local moving = {}
 for number = 1, #waiting, 2 do
     local kind = string.sub(waiting[number], 1, 2)
@@ -236,6 +291,10 @@ for number = 1, #waiting, 2 do
         if redis.call('HEXISTS', KEYS[1], waiting[number]) == 1 then return 'taken' end
         table.insert(moving, number)
     end
+end
+for number = 1, #own, 2 do
+    local value = changed(own[number + 1], ARGV[2])
+    if value ~= own[number + 1] then redis.call('HSET', KEYS[1], own[number], value) end
 end
 for _, number in ipairs(moving) do
     redis.call('HSET', KEYS[1], waiting[number], waiting[number + 1])
@@ -249,6 +308,7 @@ redis.call('HSET', KEYS[3], 'renaming', ARGV[1])
 redis.call('HDEL', KEYS[3], 'session')
 redis.call('HSET', KEYS[1], 'epoch', epoch)
 return 'done'
-""")
+"""
+)
 """Renames the run KEYS[1] with chunks KEYS[2] to KEYS[3] and KEYS[4]; the old id keeps its epoch. ARGV: id of
-the renaming."""
+the renaming, what the new id changes in the checksums."""

@@ -16,7 +16,7 @@ __all__ = ["LAYOUT", "connect"]
 
 C = TypeVar("C", bound=Connection)
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """The version of the layout of keys under a prefix."""
 
 
@@ -80,7 +80,7 @@ def _new_connection(kind: Callable[[str, str], C], url: str, location: str) -> C
 
 
 async def _check_layout(connection: Connection, keys: Keys, location: str) -> None:
-    """Check the layout version under the prefix, and write it if there is none.
+    """Check the layout version under the prefix, and write ours if there is none, or an older one.
 
     Raises:
         StoreTooNew: A newer durable_nb keeps its runs there.
@@ -97,6 +97,8 @@ async def _check_layout(connection: Connection, keys: Keys, location: str) -> No
             remedy="Nothing was changed; upgrade with pip install -U durable_nb, or choose another prefix: "
             "RedisStore(url, prefix=…).",
         )
+    if version < LAYOUT:  # what older versions wrote is read; they could not read what this one writes
+        await connection.call("SET", keys.layout, LAYOUT)
 
 
 async def _inspect(connection: Connection, location: str) -> _Server:

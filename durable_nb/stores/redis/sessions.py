@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from durable_nb import settings
 from durable_nb.errors import DurableError
 from durable_nb.records import Run, RunStatus
+from durable_nb.rows import Row
+from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.host import Process, process
 from durable_nb.stores.ownership import Owner, Ownership
 from durable_nb.stores.redis.connection import Connection
-from durable_nb.stores.redis.encoding import CONTROL, read_run
+from durable_nb.stores.redis.encoding import CONTROL, run_row, without_result
 from durable_nb.stores.redis.keys import Keys
+from durable_nb.stores.valid import is_count
 
 __all__ = ["RedisOwner", "RedisSessions", "read_fields"]
 
 _own_tokens: set[str] = set()
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
+_UNKNOWN = -1
+"""The counter of a session that is damaged: its owner writes it anew with the next heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,12 @@ class RedisSessions(Ownership[RedisOwner]):
     Args:
         keys: The names of the keys.
         connection: The connection to the server.
+        rows: Makes records of the rows there.
     """
 
-    def __init__(self, keys: Keys, connection: Connection) -> None:
+    def __init__(self, keys: Keys, connection: Connection, rows: CheckedRows) -> None:
         super().__init__()
+        self._rows = rows
         self.token = uuid.uuid4().hex
         self._keys = keys
         self._connection = connection
@@ -85,27 +92,37 @@ class RedisSessions(Ownership[RedisOwner]):
             await self._connection.call("DEL", self._keys.session(self.token))
 
     async def find_owner(self, run_id: str) -> RedisOwner | None:
-        """Return the owner of a run; None if the run does not exist."""
-        return (await self.find_owners([run_id])).get(run_id)
+        """Return the owner of a run; None if the run does not exist.
+
+        Raises:
+            StoreUnreadable: The record of the run is damaged.
+        """
+        return (await self._owners([run_id], self._rows.run)).get(run_id)
 
     async def find_owners(self, run_ids: Sequence[str]) -> dict[str, RedisOwner]:
-        """Return the owners of those of the runs that exist."""
-        rows = await read_fields(self._connection, self._keys, run_ids)
-        tokens = [(row[b"session"] or b"").decode() for row in rows]
+        """Return the owners of those of the runs that exist; a damaged run has none."""
+        return await self._owners(run_ids, self._rows.run_or_damaged)
+
+    async def _owners(self, run_ids: Sequence[str], read: Callable[[Row], Run]) -> dict[str, RedisOwner]:
+        found = await read_fields(self._connection, self._keys, run_ids)
+        tokens = [(fields[b"session"] or b"").decode("utf-8", "replace") for fields in found]
         values = await asyncio.gather(
             *(self._connection.call("GET", self._keys.session(token)) for token in tokens)
         )
-        owners = {}
-        for run_id, row, token, value in zip(run_ids, rows, tokens, values, strict=True):
-            run = read_run(run_id, row)
-            if run is not None:
-                owners[run_id] = _owner(run, token, value)
-        return owners
+        rows = [run_row(*each) for each in zip(run_ids, found, strict=True)]
+        known = zip(run_ids, rows, tokens, values, strict=True)
+        return {
+            run_id: _owner(read(without_result(row)), token, value)
+            for run_id, row, token, value in known
+            if row is not None
+        }
 
     def is_alive(self, owner: RedisOwner) -> bool | None:
         """Return whether an owner is alive; None if only its heartbeats can tell."""
-        if not owner.owned or owner.process is None:
+        if not owner.owned:
             return False
+        if owner.process is None:
+            return None if owner.beat_number == _UNKNOWN else False
         return owner.process.is_alive()
 
     def is_ours(self, owner: RedisOwner) -> bool:
@@ -120,17 +137,25 @@ class RedisSessions(Ownership[RedisOwner]):
             rows = await read_fields(self._connection, self._keys, list(run_ids))
         except DurableError:
             return None
-        runs = [read_run(run_id, row) for run_id, row in zip(run_ids, rows, strict=True)]
-        return {run.run_id: run for run in runs if run is not None}
+        found = [run_row(*each) for each in zip(run_ids, rows, strict=True)]
+        return {row[0]: self._rows.run_or_damaged(without_result(row)) for row in found if row is not None}
 
 
 def _owner(run: Run, token: str, value: bytes | None) -> RedisOwner:
-    owner_process = None
-    beat_number = 0
-    if value is not None:
-        *words, beat_number = json.loads(value)
-        owner_process = Process(*words)
     owned = run.status in _OWNED
-    return RedisOwner(
-        run.run_id, run.epoch, owned, run.owner, run.updated_at, token or None, owner_process, beat_number
-    )
+    session = _session(value)
+    return RedisOwner(run.run_id, run.epoch, owned, run.owner, run.updated_at, token or None, *session)
+
+
+def _session(value: bytes | None) -> tuple[Process | None, int]:
+    """Return the process of a session and its counter, which is unknown if the session is damaged."""
+    if value is None:
+        return None, 0
+    try:
+        host, boot_id, pid_namespace, pid, started, beat_number = json.loads(value)
+    except (ValueError, TypeError, RecursionError):
+        return None, _UNKNOWN
+    texts = host, boot_id, pid_namespace, started
+    if not all(isinstance(text, str) for text in texts) or not (is_count(pid) and is_count(beat_number)):
+        return None, _UNKNOWN
+    return Process(host, boot_id, pid_namespace, pid, started), beat_number

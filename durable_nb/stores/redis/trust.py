@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from durable_nb import codec
 from durable_nb.codec import signing
-from durable_nb.records import Payload
 from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.connection import Connection, run_script
@@ -18,9 +15,6 @@ from durable_nb.stores.redis.run_index import RunIndex
 from durable_nb.stores.sqlite.trust import Untrusted
 
 __all__ = ["TrustSigner"]
-
-_SIGNATURE: Final = -1
-_PAYLOAD: Final = slice(-3, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,7 @@ class TrustSigner:
         found = []
         for field, value in zip(words[::2], words[1::2], strict=True):
             owner = encoding.payload_owner(field)
-            payload = _payload(value) if owner else None
+            payload = encoding.payload_of(value) if owner else None
             if owner and payload is not None and payload.format in codec.RUNS_CODE:
                 whole = await self.chunks.get(run_id, payload) or payload
                 found.append(Untrusted(owner[0], run_id, owner[1], whole))
@@ -61,17 +55,9 @@ class TrustSigner:
     async def _sign(self, one: Untrusted) -> bool:
         key, field = self.keys.run(one.run_id), encoding.payload_field(one.table, one.name)
         value = await self.connection.call("HGET", key, field)
-        payload = None if value is None else await self.chunks.get(one.run_id, _payload(value))
+        payload = None if value is None else await self.chunks.get(one.run_id, encoding.payload_of(value))
         if payload is None or payload._replace(signature=one.payload.signature) != one.payload:
             return False
         signature = signing.sign(one.payload, one.run_id, one.step).signature or b""
-        first, line, data = value.split(b"\n", 2)
-        columns = json.loads(line)
-        columns[_SIGNATURE] = signature.hex()
-        signed = b"\n".join((first, json.dumps(columns).encode(), data))
+        signed = encoding.with_signature(value, signature)
         return bool(await run_script(self.connection, scripts.REPLACE, (key,), field, value, signed))
-
-
-def _payload(value: bytes) -> Payload | None:
-    _, line, data = value.split(b"\n", 2)
-    return encoding.read_payload(json.loads(line)[_PAYLOAD], data)

@@ -14,12 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from durable_nb.stores.sqlite.connection import Outcome, Statement
-from durable_nb.stores.sqlite.schema import RUN, STEP, marks
+from durable_nb.stores.sqlite.schema import RUN, STEP, excluded, marks
 
 __all__ = ["Acknowledged"]
 
-_PUT_RUN: Final = f"INSERT OR REPLACE INTO runs ({RUN}, sid) VALUES ({marks(RUN)}, ?)"
-_PUT_STEP: Final = f"INSERT OR REPLACE INTO steps ({STEP}) VALUES ({marks(STEP)})"
+_PUT_RUN: Final = f"""
+    INSERT INTO runs ({RUN}, sid) VALUES ({marks(RUN)}, ?)
+    ON CONFLICT (run_id) DO UPDATE SET {excluded(f"{RUN}, sid", "run_id")}"""
+_PUT_STEP: Final = f"""
+    INSERT INTO steps ({STEP}) VALUES ({marks(STEP)})
+    ON CONFLICT (run_id, step_id) DO UPDATE SET {excluded(STEP, "run_id", "step_id")}"""
+_PUT_VERSION: Final = f"INSERT OR REPLACE INTO versions ({STEP}) VALUES ({marks(STEP)})"
 _NEWER: Final = "SELECT 1 FROM runs WHERE run_id = ? AND epoch > ?"
 _EPOCH: Final = RUN.split(", ").index("epoch")
 
@@ -30,6 +35,7 @@ class _Writes:
 
     row: tuple[Any, ...] | None = None
     steps: Sequence[Sequence[Any]] = ()
+    earlier: Sequence[Sequence[Any]] = ()
     statements: dict[Hashable, Sequence[Statement]] = field(default_factory=dict)
     ended: bool = True
 
@@ -50,9 +56,10 @@ class Acknowledged:
             sid: The session that owns it.
             outcomes: Those of the statements that opened it, and read its row and the rows of its steps.
         """
-        opening, _, run, steps = outcomes
+        opening, _, run, steps, earlier = outcomes
         if opening.changed:
-            self._runs[run.rows[0][0]] = _Writes((*run.rows[0], sid), steps.rows, ended=False)
+            row = (*run.rows[0], sid)
+            self._runs[run.rows[0][0]] = _Writes(row, steps.rows, earlier.rows, ended=False)
 
     def wrote(
         self, run_id: str, key: Hashable, statements: Sequence[Statement], outcomes: Sequence[Outcome]
@@ -97,6 +104,7 @@ class Acknowledged:
             if writes.row:
                 connection.execute(_PUT_RUN, writes.row)
             connection.executemany(_PUT_STEP, writes.steps)
+            connection.executemany(_PUT_VERSION, writes.earlier)
             for statements in writes.statements.values():
                 for statement in statements:
                     connection.execute(*statement)

@@ -97,6 +97,11 @@ class Database:
             return sqlite3.connect(":memory:")
         return self.batches
 
+    @property
+    def id(self) -> str:
+        """The id that is recorded in it; empty until it is open."""
+        return "" if self.batches is None else self.batches.connection.identity.database
+
     def release(self) -> None:
         """Release the lock file, if it is held."""
         self.batches = None

@@ -15,11 +15,12 @@ from typing import Literal
 import aiosqlite
 
 from durable_nb import settings
-from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable
+from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable, StoreUnreadable
 from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
-from durable_nb.rows import StepRows, payload_row, read_step, step_row
+from durable_nb.rows import RUN_COLUMNS, STEP_ID
 from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
+from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.checkpoints import Checkpoints
@@ -28,11 +29,12 @@ from durable_nb.stores.sqlite.database import Database
 from durable_nb.stores.sqlite.errors import translated
 from durable_nb.stores.sqlite.schema import REQUEST, RUN, SIGNAL, STEP, excluded, marks
 from durable_nb.stores.sqlite.sessions import Sessions
+from durable_nb.stores.valid import LATEST
 
 __all__ = ["SqliteJournal"]
 
 
-_REOPENED = "status, owner, python, updated_at, result_format, result_data, result_blob, result_signature"
+_FINISHED = "status, updated_at, result_format, result_data, result_blob, result_signature, standing"
 
 _GET_RUN = f"SELECT {RUN} FROM runs WHERE run_id = ?"
 _LIST_RUNS = f"SELECT {RUN} FROM runs ORDER BY updated_at DESC, created_at DESC, run_id"
@@ -40,24 +42,36 @@ _GET_STEPS = f"SELECT {STEP} FROM steps WHERE run_id = ? ORDER BY recorded, step
 _GET_STEP = f"SELECT {STEP} FROM steps WHERE run_id = ? AND step_id = ?"
 _OPEN_RUN = f"""
     INSERT INTO runs ({RUN}, sid) VALUES ({marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
-    SET {excluded(_REOPENED)}, sid = excluded.sid, epoch = runs.epoch + 1, passes = runs.passes + 1
+    SET {excluded(f"{_FINISHED}, owner, python, sid")}, epoch = runs.epoch + 1, passes = runs.passes + 1
     WHERE ? OR runs.epoch = ?"""
 _NEW_EPOCH = "UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"
-_PUT_STEP = f"""
-    INSERT INTO steps ({STEP}) SELECT {marks(STEP)}
-    WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
-    ON CONFLICT (run_id, step_id) DO UPDATE SET {excluded(STEP, "run_id", "step_id")}"""
-_FINISH_RUN = """
-    UPDATE runs SET status = ?, updated_at = ?, result_format = ?, result_data = ?, result_blob = ?,
-        result_signature = ? WHERE run_id = ? AND epoch = ?"""
 _IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
+_PUT_STEP = f"""
+    INSERT INTO steps ({STEP}) SELECT {marks(STEP)} WHERE EXISTS ({_IS_OURS})
+    ON CONFLICT (run_id, step_id) DO UPDATE SET {excluded(STEP, "run_id", "step_id")}"""
+_KEEP_VERSION = f"""
+    INSERT OR REPLACE INTO versions ({STEP}) SELECT {STEP} FROM steps
+    WHERE run_id = ? AND step_id = ? AND attempt < ? AND payload_format IS NOT NULL AND EXISTS ({_IS_OURS})"""
+_GET_VERSIONS = f"SELECT {STEP} FROM versions WHERE run_id = ? AND step_id = ? ORDER BY attempt"
+_GET_EARLIER = f"""
+    SELECT {STEP} FROM versions WHERE run_id = ? AND
+        (SELECT status FROM steps WHERE steps.run_id = versions.run_id AND steps.step_id = versions.step_id)
+        = 'started'
+    ORDER BY step_id, attempt"""
+_DROP_VERSIONS = "DELETE FROM versions WHERE run_id = ?"
+_FINISH_RUN = f"""
+    UPDATE runs SET ({_FINISHED}) = ({marks(_FINISHED)}) WHERE run_id = ? AND epoch = ?"""
 _RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
+_CHANGED = "(checksum | ?3) - (checksum & ?3)"  # exclusive or
 # changes() counts the rows of the previous statement: signals of a run that does not exist are not moved.
 _RENAME_RUN = (
-    "UPDATE runs SET run_id = ?, sid = NULL WHERE run_id = ?",
-    "UPDATE signals SET run_id = ? WHERE run_id = ? AND changes() > 0",
-    "UPDATE steps SET run_id = ? WHERE run_id = ?",
-    "UPDATE requests SET run_id = ? WHERE run_id = ?",
+    f"""UPDATE runs SET run_id = ?1, sid = NULL, checksum = {_CHANGED},
+        standing = {_CHANGED.replace("checksum", "standing")} WHERE run_id = ?2""",
+    f"UPDATE signals SET run_id = ?1, checksum = {_CHANGED} WHERE run_id = ?2 AND changes() > 0",
+    *(
+        f"UPDATE {table} SET run_id = ?1, checksum = {_CHANGED} WHERE run_id = ?2"
+        for table in ("steps", "versions", "requests")
+    ),
 )
 
 _GET_SIGNAL = f"SELECT {SIGNAL} FROM signals WHERE run_id = ? AND name = ?"
@@ -66,13 +80,16 @@ _FIND_SIGNALS = f"""
         (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
 _PUT_SIGNAL = f"""
     INSERT INTO signals ({SIGNAL}) VALUES ({marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
-_SET_ASIDE = """
-    UPDATE signals SET name = ? WHERE run_id = ? AND name = ? AND delivered_by = ? AND delivered_at = ?"""
+_REPLACE_SIGNAL = f"INSERT OR REPLACE INTO signals ({SIGNAL}) VALUES ({marks(SIGNAL)})"
+_SET_ASIDE = f"""
+    UPDATE signals SET name = ?1, checksum = {_CHANGED}
+    WHERE run_id = ?2 AND name = ?4 AND delivered_by = ?5 AND delivered_at = ?6"""
 _REQUEST_SIGNAL = f"""
     INSERT INTO requests ({REQUEST}) SELECT {marks(REQUEST)}
     WHERE ? IS NULL OR EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
     ON CONFLICT (run_id, name) DO UPDATE
-    SET {excluded(REQUEST, "run_id", "name", "asked_at")}"""
+    SET {excluded(REQUEST, "run_id", "name", "asked_at")}, asked_at = CASE
+        WHEN requests.asked_at BETWEEN 0 AND {LATEST} THEN requests.asked_at ELSE excluded.asked_at END"""
 _GET_REQUEST = f"SELECT {REQUEST} FROM requests WHERE run_id = ? AND name = ?"
 _WITHDRAW = "DELETE FROM requests WHERE run_id = ? AND name = ?"
 _OPEN_SIGNALS = f"""
@@ -81,6 +98,11 @@ _OPEN_SIGNALS = f"""
     ORDER BY asked_at, run_id, name"""
 
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
+
+
+def _snapshot_of(run_id: str) -> tuple[Statement, ...]:
+    """Return the statements that read a run, its steps, and the earlier results of those under way."""
+    return tuple((sql, (run_id,)) for sql in (_GET_RUN, _GET_STEPS, _GET_EARLIER))
 
 
 class SqliteJournal(Journal):
@@ -196,17 +218,16 @@ class SqliteJournal(Journal):
         changed = 0
         while not changed:  # another process may open the run after its owner was checked
             epoch = None if take_over else await self._sessions.free_epoch(run_id)
-            (_, changed), _, run, steps = await self._write(
-                (_OPEN_RUN, (*schema.run_row(new), sid, take_over, epoch)),
+            (_, changed), _, *found = await self._write(
+                (_OPEN_RUN, (*self._rows.run_row(new), sid, take_over, epoch)),
                 (_NEW_EPOCH, (run_id,)),
-                (_GET_RUN, (run_id,)),
-                (_GET_STEPS, (run_id,)),
+                *_snapshot_of(run_id),
                 acknowledged=partial(self._acknowledged.opened, sid),
             )
-        opened = schema.read_run(run.rows[0])
-        self._sessions.hold(opened)
-        self.selects += 1
-        return RunSnapshot(opened, StepRows(steps.rows))
+        opened = self._snapshot(found)
+        assert opened is not None
+        self._sessions.hold(opened.run)
+        return opened
 
     async def check_owner(self, run_id: str) -> None:
         """Raise ``RunHeld`` if ``open_run`` would, and change nothing."""
@@ -223,20 +244,16 @@ class SqliteJournal(Journal):
     async def get_run(self, run_id: str) -> Run | None:
         """Return the run without its steps, or None."""
         (run,) = await self._read((_GET_RUN, (run_id,)))
-        return schema.read_run(run.rows[0]) if run.rows else None
+        return self._rows.run(run.rows[0]) if run.rows else None
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
         """Return the run and its steps, or None."""
-        run, steps = await self._read((_GET_RUN, (run_id,)), (_GET_STEPS, (run_id,)))
-        self.selects += 1
-        if not run.rows:
-            return None
-        return RunSnapshot(schema.read_run(run.rows[0]), StepRows(steps.rows))
+        return self._snapshot(await self._read(*_snapshot_of(run_id)))
 
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
         (runs,) = await self._read((_LIST_RUNS, ()))
-        return [schema.read_run(row) for row in runs.rows]
+        return [self._rows.run_or_damaged(row) for row in runs.rows]
 
     async def progress(self) -> Mapping[str, Progress]:
         """Return the progress of each run."""
@@ -247,7 +264,8 @@ class SqliteJournal(Journal):
         """Rename a run with its steps, its signals and its requests."""
         if new_id == run_id:
             raise id_taken(run_id, new_id)
-        statements = [(sql, (new_id, run_id)) for sql in _RENAME_RUN]
+        change = self._rows.renamed_run(run_id, new_id)
+        statements = [(sql, (new_id, run_id, change)) for sql in _RENAME_RUN]
         work = await self._commit(statements, partial(self._acknowledged.renamed, run_id))
         if isinstance(work.error, sqlite3.IntegrityError):
             raise id_taken(run_id, new_id) from work.error
@@ -257,20 +275,29 @@ class SqliteJournal(Journal):
 
     async def put_step(self, step: Step) -> None:
         """Record a step in place of its previous record; fenced by ``step.epoch``."""
-        statement = _PUT_STEP, (*step_row(step), step.run_id, step.epoch)
-        (put,) = await self._write(statement, keep=(step.run_id, step.step_id))
+        *_, put = await self._write(*self._put(step), keep=(step.run_id, step.step_id))
         if not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """Return a step as it was last recorded, or None."""
         (step,) = await self._read((_GET_STEP, (run_id, step_id)))
-        return read_step(step.rows[0]) if step.rows else None
+        return self._rows.steps(step.rows)[0] if step.rows else None
+
+    async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:
+        """Return the earlier results of a step, the oldest first."""
+        (found,) = await self._read((_GET_VERSIONS, (run_id, step_id)))
+        return self._rows.steps(found.rows)
+
+    async def drop_versions(self, run_id: str) -> int:
+        """Delete the earlier results of a run's steps, and return how many there were."""
+        (dropped,) = await self._write((_DROP_VERSIONS, (run_id,)))
+        return dropped.changed
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
-        result = payload_row(run.result)
-        values = (run.status.value, run.updated_at, *result, run.run_id, run.epoch)
+        row = dict(zip(RUN_COLUMNS, self._rows.run_row(run), strict=True))
+        values = (*(row[name] for name in _FINISHED.split(", ")), run.run_id, run.epoch)
         statement, ended = (_FINISH_RUN, values), run.status not in _OWNED
         noted = partial(self._acknowledged.finished, run.run_id, statement, ended)
         (finished,) = await self._write(statement, acknowledged=noted)
@@ -293,25 +320,34 @@ class SqliteJournal(Journal):
 
     async def put_signal(self, signal: Signal) -> bool:
         """Deliver a signal; return True if it is the first of its name. The run need not exist."""
+        row = self._rows.signal_row(signal)
         keep = signal.run_id, ("signal", signal.name)
-        (put,) = await self._write((_PUT_SIGNAL, schema.signal_row(signal)), keep=keep)
-        return put.changed == 1
+        (put,) = await self._write((_PUT_SIGNAL, row), keep=keep)
+        if put.changed:
+            return True
+        try:
+            await self.get_signal(signal.run_id, signal.name)
+        except StoreUnreadable:  # what cannot be read was not delivered
+            await self._write((_REPLACE_SIGNAL, row), keep=keep)
+            return True
+        return False
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """Return the signal delivered under a name, or None."""
         (signal,) = await self._read((_GET_SIGNAL, (run_id, name)))
-        return schema.read_signal(signal.rows[0]) if signal.rows else None
+        return self._rows.signal(signal.rows[0]) if signal.rows else None
 
     async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
         """Return those of the wanted signals that were delivered."""
         (signals,) = await self._read((_FIND_SIGNALS, (json.dumps(wanted),)))
-        return [schema.read_signal(row) for row in signals.rows]
+        return [self._rows.signal(row) for row in signals.rows]
 
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
         """Rename a delivered signal, so that its name is free for another delivery."""
-        delivery = signal.run_id, signal.name, signal.delivered_by, signal.delivered_at
+        change = self._rows.renamed_signal(signal.name, name)
+        delivery = signal.name, signal.delivered_by, signal.delivered_at
         keep = signal.run_id, ("set aside", name)
-        await self._write((_SET_ASIDE, (name, *delivery)), keep=keep)
+        await self._write((_SET_ASIDE, (name, signal.run_id, change, *delivery)), keep=keep)
 
     async def version(self) -> Hashable:
         """Return a value that changes with each commit, of this process or of another."""
@@ -321,16 +357,16 @@ class SqliteJournal(Journal):
         """Record a request for a signal, and the step that waits for it, in one transaction."""
         fence = (None, None) if step is None else (step.run_id, step.epoch)
         statements: list[Statement] = [
-            (_REQUEST_SIGNAL, (*schema.request_row(request), fence[0], *fence)),
+            (_REQUEST_SIGNAL, (*self._rows.request_row(request), fence[0], *fence)),
             (_GET_REQUEST, (request.run_id, request.name)),
         ]
         if step is not None:
-            statements.append((_PUT_STEP, (*step_row(step), *fence)))
+            statements += self._put(step)
         keep = request.run_id, ("request", request.name)
         put, recorded, *_ = await self._write(*statements, keep=keep)
         if step is not None and not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
-        return schema.read_request(recorded.rows[0])
+        return self._rows.request(recorded.rows[0])
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
         """Delete a request."""
@@ -339,12 +375,33 @@ class SqliteJournal(Journal):
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
         """Return a run's request for a signal of that name, or None."""
         (request,) = await self._read((_GET_REQUEST, (run_id, name)))
-        return schema.read_request(request.rows[0]) if request.rows else None
+        return self._rows.request(request.rows[0]) if request.rows else None
 
     async def open_signals(self) -> Sequence[SignalRequest]:
         """Return the requests for signals that were not delivered yet, the oldest first."""
         (requests,) = await self._read((_OPEN_SIGNALS, ()))
-        return [schema.read_request(row) for row in requests.rows]
+        return [self._rows.request_or_damaged(row) for row in requests.rows]
+
+    @property
+    def _rows(self) -> CheckedRows:
+        return CheckedRows(self._database.id)
+
+    def _put(self, step: Step) -> list[Statement]:
+        """Return the statements that record a step; the result of an earlier attempt is kept."""
+        ours = step.run_id, step.epoch
+        put = (_PUT_STEP, (*self._rows.step_row(step), *ours))
+        keep = (_KEEP_VERSION, (step.run_id, step.step_id, step.attempt, *ours))
+        return [put] if step.attempt == 1 else [keep, put]
+
+    def _snapshot(self, found: list[Outcome]) -> RunSnapshot | None:
+        self.selects += 1
+        run, steps, earlier = (outcome.rows for outcome in found)
+        if not run:
+            return None
+        last = {row[STEP_ID]: row for row in earlier}
+        return RunSnapshot(
+            self._rows.run(run[0]), self._rows.steps(steps), self._rows.steps([*last.values()])
+        )
 
     async def _connect(self) -> aiosqlite.Connection:
         database = self._database

@@ -8,7 +8,6 @@ and may lag behind, but is never ahead: a database with fewer commits than its m
 from __future__ import annotations
 
 import sqlite3
-import uuid
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,7 @@ from typing import Final, NamedTuple, Self
 from durable_nb.errors import AcceptDatabase, StoreUnreadable
 from durable_nb.stores.host import machine
 
-__all__ = ["COUNT_COMMIT", "META", "Identity", "Mark", "check_identity", "identify", "lost", "remains"]
-
-META: Final = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value)"
-"""Creates the table of the identity."""
+__all__ = ["COUNT_COMMIT", "Identity", "Mark", "check_identity", "identify", "lost", "remains"]
 
 COUNT_COMMIT: Final = "UPDATE meta SET value = value + 1 WHERE key = 'commits' RETURNING value"
 """Counts a commit, as part of it, and returns how many there are."""
@@ -53,20 +49,15 @@ class Identity(NamedTuple):
 
 
 def identify(connection: sqlite3.Connection) -> Identity:
-    """Return the identity of a database, which is given one if it has none; needs the mutex.
+    """Begin to count the commits of a migrated database, if they are not counted yet; return its identity.
 
     Args:
         connection: A connection to it, outside a transaction.
     """
-    if (identity := Identity.of(connection)) is not None:
-        return identity
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(META)
-    new = (("id", uuid.uuid4().hex), ("commits", 0))
-    for row in new:
-        connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", row)
-    connection.execute("COMMIT")
-    return identify(connection)
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('commits', 0)")
+    identity = Identity.of(connection)
+    assert identity is not None
+    return identity
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The tables of a SQLite database, their migrations, and the conversion of records to rows and back."""
+"""The tables of a SQLite database, and their migrations."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from durable_nb.errors import StoreTooNew, StoreUnreadable
-from durable_nb.records import (
-    Payload,
-    Progress,
-    Run,
-    RunStatus,
-    Signal,
-    SignalRequest,
-)
-from durable_nb.rows import payload_row, read_payload
+from durable_nb.records import Progress
 
 __all__ = [
     "APPLICATION_ID",
@@ -27,16 +19,11 @@ __all__ = [
     "STEP",
     "VERSION",
     "check",
+    "database_id",
     "excluded",
     "marks",
     "migrate",
     "read_progress",
-    "read_request",
-    "read_run",
-    "read_signal",
-    "request_row",
-    "run_row",
-    "signal_row",
 ]
 
 APPLICATION_ID: Final = 0x444E4231
@@ -44,24 +31,25 @@ APPLICATION_ID: Final = 0x444E4231
 
 RUN: Final = (
     "run_id, workflow, status, epoch, passes, code, arguments, shown, python, parent, owner, "
-    "result_format, result_data, result_blob, result_signature, created_at, updated_at"
+    "result_format, result_data, result_blob, result_signature, created_at, updated_at, checksum, standing"
 )
-"""The columns of ``runs``, in the order of the record's fields."""
+"""The columns of ``runs``, in the order of ``RUN_COLUMNS``."""
 
 STEP: Final = (
     "run_id, step_id, kind, status, attempt, epoch, began, recorded, code, arguments, shown, reads, once, "
     "payload_format, payload_data, payload_blob, payload_signature, started_at, finished_at, delivered_by, "
-    "used"
+    "used, checksum"
 )
-"""The columns of ``steps``, in the order of the record's fields."""
+"""The columns of ``steps`` and of ``versions``, in the order of ``STEP_COLUMNS``."""
 
 SIGNAL: Final = (
-    "run_id, name, payload_format, payload_data, payload_blob, payload_signature, delivered_by, delivered_at"
+    "run_id, name, payload_format, payload_data, payload_blob, payload_signature, delivered_by, "
+    "delivered_at, checksum"
 )
-"""The columns of ``signals``, in the order of the record's fields."""
+"""The columns of ``signals``, in the order of ``SIGNAL_COLUMNS``."""
 
-REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, asked_at"
-"""The columns of ``requests``, in the order of the record's fields."""
+REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, asked_at, checksum"
+"""The columns of ``requests``, in the order of ``REQUEST_COLUMNS``."""
 
 PROGRESS: Final = (
     "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
@@ -106,11 +94,43 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
     ),
     ("ALTER TABLE steps ADD COLUMN used TEXT",),
+    (
+        "CREATE TABLE IF NOT EXISTS meta (key TEXT NOT NULL PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
+        "INSERT OR IGNORE INTO meta (key, value) VALUES ('id', lower(hex(randomblob(16))))",
+        "ALTER TABLE runs ADD COLUMN checksum INTEGER",
+        "ALTER TABLE runs ADD COLUMN standing INTEGER",
+        "ALTER TABLE runs ADD COLUMN given_format TEXT",
+        "ALTER TABLE runs ADD COLUMN given_data BLOB",
+        "ALTER TABLE runs ADD COLUMN given_blob TEXT",
+        "ALTER TABLE runs ADD COLUMN given_signature BLOB",
+        "ALTER TABLE runs ADD COLUMN notebook TEXT",
+        "ALTER TABLE runs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE steps ADD COLUMN checksum INTEGER",
+        "ALTER TABLE signals ADD COLUMN checksum INTEGER",
+        "ALTER TABLE signals ADD COLUMN expires_at REAL",
+        "ALTER TABLE requests ADD COLUMN checksum INTEGER",
+        """CREATE TABLE versions (
+            run_id TEXT NOT NULL, step_id TEXT NOT NULL, kind TEXT NOT NULL, status TEXT NOT NULL,
+            attempt INTEGER NOT NULL, epoch INTEGER NOT NULL, began INTEGER NOT NULL,
+            recorded INTEGER NOT NULL, code TEXT, arguments TEXT, shown TEXT, reads TEXT,
+            once INTEGER NOT NULL, payload_format TEXT, payload_data BLOB, payload_blob TEXT,
+            payload_signature BLOB, started_at REAL NOT NULL, finished_at REAL, delivered_by TEXT, used TEXT,
+            checksum INTEGER, PRIMARY KEY (run_id, step_id, attempt)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE messages (
+            run_id TEXT NOT NULL, topic TEXT NOT NULL, number INTEGER NOT NULL,
+            payload_format TEXT NOT NULL, payload_data BLOB NOT NULL, payload_blob TEXT,
+            payload_signature BLOB, sent_by TEXT NOT NULL, sent_at REAL NOT NULL, received_at REAL,
+            checksum INTEGER, PRIMARY KEY (run_id, topic, number)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 """The statements that lead from each version to the next. Append only: users' files were made by these."""
 
 VERSION: Final = len(MIGRATIONS)
 """The version of the tables that this durable_nb writes, stored in ``PRAGMA user_version``."""
+
+_DATABASE_ID = "SELECT value FROM meta WHERE key = 'id'"
 
 # One statement, so that it reads one state: another process may create the tables between two statements.
 _HEADER = """
@@ -126,9 +146,6 @@ def marks(columns: str) -> str:
 def excluded(columns: str, *keys: str) -> str:
     """Return the assignments of an upsert: each column but the keys, to the new row's value."""
     return ", ".join(f"{name} = excluded.{name}" for name in columns.split(", ") if name not in keys)
-
-
-_RUN_STATUSES = {str(status): status for status in RunStatus}
 
 
 def check(connection: sqlite3.Connection, path: str) -> int:
@@ -186,57 +203,10 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
             connection.execute("ROLLBACK")
 
 
-def run_row(run: Run) -> tuple[Any, ...]:
-    """Return a run as the values of ``RUN``."""
-    return (
-        run.run_id,
-        run.workflow,
-        run.status.value,
-        run.epoch,
-        run.passes,
-        run.code,
-        run.arguments,
-        run.arguments_repr,
-        run.python,
-        run.parent,
-        run.owner,
-        *payload_row(run.result),
-        run.created_at,
-        run.updated_at,
-    )
-
-
-def signal_row(signal: Signal) -> tuple[Any, ...]:
-    """Return a signal as the values of ``SIGNAL``."""
-    return (
-        signal.run_id,
-        signal.name,
-        *payload_row(signal.payload),
-        signal.delivered_by,
-        signal.delivered_at,
-    )
-
-
-def read_run(row: Sequence[Any]) -> Run:
-    """Return the run in a row of ``runs``."""
-    values = *row[:2], _RUN_STATUSES[row[2]], *row[3:11], read_payload(row[11:15]), *row[15:]
-    return Run(*values)
-
-
-def read_signal(row: Sequence[Any]) -> Signal:
-    """Return the signal in a row of ``signals``."""
-    values = *row[:2], Payload(*row[2:6]), *row[6:]
-    return Signal(*values)
-
-
-def request_row(request: SignalRequest) -> tuple[Any, ...]:
-    """Return a request as the values of ``REQUEST``."""
-    return tuple(request)
-
-
-def read_request(row: Sequence[Any]) -> SignalRequest:
-    """Return the request in a row of ``requests``."""
-    return SignalRequest(*row)
+def database_id(connection: sqlite3.Connection) -> str:
+    """Return the id of a migrated database; empty if it has lost it."""
+    found = connection.execute(_DATABASE_ID).fetchone()
+    return str(found[0]) if found else ""
 
 
 def read_progress(done: Sequence[Any], awaited: Sequence[Any]) -> dict[str, Progress]:

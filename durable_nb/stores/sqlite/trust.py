@@ -25,6 +25,7 @@ __all__ = ["Untrusted", "find_untrusted", "trust"]
 _TABLES: Final = {
     "runs": ("run_id, ''", "result"),
     "steps": ("run_id, step_id", "payload"),
+    "versions": ("run_id, attempt || ':' || step_id", "payload"),
     "signals": ("run_id, name", "payload"),
 }
 """The tables with payloads: the columns that name one, and the prefix of the payload's columns."""
@@ -34,9 +35,9 @@ class Untrusted(NamedTuple):
     """A payload without a trusted signature.
 
     Attributes:
-        table: The table with the payload: ``runs``, ``steps`` or ``signals``.
+        table: The table with the payload: ``runs``, ``steps``, ``versions`` or ``signals``.
         run_id: The run it belongs to.
-        name: The step or the signal; empty for the result of a run.
+        name: The step or the signal; ``ATTEMPT:STEP`` in ``versions``; empty for the result of a run.
         payload: The payload as it is stored.
     """
 
@@ -48,6 +49,8 @@ class Untrusted(NamedTuple):
     @property
     def step(self) -> str:
         """The step id that its signature covers."""
+        if self.table == "versions":
+            return self.name.partition(":")[2]
         return signal_step(self.name) if self.table == "signals" else self.name
 
 
@@ -66,7 +69,7 @@ def find_untrusted(path: Path) -> list[Untrusted]:
             for table, (names, column) in _TABLES.items():
                 columns = ", ".join(f"{column}_{part}" for part in ("format", "data", "blob", "signature"))
                 for run_id, name, *payload in connection.execute(f"SELECT {names}, {columns} FROM {table}"):
-                    if payload[0] in codec.RUNS_CODE:
+                    if payload[0] in codec.RUNS_CODE and isinstance(payload[1], bytes):
                         found.append(Untrusted(table, run_id, name, Payload(*payload)))
     except sqlite3.Error as error:
         raise translated(error, path) from error
@@ -97,7 +100,7 @@ def trust(path: Path, untrusted: Sequence[Untrusted]) -> int:
 
 def _signing(one: Untrusted) -> tuple[str, tuple[object, ...]]:
     _, column = _TABLES[one.table]
-    key = {"runs": "? = ''", "steps": "step_id = ?", "signals": "name = ?"}[one.table]
+    key = "? = ''" if one.table == "runs" else f"{_TABLES[one.table][0].partition(', ')[2]} = ?"
     payload = signing.sign(one.payload, one.run_id, one.step)
     unchanged = f"{column}_format = ? AND {column}_data IS ? AND {column}_blob IS ?"
     return (

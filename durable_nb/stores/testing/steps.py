@@ -8,6 +8,7 @@ import pytest
 
 from durable_nb.errors import RunHeld
 from durable_nb.records import Payload, Run, Signal, Step, StepKind, StepStatus
+from durable_nb.rows import STATUSES
 from durable_nb.stores.base import Journal
 from durable_nb.stores.testing.samples import BLOB, JSON, ODD, PICKLE, opened, read_steps, sample_step
 
@@ -52,7 +53,7 @@ class StepContract:
         run = await opened(journal)
         wanted = {}
         for kind in StepKind:
-            for status in StepStatus:
+            for status in STATUSES.values():
                 step = Step("r/1", f"{kind}-{status}", kind, status, epoch=run.epoch)
                 wanted[step.step_id] = step
                 await journal.put_step(step)
@@ -68,6 +69,41 @@ class StepContract:
         await journal.put_step(last)
         await journal.put_step(last)
         assert await read_steps(journal) == {"load": last}
+
+    async def test_an_earlier_result_stays_while_the_step_runs_again(self, journal: Journal) -> None:
+        """It is read with the run until the new attempt ends, and with ``versions`` until it is dropped."""
+        run = await opened(journal)
+        first = sample_step(run, code="before", finished_at=1.0)
+        started = sample_step(run, code="after", status=StepStatus.STARTED, payload=None, attempt=2)
+        for step in (first, started, started):
+            await journal.put_step(step)
+        if not await journal.versions("r/1", "load"):
+            pytest.skip("this store keeps no earlier results")
+        snapshot = await journal.read_run("r/1")
+        assert snapshot is not None
+        assert (*snapshot.steps, *snapshot.earlier) == (started, first)
+        await journal.put_step(started._replace(status=StepStatus.DONE, payload=PICKLE))
+        snapshot = await journal.read_run("r/1")
+        assert snapshot is not None
+        assert [*snapshot.earlier] == []
+        assert [*await journal.versions("r/1", "load")] == [first]
+        await journal.rename_run("r/1", "r/1~old")
+        assert [*await journal.versions("r/1~old", "load")] == [first._replace(run_id="r/1~old")]
+        assert await journal.drop_versions("r/1~old") == 1
+        assert [*await journal.versions("r/1~old", "load")] == []
+
+    async def test_the_results_of_several_attempts_are_kept(self, journal: Journal) -> None:
+        """A later attempt that is recorded at once keeps the result before it too; a reset one is kept."""
+        run = await opened(journal)
+        attempts = [sample_step(run, attempt=attempt, finished_at=1.0) for attempt in (1, 2, 3)]
+        for step in attempts:
+            await journal.put_step(step)
+            await journal.reset_steps(run, ["load"])
+        if not await journal.versions("r/1", "load"):
+            pytest.skip("this store keeps no earlier results")
+        reset = [step._replace(status=StepStatus.RESET) for step in attempts]
+        assert [*await journal.versions("r/1", "load")] == reset[:2]
+        assert await read_steps(journal) == {"load": reset[2]}
 
     async def test_an_old_owner_cannot_write(self, journal: Journal) -> None:
         """``RunHeld`` names the new owner; neither a new step nor an old one is changed."""

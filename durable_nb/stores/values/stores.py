@@ -134,6 +134,9 @@ class SQLiteStore(JournalStore):
         super().__init__(open_journal(path))
         self._path = self._journal.location
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return SQLiteStore, (self._path,)
+
     @property
     def journal(self) -> Journal:
         """The journal of the file; a new one after it was closed."""

@@ -18,6 +18,12 @@ def again(exc):
     return decode_failure(encode_failure(exc))
 
 
+def held_lock():
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 def raised(function, *args):
     try:
         function(*args)
@@ -55,7 +61,7 @@ def test_an_error_of_pydantic_comes_back_whole(data):
 
 
 def test_an_error_of_pydantic_about_what_cannot_be_pickled_is_still_one():
-    restored = again(raised(Model.model_validate, {"number": threading.Lock()}))
+    restored = again(raised(Model.model_validate, {"number": held_lock()}))
     assert type(restored) is ValidationError
     assert [(each["loc"], each["type"]) for each in restored.errors()] == [(("number",), "int_type")]
     assert restored.errors()[0]["input"] == "<lock, which could not be saved>"
@@ -170,7 +176,7 @@ def test_an_error_that_holds_what_cannot_be_pickled_is_caught_and_says_what_it_l
 
 
 def test_what_an_error_lacks_is_said_by_its_own_methods_too():
-    exc = Inactive(["UNAVAILABLE", threading.Condition()])
+    exc = Inactive(["UNAVAILABLE", threading.Condition(held_lock())])
     restored = again(exc)
     assert isinstance(restored, Inactive)
     assert str(restored) == "<UNAVAILABLE>"
@@ -197,10 +203,7 @@ def test_an_error_of_tenacity_comes_back_with_its_cause():
     exc = raised(fail)
     restored = again(exc)
     assert isinstance(restored, tenacity.RetryError)
-    assert str(restored) == str(exc)
-    assert repr(restored.__cause__) == "OSError('down')"
-    with pytest.raises(AttributeError, match="'last_attempt' of the recorded RetryError"):
-        _ = restored.last_attempt
+    assert repr(restored.__cause__) == repr(restored.last_attempt.exception()) == "OSError('down')"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ def test_a_stand_in_runs_no_code_of_its_class_and_hides_no_loss():
 
 
 def test_a_stand_in_is_recorded_like_any_exception():
-    exc = Inactive([3, threading.Lock()])
+    exc = Inactive([3, held_lock()])
     exc.kept = 1
     for restored in (again(again(exc)), pickle.loads(pickle.dumps(again(exc))), decode(encode(again(exc)))):
         assert isinstance(restored, Inactive)
@@ -237,7 +240,7 @@ def test_a_stand_in_is_recorded_like_any_exception():
 
 
 def test_a_group_keeps_its_members():
-    group = ExceptionGroup("several", [Inactive([1, threading.Lock()]), ValueError(2)])
+    group = ExceptionGroup("several", [Inactive([1, held_lock()]), ValueError(2)])
     restored = again(group)
     assert isinstance(restored, ExceptionGroup)
     assert str(restored) == str(group)

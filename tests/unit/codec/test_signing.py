@@ -64,8 +64,11 @@ AFTER = "WHERE step_id = 'after'"
 
 
 def change(db, sql, *values):
+    """Change rows, and leave no trace in their checksums: these find damage, and no malice."""
     with closing(sqlite3.connect(db)) as connection, connection:
         assert connection.execute(sql, values).rowcount
+        connection.execute("UPDATE steps SET checksum = NULL")
+        connection.execute("UPDATE signals SET checksum = NULL")
 
 
 def bodies_run(db, run_id):

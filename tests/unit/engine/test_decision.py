@@ -9,6 +9,8 @@ from durable_nb.records import Action, Call, Step, StepKind, StepStatus
 DONE = Step("r", "s", StepKind.TASK, StepStatus.DONE, code="c1", arguments="n=1 m=2")
 STARTED = Step("r", "s", StepKind.CELL, StepStatus.STARTED, code="c1")
 FAILED = Step("r", "s", StepKind.TASK, StepStatus.FAILED, code="c1")
+CAUGHT = FAILED._replace(status=StepStatus.CAUGHT)
+CANCELLED = FAILED._replace(status=StepStatus.CANCELLED)
 GIVEN_UP = FAILED._replace(delivered_by="a person")
 RESET = Step("r", "s", StepKind.TASK, StepStatus.RESET, code="c1")
 SAME = Call("s", code="c1", arguments="n=1 m=2")
@@ -23,10 +25,22 @@ SAME = Call("s", code="c1", arguments="n=1 m=2")
         (STARTED, SAME, Action.RUN),
         (STARTED, SAME._replace(once=True), Action.ASK),
         (FAILED, SAME, Action.RUN),
-        (FAILED, SAME._replace(run_continued=True), Action.REPLAY),
-        (FAILED, SAME._replace(run_continued=True, kind=StepKind.CELL), Action.RUN),
+        (CAUGHT, SAME, Action.REPLAY),
+        (CAUGHT, SAME._replace(failure="retry"), Action.RUN),
+        (CAUGHT, SAME._replace(arguments="n=7 m=2"), Action.REPLAY),
+        (CAUGHT._replace(arguments="n=1 m=2"), SAME._replace(arguments="n=7 m=2"), Action.REFUSE),
+        (CAUGHT, SAME._replace(code="c2", on_edit="rerun"), Action.RUN),
+        (CAUGHT._replace(status=StepStatus.RESET), SAME, Action.RUN),
+        (FAILED, SAME._replace(failure="final"), Action.REPLAY),
+        (FAILED, SAME._replace(failure="final", once=True), Action.REPLAY),
+        (FAILED, SAME._replace(failure="retry"), Action.RUN),
+        (FAILED, SAME._replace(failure="retry", once=True), Action.ASK),
+        (CANCELLED, SAME, Action.REPLAY),
+        (CANCELLED, SAME._replace(once=True), Action.REPLAY),
+        (CANCELLED._replace(arguments="n=1 m=2"), SAME._replace(arguments="n=7 m=2"), Action.REFUSE),
+        (FAILED, SAME._replace(kind=StepKind.CELL), Action.RUN),
         (FAILED, SAME._replace(once=True), Action.ASK),
-        (FAILED, SAME._replace(once=True, run_continued=True), Action.REPLAY),
+        (CAUGHT, SAME._replace(once=True), Action.REPLAY),
         (STARTED._replace(once=True), SAME, Action.ASK),
         (RESET, SAME._replace(once=True), Action.RUN),
         (GIVEN_UP, SAME, Action.REPLAY),

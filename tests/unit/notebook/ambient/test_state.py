@@ -11,8 +11,9 @@ import warnings
 import pytest
 from pandas.errors import PerformanceWarning
 
+from durable_nb.codec.pickling import Saver
 from durable_nb.notebook.ambient import state
-from durable_nb.notebook.namespace.pickling import Saver, load
+from durable_nb.notebook.namespace.pickling import load
 
 
 @pytest.fixture

@@ -133,6 +133,17 @@ SCENARIOS = [
         "assert g.f() == 1 and isinstance(g, A) and type(k) is K and type(K) is M",
     ),
     S(
+        "13d class in a class of an ordinary cell, and its functions",
+        "# ordinary\nclass Outer:\n    class Inner:\n        class Core: pass\n    def f(self): return 1\n‖"
+        "o = Outer.Inner(); core = Outer.Inner.Core(); f = Outer.f; bound = Outer().f",
+        "assert type(o) is Outer.Inner and type(core) is Outer.Inner.Core and f is Outer.f and bound.__func__ is f",
+    ),
+    S(
+        "13e class in a class, changed in place after its instance",
+        "class Outer:\n    class Inner: v = 1\n‖ o = Outer.Inner() ‖ Outer.Inner.v = 2",
+        "assert type(o) is Outer.Inner and o.v == 2",
+    ),
+    S(
         "14 class redefined after its instance",
         "class C: v = 1\n‖ o = C() ‖ class C: v = 2\n‖ o.x = 1",
         "assert o.v == 1 and C.v == 2 and not isinstance(o, C)",
@@ -767,6 +778,12 @@ def test_a_series_is_saved_once(ns):
 def test_a_class_is_not_changed_by_being_looked_at(ns):
     _execute("class C: pass\none = C(); n = 1", ns)
     assert run(ns, "n += 1")[0].groups == (("n",),)
+
+
+def test_an_object_of_a_class_in_a_class_does_not_take_that_class_along(ns):
+    _execute("class Outer:\n    class Inner: pass\n    def f(self): return 1\nfirst = Outer()", ns)
+    changes, _ = run(ns, "o = Outer.Inner(); bound = first.f")
+    assert "Outer" not in changes.names
 
 
 def test_what_is_shared_comes_along_and_nothing_else(ns):

@@ -1,0 +1,43 @@
+"""Reading a run from the fields of its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from durable_nb.records import RunSnapshot, StepStatus
+from durable_nb.rows import RECORDED_SEQ, RESULT, STATUS, STEP_ID, Row
+from durable_nb.stores.checked import CheckedRows
+from durable_nb.stores.redis import encoding
+from durable_nb.stores.redis.chunks import Chunks
+
+__all__ = ["read_snapshot"]
+
+
+async def read_snapshot(
+    run_id: str, fields: Mapping[bytes, bytes], chunks: Chunks, rows: CheckedRows
+) -> RunSnapshot | None:
+    """Return a run and its steps, or None if the fields are not those of a run.
+
+    Args:
+        run_id: The run.
+        fields: All its fields.
+        chunks: The chunks of its large values.
+        rows: Makes records of its rows.
+
+    Raises:
+        StoreUnreadable: The record of the run is damaged; steps are checked when they are read.
+    """
+    run = encoding.run_row(run_id, fields)
+    if run is None:
+        return None
+    steps = sorted(await chunks.all_joined(encoding.step_rows(run_id, fields)), key=_order)
+    started = {row[STEP_ID] for row in steps if row[STATUS] == StepStatus.STARTED}
+    last = {row[STEP_ID]: row for row in encoding.version_rows(run_id, fields, started)}
+    earlier = await chunks.all_joined([*last.values()])
+    run = await chunks.joined(run, RESULT)
+    return RunSnapshot(rows.run(run), rows.steps(steps), rows.steps(earlier))
+
+
+def _order(row: Row) -> tuple[int, str]:
+    recorded = row[RECORDED_SEQ]
+    return recorded if isinstance(recorded, int) else 0, row[STEP_ID]
