@@ -42,6 +42,8 @@ from typing import Final, Self, TypeAlias
 
 __all__ = [
     "SCRIPT",
+    "AcceptDatabase",
+    "CheckDatabase",
     "DurableError",
     "DurableNotice",
     "ExecutorLost",
@@ -161,6 +163,14 @@ class TrustDatabase(RemedyAction):
     """Sign the checkpoints that another user has written."""
 
 
+class CheckDatabase(RemedyAction):
+    """Look for what is missing or damaged in a database."""
+
+
+class AcceptDatabase(RemedyAction):
+    """Go on with a database as it is, although it has lost something."""
+
+
 SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
     ResetStep: "wf.sync.resolve({run!r}, {step!r}, 'rerun')",
     ResolveRerun: "wf.sync.resolve({run!r}, {step!r}, 'rerun')",
@@ -173,6 +183,8 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
     TakeOver: ".run({run!r}, …, take_over=True)",
     ListRuns: "durable-nb runs --db {db}",
     TrustDatabase: "durable-nb trust {db}",
+    CheckDatabase: "durable-nb check {db}",
+    AcceptDatabase: "durable-nb check {db} --accept",
 }
 """The spelling of each action in a script; ``{run}`` is quoted for a command line, ``{run!r}`` for Python."""
 

@@ -16,15 +16,19 @@ __all__ = [
     "CANCEL_PATIENCE",
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
+    "CHECKED",
     "DASK_GATE",
     "DB",
     "EXIT_GRACE",
     "HEARTBEAT",
+    "IDLE",
     "INTERRUPT_GRACE",
     "JOURNAL_SIZE_LIMIT",
     "LARGE_CALL",
+    "LOCK_NOTICE",
     "LOCK_POLL",
     "LONGEST_NAME",
+    "LOOKED",
     "NEWBORN",
     "OUTPUT_PATIENCE",
     "OUTPUT_POLL",
@@ -153,6 +157,18 @@ EXIT_GRACE: Final = 10.0
 
 LOCK_POLL: Final = 0.001
 """Seconds between two attempts to get another process's lock: about as long as its transaction."""
+
+CHECKED: Final = 0.001
+"""Seconds for which the check of the files after a commit is the check before the next one."""
+
+LOOKED: Final = 0.02
+"""Seconds after which the write-ahead log is looked into again: SQLite begins it anew each 4 MB."""
+
+IDLE: Final = 1.0
+"""Seconds without a commit after which the database's file is made whole: a pause of the user's."""
+
+LOCK_NOTICE: Final = 2.0
+"""Seconds after which a wait for another process's lock names that process: a transaction takes far less."""
 
 SIGNAL_POLL: Final = 0.05
 """Seconds between two polls for a signal in a store without notifications: not noticeable."""

@@ -33,6 +33,8 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "backup": Command("check", "copy a database that may be in use"),
+    "check": Command("check", "look for what is missing, damaged or left over in a database"),
     "demo": Command("demo", "run a notebook, kill its kernel, run it again, and show what was replayed"),
     "plan": Command("commands", "show which cells of a notebook would be replayed or executed, and why"),
     "runs": Command("commands", "list the runs of a database: status, steps, owner, awaited signals"),

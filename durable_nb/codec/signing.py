@@ -10,6 +10,8 @@ import hmac
 import json
 import os
 import secrets
+import shlex
+import stat
 import tempfile
 import threading
 import warnings
@@ -128,15 +130,29 @@ def _user_key(*, create: bool) -> list[bytes]:
             try:
                 if create and not path.exists():
                     _create(path)
-                key = path.read_bytes()
+                _keys[path] = _read_key(path)
             except FileNotFoundError:
                 return []
             except OSError as error:
                 raise _no_key(path, error.strerror or str(error)) from error
-            if len(key) != _KEY_LENGTH:
-                raise _no_key(path, f"it has {len(key)} bytes, expected {_KEY_LENGTH}")
-            _keys[path] = key
         return [_keys[path]]
+
+
+def _read_key(path: Path) -> bytes:
+    """Return the key in a file that only this user can read and write, as ssh expects of its keys."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != _KEY_LENGTH:
+            raise _no_key(path, f"expected a regular file of {_KEY_LENGTH} bytes")
+        if os.name == "posix" and status.st_uid not in (os.geteuid(), 0):
+            raise _no_key(path, f"it belongs to the user {status.st_uid}, expected {os.geteuid()}")
+        if os.name == "posix" and status.st_mode & 0o077:
+            mode = f"its mode is {stat.S_IMODE(status.st_mode):04o}, so that other users can use it"
+            raise _no_key(path, mode, f"Make it yours alone: chmod 600 {shlex.quote(str(path))}")
+        return os.read(descriptor, _KEY_LENGTH)
+    finally:
+        os.close(descriptor)
 
 
 def _create(path: Path) -> None:
@@ -161,8 +177,8 @@ def _signature(key: bytes, payload: Payload, run_id: str, step: str) -> bytes:
     return hmac.digest(key, message.encode(), "sha256")
 
 
-def _no_key(path: Path, reason: str) -> StoreUnavailable:
+def _no_key(path: Path, reason: str, remedy: str = "Make its folder writable") -> StoreUnavailable:
     return StoreUnavailable(
         f"no key to sign with: cannot use {str(path)!r} ({reason})",
-        remedy=f"Make its folder writable, or set {VARIABLE}.",
+        remedy=f"{remedy}, or set {VARIABLE}.",
     )

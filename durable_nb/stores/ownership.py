@@ -100,6 +100,11 @@ class Ownership(ABC, Generic[AnyOwner]):
         """Return whether a run is recorded as running or waiting and its owner is known to be dead."""
         return owner.owned and not self.is_ours(owner) and self.is_alive(owner) is False
 
+    @property
+    def owns_runs(self) -> bool:
+        """True while this session owns a run."""
+        return bool(self._owned)
+
     def hold(self, run: Run) -> None:
         """Note that this session owns a run; it sends heartbeats while it owns any."""
         self._owned[run.run_id] = run.epoch

@@ -10,6 +10,7 @@ import pytest
 from durable_nb import Workflow, constant
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.errors import StoreUnavailable
+from durable_nb.stores.sqlite.connection import READ, Work
 from durable_nb.stores.sqlite.journal import SqliteJournal
 
 
@@ -91,8 +92,10 @@ async def test_a_file_that_turns_read_only(tmp_path):
     job = Job(tmp_path / "a.db")
 
     def turn_read_only():
-        connection = job.wf.journal._connection
-        run_blocking(SYNC.store(connection.execute("PRAGMA query_only = 1")))
+        journal = job.wf.journal
+        work = Work((("PRAGMA query_only = 1", ()),))
+        run_blocking(SYNC.store(journal._run(READ, [work])))
+        assert work.error is None
 
     job.before_second = turn_read_only
     explains(await failure(job), "read-only")

@@ -27,7 +27,7 @@ from durable_nb.records import Run
 from durable_nb.stores import open_journal, rows
 from durable_nb.stores.memory import MemoryJournal
 from durable_nb.stores.sqlite import schema
-from durable_nb.stores.sqlite.connection import _on_network, set_journal_mode
+from durable_nb.stores.sqlite.connection import on_network, set_journal_mode
 from durable_nb.stores.sqlite.errors import translated
 from durable_nb.stores.sqlite.journal import SqliteJournal
 from durable_nb.stores.sqlite.lockfile import LockFile
@@ -271,8 +271,8 @@ async def test_the_header_and_pragmas(journal):
 async def test_synchronous_reaches_sqlite(tmp_path, synchronous, level):
     journal = made(tmp_path / "a.db", synchronous=synchronous)
     await journal.setup()
-    (row,) = await journal._connection.execute_fetchall("PRAGMA synchronous")
-    assert row == (level,)
+    (outcome,) = await journal._read(("PRAGMA synchronous", ()))
+    assert outcome.rows == [(level,)]
     await journal.close()
 
 
@@ -577,7 +577,7 @@ def test_without_shared_memory_it_warns_and_goes_on(tmp_path):
 
 
 async def test_a_rollback_journal_keeps_the_promises_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("durable_nb.stores.sqlite.connection._on_network", lambda path: True)
+    monkeypatch.setattr("durable_nb.stores.sqlite.opening.on_network", lambda path: True)
     journal = made(tmp_path / "a.db")
     with pytest.warns(DurableNotice, match="network"):
         await journal.setup()
@@ -596,11 +596,11 @@ def test_a_network_file_system_is_recognised(tmp_path):
         "3 2 0:45 / /home/my\\040dät/local rw shared:2 master:1 - xfs /dev/sdb rw\n"
     )
     found = {
-        path: _on_network(Path(path), mounts)
+        path: on_network(Path(path), mounts)
         for path in ("/x.db", "/home/my dät/x.db", "/home/my dät/local/x.db", "/home/my dätabase/x.db")
     }
     assert list(found.values()) == [False, True, False, False]
-    assert not _on_network(Path("/x.db"), tmp_path / "none")
+    assert not on_network(Path("/x.db"), tmp_path / "none")
 
 
 # The lock file

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -15,7 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment, unused-ignore]
 
-__all__ = ["lock", "make_folder", "stamp_of", "sync_folder", "write_hashed"]
+__all__ = ["lock", "make_folder", "open_regular", "stamp_of", "sync_folder", "write_hashed"]
 
 T = TypeVar("T")
 
@@ -58,6 +60,15 @@ def lock(descriptor: int) -> bool:
     except (OSError, AttributeError):
         return False
     return True
+
+
+def open_regular(path: Path) -> BufferedReader | None:
+    """Open a file for reading, without waiting; return None if it is not a regular file."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None
 
 
 def make_folder(folder: Path) -> None:

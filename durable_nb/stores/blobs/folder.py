@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, Protocol, TypeAlias
@@ -104,26 +105,42 @@ class BlobFolder:
                     self._digests[quick_hash] = digest
                 return digest
 
-    def get(self, digest: str) -> bytes:
+    def get(self, digest: str, *, set_aside: bool = True) -> bytes:
         """Return the bytes of a digest, verified.
+
+        Args:
+            digest: The digest that ``put`` returned.
+            set_aside: Whether a damaged file is renamed to ``<digest>.damaged``, so that running the step
+                again writes a good one.
+
+        Raises:
+            StepNotRestored: They are missing, damaged, or more than fit into memory.
+            StoreUnavailable: The file cannot be read.
+        """
+        path = self.path(digest)
+        with self._opened(path) as file:
+            try:
+                data = file.read()
+            except MemoryError:
+                raise _not_restored(digest, f"too large for memory: {_size_of(file):,} bytes") from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise self._damaged(path, set_aside=set_aside)
+        return data
+
+    def verify(self, digest: str) -> None:
+        """Compare the bytes of a digest with it; change nothing.
 
         Args:
             digest: The digest that ``put`` returned.
 
         Raises:
-            StepNotRestored: They are missing or damaged. A damaged file is renamed to ``<digest>.damaged``,
-                so that running the step again writes a good one.
+            StepNotRestored: They are missing or damaged.
             StoreUnavailable: The file cannot be read.
         """
         path = self.path(digest)
-        with self._translated("read"):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                raise _not_restored(digest, f"missing: there is no file {str(path)!r}") from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise self._damaged(path)
-        return data
+        with self._opened(path) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise self._damaged(path, set_aside=False)
 
     def view(self, digest: str, size: int, stamp: str) -> memoryview:
         """Map the bytes of a digest as private memory: pages are read on access, writing changes no file.
@@ -145,23 +162,18 @@ class BlobFolder:
             StoreUnavailable: The file cannot be read.
         """
         path = self.path(digest)
-        with self._translated("read"):
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:
-                raise _not_restored(digest, f"missing: there is no file {str(path)!r}") from None
-            with file:
-                status = os.fstat(file.fileno())
-                found = disk.stamp_of(status)
-                if status.st_size != size:
-                    raise self._damaged(path)
-                changed = found not in (stamp, self._verified.get(digest))
-                if changed and hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise self._damaged(path)
-                self._verified[digest] = found
-                if not size:  # an empty file cannot be mapped
-                    return memoryview(bytearray())
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        with self._opened(path) as file:
+            status = os.fstat(file.fileno())
+            found = disk.stamp_of(status)
+            if status.st_size != size:
+                raise self._damaged(path)
+            changed = found not in (stamp, self._verified.get(digest))
+            if changed and hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise self._damaged(path)
+            self._verified[digest] = found
+            if not size:  # an empty file cannot be mapped
+                return memoryview(bytearray())
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
     def stamp(self, digest: str) -> str:
         """Return the inode and times of change of a file that this process wrote or compared."""
@@ -241,9 +253,23 @@ class BlobFolder:
                 remedy="Do not change the value in another thread before its step has ended, and run again.",
             )
 
-    def _damaged(self, path: Path) -> StepNotRestored:
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[BufferedReader]:
+        """Open a blob for reading; raise ``StepNotRestored`` if it is missing, or no regular file."""
+        with self._translated("read"):
+            try:
+                file = disk.open_regular(path)
+            except FileNotFoundError:
+                raise _not_restored(path.name, f"missing: there is no file {str(path)!r}") from None
+            if file is None:
+                raise _not_restored(path.name, f"damaged: {str(path)!r} is no regular file")
+            with file:
+                yield file
+
+    def _damaged(self, path: Path, *, set_aside: bool = True) -> StepNotRestored:
         with contextlib.suppress(OSError):
-            path.replace(f"{path}.damaged")
+            if set_aside:
+                path.replace(f"{path}.damaged")
         return _not_restored(path.name, f"damaged: the contents of {str(path)!r} have changed")
 
     @contextlib.contextmanager
@@ -300,8 +326,15 @@ def _quick_hash(data: bytes | bytearray | memoryview) -> _QuickHash:
     return xxhash.xxh3_128_digest(data), memoryview(data).nbytes
 
 
+def _size_of(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
 def _is_abandoned(path: Path) -> bool:
-    with path.open("rb") as file:
+    file = disk.open_regular(path)
+    if file is None:
+        return False
+    with file:
         age = time.time() - os.fstat(file.fileno()).st_mtime
         return age > settings.ABANDONED or (age > settings.NEWBORN and disk.lock(file.fileno()))
 

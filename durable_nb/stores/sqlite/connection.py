@@ -1,38 +1,30 @@
-"""Synchronous SQLite: open a database file, and commit batches of work.
-
-All of it but ``ChangeObserver`` runs in aiosqlite's worker thread: opening as its connection factory, and
-each batch as one call of ``executemany``, the one public method of aiosqlite that takes a list and costs a
-single hop between threads.
-"""
+"""A synchronous connection to SQLite, which commits batches of work. It is used in aiosqlite's thread."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import sqlite3
-import stat
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from durable_nb import settings
-from durable_nb.errors import DurableNotice, StoreUnavailable
-from durable_nb.stores.sqlite import schema
-from durable_nb.stores.sqlite.errors import error_for_code, result_code
+from durable_nb.errors import DurableNotice
+from durable_nb.stores.sqlite.errors import result_code
+from durable_nb.stores.sqlite.files import Files
 from durable_nb.stores.sqlite.lockfile import LockFile
+from durable_nb.stores.sqlite.mark import COUNT_COMMIT, Identity
 
 __all__ = [
     "HOUSEKEEPING",
     "READ",
     "WRITE",
-    "ChangeObserver",
     "Connection",
-    "Database",
     "Outcome",
+    "Statement",
     "Work",
+    "on_network",
     "set_journal_mode",
 ]
 
@@ -53,10 +45,8 @@ _NETWORK = frozenset(
 )
 
 
-_SMALLEST_DATABASE = 512
-"""Bytes of the smallest possible database: one page of the smallest size."""
-
-_DATA_VERSION = "PRAGMA data_version"
+Statement: TypeAlias = tuple[str, Sequence[Any]]
+"""SQL and its values."""
 
 
 class Outcome(NamedTuple):
@@ -74,9 +64,11 @@ class Work:
         statements: SQL and its values, in order.
         outcomes: The result of each statement, once they are committed.
         error: The reason that none of them was committed, if so.
+        acknowledged: Called with the outcomes once they are committed and the files are in place.
     """
 
-    statements: Sequence[tuple[str, Sequence[Any]]]
+    statements: Sequence[Statement]
+    acknowledged: Callable[[list[Outcome]], None] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     error: Exception | None = None
 
@@ -85,180 +77,47 @@ class Work:
         self.outcomes = [connection.outcome(*statement) for statement in self.statements]
 
 
-@dataclass(eq=False)
-class Database:
-    """A database file, as one journal of this process uses it.
+class Connection(sqlite3.Connection):
+    """A connection that runs ``Work`` in batches, each batch in one transaction.
 
     Attributes:
-        path: The file, resolved.
-        synchronous: ``full`` survives power loss, ``normal`` only the death of the process.
-        timeout: Seconds to wait for a lock.
-        commits: Number of committed write transactions.
-        lock: Its lock file, while it is open.
-        open_error: The error that kept it from being opened.
-        id: The id that is recorded in it; empty until it is open.
+        lock: The lock file of the database.
+        files: The files that its commits rest on; None until they are open.
+        identity: The identity that the database had when it was opened.
+        commits: The number of transactions that it has committed with ``WRITE``.
+        counted: The number of commits of the database, after the last one.
     """
 
-    path: Path
-    synchronous: Literal["full", "normal"]
-    timeout: float
-    commits: int = 0
-    lock: LockFile | None = None
-    open_error: Exception | None = None
-    id: str = ""
-    _inode: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        self._name = str(self.path)
-
-    @property
-    def uri(self) -> str:
-        """The file as a URI that opens it without creating it."""
-        return f"{self.path.as_uri()}?mode=rw"
-
-    def open(self, uri: str, /, **options: Any) -> Connection:
-        """Open the file, and create or migrate it if necessary: a factory for ``sqlite3.connect``.
-
-        On failure the file is left unchanged, ``open_error`` is set, and a connection to an empty database in
-        memory is returned: aiosqlite would leave a thread behind if its factory raised.
-
-        Args:
-            uri: The file as a URI.
-            **options: Further arguments of ``sqlite3.Connection``.
-        """
-        self.open_error = None
-        try:
-            return self._open(uri, options)
-        except Exception as error:
-            self.release()
-            self.open_error = error
-            return Connection(":memory:")
-
-    def release(self) -> None:
-        """Release the lock file, if it is held."""
-        lock, self.lock = self.lock, None
-        if lock is not None:
-            lock.release()
-
-    def moved(self) -> bool:
-        """Return whether the file was deleted or replaced since it was opened.
-
-        SQLite would go on writing into the old one, where those writes are lost.
-        """
-        return self._inode is not None and self._inode != self._current_inode()
-
-    def _open(self, uri: str, options: dict[str, Any]) -> Connection:
-        _check_path(self.path)
-        self.lock = LockFile.shared(Path(f"{self.path}.lock"))
-        self._check_existing()
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        connection = Connection(uri, **options)
-        try:
-            connection.database = self
-            connection.lock = self.lock
-            self._prepare(connection)
-            self._inode = self._current_inode()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _current_inode(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self._name)  # noqa: PTH116 - three times as fast, and called before each commit
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
-    def _check_existing(self) -> None:
-        # Never open the file ourselves: closing any descriptor of it drops the locks SQLite holds on it.
-        if not self.path.exists():
-            return
-        if (
-            0 < self.path.stat().st_size < _SMALLEST_DATABASE
-        ):  # SQLite accepts a single byte as an empty database
-            raise error_for_code(sqlite3.SQLITE_NOTADB, self.path, "too short")
-        reader = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=self.timeout)
-        try:
-            schema.check(reader, str(self.path))
-        except sqlite3.OperationalError as error:
-            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-                raise  # these two: a crashed writer left a journal, which only a writer may roll back
-        finally:
-            reader.close()
-
-    def _prepare(self, connection: Connection) -> None:
-        schema.check(connection, str(self.path))
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        wanted_mode = "delete" if _on_network(self.path) else "wal"
-        if mode != wanted_mode or schema.check(connection, str(self.path)) != schema.VERSION:
-            with connection.lock.mutex(self.timeout):
-                set_journal_mode(connection, wanted_mode, str(self.path))
-                schema.migrate(connection, str(self.path))
-        self.id = schema.database_id(connection)
-        connection.execute(f"PRAGMA journal_size_limit = {settings.JOURNAL_SIZE_LIMIT}")
-
-
-class ChangeObserver:
-    """Detects commits by other connections, on the loop thread: a hop to a worker takes ten times as long.
-
-    Args:
-        database: The database.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection: sqlite3.Connection | None = None
-
-    def version(self) -> Hashable:
-        """Return SQLite's data version; a new object each time while the file is locked or was replaced."""
-        try:
-            if self._connection is None:
-                uri = f"{self._database.path.as_uri()}?mode=ro"
-                self._connection = sqlite3.connect(uri, uri=True, timeout=0)
-            (version,) = self._connection.execute(_DATA_VERSION).fetchone()
-        except sqlite3.Error:
-            return object()
-        return object() if self._database.moved() else int(version)
+    lock: LockFile
+    files: Files | None = None
+    identity: Identity
+    commits = 0
+    counted = 0
 
     def close(self) -> None:
-        """Close the file."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """Close the files; the last connection to a database removes its write-ahead log."""
+        if self.files is not None:
+            self.files.let_go()
+        self.abandon()
 
+    def abandon(self) -> None:
+        """Close the files, and leave the write-ahead log as it is: it may be that of another database now."""
+        super().close()
+        if self.files is not None:
+            self.files.close()
 
-class Connection(sqlite3.Connection):
-    """A connection that runs ``Work`` in batches, each batch in one transaction."""
+    def count_commits(self) -> int:
+        """Return the number of commits of the database now."""
+        identity = Identity.of(self)
+        return 0 if identity is None else identity.commits
 
-    database: Database
-    lock: LockFile
-
-    def executemany(self, begin: str, batch: Iterable[Any], /) -> sqlite3.Cursor:
-        """Run several ``Work`` in one transaction; each receives its own outcomes or error.
+    def run_batch(self, begin: str, works: list[Work]) -> None:
+        """Commit all of them; on failure halve the batch until the work that cannot be written is alone.
 
         Args:
             begin: ``READ``, ``WRITE`` or ``HOUSEKEEPING``.
-            batch: The ``Work`` to run.
+            works: The ``Work`` to run; each receives its own outcomes or error.
         """
-        works: list[Work] = list(batch)
-        try:
-            if self.database.moved():
-                raise _moved_error(self.database.path)
-            if begin == READ:
-                self._commit(begin, works)
-            else:
-                with self.lock.mutex(self.database.timeout):
-                    self._commit(begin, works)
-        except Exception as error:
-            for work in works:
-                work.error = error
-        return self.cursor()
-
-    def _commit(self, begin: str, works: list[Work]) -> None:
-        """Commit all of them; on failure halve the batch until the work that cannot be written is alone."""
         try:
             self._transact(begin, works)
         except Exception as error:
@@ -267,19 +126,23 @@ class Connection(sqlite3.Connection):
                     work.error = error
                 return
             middle = len(works) // 2
-            self._commit(begin, works[:middle])
-            self._commit(begin, works[middle:])
+            self.run_batch(begin, works[:middle])
+            self.run_batch(begin, works[middle:])
 
     def _transact(self, begin: str, works: list[Work]) -> None:
+        counted = self.counted
         try:
             self.execute(begin)
             for work in works:
                 work.run(self)
+            if begin == WRITE:
+                (counted,) = self.execute(COUNT_COMMIT).fetchone()
             self.execute("COMMIT")
         finally:
             if self.in_transaction:
                 self.execute("ROLLBACK")
-        self.database.commits += begin == WRITE
+        self.counted = counted
+        self.commits += begin == WRITE
 
     def outcome(self, sql: str, values: Sequence[Any]) -> Outcome:
         """Execute one statement, and read all its rows."""
@@ -316,32 +179,7 @@ def set_journal_mode(connection: sqlite3.Connection, wanted: str, path: str) -> 
         )
 
 
-def _check_path(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = None
-    if mode is not None and not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a special file"
-        raise StoreUnavailable(
-            f"{str(path)!r} is {kind}, not a database",
-            remedy=f"Name a file, such as {str(path / settings.DB)!r}.",
-        )
-    if not path.parent.is_dir():
-        raise StoreUnavailable(
-            f"cannot create {path.name!r}: its folder {str(path.parent)!r} does not exist",
-            remedy="Create the folder, or choose another path with db=.",
-        )
-
-
-def _moved_error(path: Path) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"{str(path)!r} was deleted or replaced while it was in use",
-        remedy="Put the file back, or open the run again, which creates a new database.",
-    )
-
-
-def _on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
     """Return whether a file is on a network file system, where a write-ahead log is unsafe."""
     try:
         lines = mounts.read_text(errors="replace").splitlines()

@@ -8,8 +8,9 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import aiosqlite
 
@@ -22,7 +23,9 @@ from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 from durable_nb.stores.rows import RUN_COLUMNS, STEP_ID
 from durable_nb.stores.sqlite import schema
-from durable_nb.stores.sqlite.connection import READ, WRITE, ChangeObserver, Database, Outcome, Work
+from durable_nb.stores.sqlite.checkpoints import Checkpoints
+from durable_nb.stores.sqlite.connection import READ, WRITE, Outcome, Statement, Work
+from durable_nb.stores.sqlite.database import Database
 from durable_nb.stores.sqlite.errors import translated
 from durable_nb.stores.sqlite.schema import REQUEST, RUN, SIGNAL, STEP, excluded, marks
 from durable_nb.stores.sqlite.sessions import Sessions
@@ -96,8 +99,6 @@ _OPEN_SIGNALS = f"""
 
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 
-Statement: TypeAlias = tuple[str, Sequence[Any]]
-
 
 def _snapshot_of(run_id: str) -> tuple[Statement, ...]:
     """Return the statements that read a run, its steps, and the earlier results of those under way."""
@@ -145,7 +146,8 @@ class SqliteJournal(Journal):
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
         self._busy = False
         self._drain_task: asyncio.Task[None] | None = None
-        self._observer = ChangeObserver(self._database)
+        self._acknowledged = self._database.acknowledged
+        self._checkpoints = Checkpoints(self._database, self._run)
         self._sessions = Sessions(self._database, self._read, self._run)
 
     @property
@@ -185,6 +187,7 @@ class SqliteJournal(Journal):
                 raise self._closed_error()
             if self._connection is None:
                 self._connection = await self._connect()
+                self._checkpoints.start()
                 await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
@@ -193,10 +196,12 @@ class SqliteJournal(Journal):
         async with self._setup_lock:
             if self._busy:
                 await self._commit_in_batch(Work(()))  # is committed after all writes that wait
+            if self._connection is not None:
+                await self._checkpoints.stop()
             connection, self._connection = self._connection, None
             try:
                 self._sessions.end()
-                self._observer.close()
+                self._database.observer.close()
                 if connection is not None:
                     await connection.close()
             except sqlite3.Error as error:
@@ -217,6 +222,7 @@ class SqliteJournal(Journal):
                 (_OPEN_RUN, (*self._rows.run_row(new), sid, take_over, epoch)),
                 (_NEW_EPOCH, (run_id,)),
                 *_snapshot_of(run_id),
+                acknowledged=partial(self._acknowledged.opened, sid),
             )
         opened = self._snapshot(found)
         assert opened is not None
@@ -259,15 +265,17 @@ class SqliteJournal(Journal):
         if new_id == run_id:
             raise id_taken(run_id, new_id)
         change = self._rows.renamed_run(run_id, new_id)
-        work = await self._commit([(sql, (new_id, run_id, change)) for sql in _RENAME_RUN])
+        statements = [(sql, (new_id, run_id, change)) for sql in _RENAME_RUN]
+        work = await self._commit(statements, partial(self._acknowledged.renamed, run_id))
         if isinstance(work.error, sqlite3.IntegrityError):
             raise id_taken(run_id, new_id) from work.error
         if not self._outcomes(work)[0].changed:
             raise unknown_run(run_id, self.address)
+        await self._checkpoints.make()  # the copies under the old id are gone
 
     async def put_step(self, step: Step) -> None:
         """Record a step in place of its previous record; fenced by ``step.epoch``."""
-        *_, put = await self._write(*self._put(step))
+        *_, put = await self._write(*self._put(step), keep=(step.run_id, step.step_id))
         if not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
 
@@ -290,17 +298,22 @@ class SqliteJournal(Journal):
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         row = dict(zip(RUN_COLUMNS, self._rows.run_row(run), strict=True))
         values = (*(row[name] for name in _FINISHED.split(", ")), run.run_id, run.epoch)
-        (finished,) = await self._write((_FINISH_RUN, values))
-        if run.status not in _OWNED or not finished.changed:
+        statement, ended = (_FINISH_RUN, values), run.status not in _OWNED
+        noted = partial(self._acknowledged.finished, run.run_id, statement, ended)
+        (finished,) = await self._write(statement, acknowledged=noted)
+        if ended or not finished.changed:
             self._sessions.let_go(run)
         if not finished.changed:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
+        if not self._sessions.owns_runs:
+            await self._checkpoints.make()
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
         ours = run.run_id, run.epoch
         steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
-        held, *reset = await self._write((_IS_OURS, ours), *steps)
+        keep = run.run_id, ("reset", tuple(step_ids))
+        held, *reset = await self._write((_IS_OURS, ours), *steps, keep=keep)
         if not held.rows:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
         return sum(outcome.changed for outcome in reset)
@@ -308,13 +321,14 @@ class SqliteJournal(Journal):
     async def put_signal(self, signal: Signal) -> bool:
         """Deliver a signal; return True if it is the first of its name. The run need not exist."""
         row = self._rows.signal_row(signal)
-        (put,) = await self._write((_PUT_SIGNAL, row))
+        keep = signal.run_id, ("signal", signal.name)
+        (put,) = await self._write((_PUT_SIGNAL, row), keep=keep)
         if put.changed:
             return True
         try:
             await self.get_signal(signal.run_id, signal.name)
         except StoreUnreadable:  # what cannot be read was not delivered
-            await self._write((_REPLACE_SIGNAL, row))
+            await self._write((_REPLACE_SIGNAL, row), keep=keep)
             return True
         return False
 
@@ -332,11 +346,12 @@ class SqliteJournal(Journal):
         """Rename a delivered signal, so that its name is free for another delivery."""
         change = self._rows.renamed_signal(signal.name, name)
         delivery = signal.name, signal.delivered_by, signal.delivered_at
-        await self._write((_SET_ASIDE, (name, signal.run_id, change, *delivery)))
+        keep = signal.run_id, ("set aside", name)
+        await self._write((_SET_ASIDE, (name, signal.run_id, change, *delivery)), keep=keep)
 
     async def version(self) -> Hashable:
         """Return a value that changes with each commit, of this process or of another."""
-        return self._observer.version()
+        return self._database.observer.version()
 
     async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
         """Record a request for a signal, and the step that waits for it, in one transaction."""
@@ -347,14 +362,15 @@ class SqliteJournal(Journal):
         ]
         if step is not None:
             statements += self._put(step)
-        put, recorded, *_ = await self._write(*statements)
+        keep = request.run_id, ("request", request.name)
+        put, recorded, *_ = await self._write(*statements, keep=keep)
         if step is not None and not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
         return self._rows.request(recorded.rows[0])
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
         """Delete a request."""
-        await self._write((_WITHDRAW, (run_id, name)))
+        await self._write((_WITHDRAW, (run_id, name)), keep=(run_id, ("request", name)))
 
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
         """Return a run's request for a signal of that name, or None."""
@@ -403,13 +419,25 @@ class SqliteJournal(Journal):
         await self._run(READ, [work])
         return self._outcomes(work)
 
-    async def _write(self, *statements: Statement) -> list[Outcome]:
-        return self._outcomes(await self._commit(statements))
+    async def _write(
+        self,
+        *statements: Statement,
+        keep: tuple[str, Hashable] | None = None,
+        acknowledged: Callable[[list[Outcome]], None] | None = None,
+    ) -> list[Outcome]:
+        if keep is not None:
+            acknowledged = partial(self._acknowledged.wrote, *keep, statements)
+        return self._outcomes(await self._commit(statements, acknowledged))
 
-    async def _commit(self, statements: Sequence[Statement]) -> Work:
+    async def _commit(
+        self,
+        statements: Sequence[Statement],
+        acknowledged: Callable[[list[Outcome]], None] | None = None,
+    ) -> Work:
         """Commit at once if no transaction is under way, else together with all writes that wait."""
         self._check_open()
-        work = Work(statements)
+        work = Work(statements, acknowledged)
+        self._checkpoints.expect()
         if self._busy:
             await self._commit_in_batch(work)
             return work

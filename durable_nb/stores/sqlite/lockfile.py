@@ -1,14 +1,16 @@
-"""The file ``<db>.lock``: locks on single bytes, which the kernel drops when their process dies.
+"""The file ``<db>.lock``: the locks between the processes that use a database, and its high-water mark.
 
-These are POSIX record locks (``fcntl.lockf``). Two of their properties shape everything below:
+Two properties of the locks (``locks.py``) shape everything below:
 
 - A process does not conflict with itself. Locking a byte that the process has locked already succeeds, and
   may turn an exclusive lock into a shared one. So the threads of a process exclude each other by another
   lock, and the bytes that the process holds are noted in ``claimed``.
-- Closing *any* descriptor of a file drops *all* locks that the process has on that file, those taken through
-  other descriptors included. So a process must have one descriptor per lock file, and close it last.
+- Outside Linux, closing *any* descriptor of a file drops *all* locks that the process has on that file, those
+  taken through other descriptors included. So a process must have one descriptor per lock file, and close it
+  last.
 
-Byte 0 is the mutex around write transactions. Byte N is held for as long as session N lives.
+Byte 0 is the mutex around write transactions. Byte N is held for as long as session N lives. The contents of
+the file are the high-water mark (``mark.py``).
 """
 
 from __future__ import annotations
@@ -17,20 +19,20 @@ import contextlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from durable_nb import settings
-from durable_nb.errors import StoreUnavailable
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows: a database is refused there
-    fcntl = None
+from durable_nb.errors import DurableNotice, StoreUnavailable
+from durable_nb.stores.host import lock_holder
+from durable_nb.stores.sqlite.locks import ByteLocks, fcntl
 
 __all__ = ["LockFile"]
+
+_MARK_LENGTH: Final = 256
+"""Bytes read of the high-water mark: more than it has."""
 
 
 class LockFile:
@@ -55,7 +57,7 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._users = 0
-        self._descriptor: int | None = None
+        self._file: ByteLocks | None = None
         self._mutex = threading.Lock()
         self.claimed: set[int] = set()
 
@@ -97,9 +99,9 @@ class LockFile:
                 del self._objects[self.path]
             # Close last, and with the guard still held. If another thread could open the file before this
             # close, its fresh locks would be dropped by it: see the second property above.
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def try_lock(self, byte: int) -> bool:
         """Lock a byte against other processes, without waiting.
@@ -113,7 +115,7 @@ class LockFile:
         Raises:
             OSError: The file cannot be created or locked.
         """
-        return self._try(fcntl.LOCK_EX, byte)
+        return self._open().try_lock(byte)
 
     def unlock(self, byte: int) -> None:
         """Unlock a byte.
@@ -121,7 +123,7 @@ class LockFile:
         Args:
             byte: The offset of the byte.
         """
-        fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, byte)
+        self._open().unlock(byte)
 
     def claim(self, byte: int) -> bool:
         """Lock a byte that this process does not hold yet, and keep it until ``unclaim``.
@@ -153,16 +155,9 @@ class LockFile:
             byte: The offset of the byte.
         """
         # Before any lock call: trying our own byte would succeed, turn our exclusive lock into a shared one,
-        # and the unlock below would then give it up. Session bytes are claimed before their rows are
+        # and the unlock after it would then give it up. Session bytes are claimed before their rows are
         # committed, so that no thread asks for a byte while another one is claiming it.
-        if byte in self.claimed:
-            return True
-        # Try a shared lock, so that two processes that ask at the same time do not mistake each other for the
-        # owner. (F_GETLK would ask without locking, but ``lockf`` does not offer it.)
-        if not self._try(fcntl.LOCK_SH, byte):
-            return True
-        self.unlock(byte)
-        return False
+        return byte in self.claimed or self._open().is_locked(byte)
 
     @contextlib.contextmanager
     def mutex(self, timeout: float) -> Iterator[Self]:
@@ -175,68 +170,120 @@ class LockFile:
             StoreUnavailable: Another process or thread held it all that time.
             OSError: The file cannot be created or locked.
         """
-        deadline = time.monotonic() + timeout
+        self.acquire_mutex(timeout)
+        try:
+            yield self
+        finally:
+            self.release_mutex()
+
+    def acquire_mutex(self, timeout: float) -> None:
+        """Lock byte 0, against other processes and other threads of this one; see ``mutex``."""
         # The thread lock comes first: two threads of a process would both get the byte.
         if not self._mutex.acquire(timeout=timeout):
             raise self._timeout_error(timeout)
         try:
-            # Poll: a blocking lockf has no time limit, and only a signal could interrupt it.
-            while not self.try_lock(0):
-                if time.monotonic() >= deadline:
-                    raise self._timeout_error(timeout)
-                time.sleep(settings.LOCK_POLL)
-            try:
-                yield self
-            finally:
-                # The byte goes first, in reverse order of acquisition. With the thread lock released first,
-                # the next thread could "lock" the byte that we still hold, and we would unlock it for both.
-                self.unlock(0)
+            if not self.try_lock(0):
+                self._wait_for_mutex(timeout)
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def release_mutex(self) -> None:
+        """Unlock byte 0."""
+        # The byte goes first, in reverse order of acquisition. With the thread lock released first, the next
+        # thread could "lock" the byte that we still hold, and we would unlock it for both.
+        try:
+            self.unlock(0)
         finally:
             self._mutex.release()
 
+    def _wait_for_mutex(self, timeout: float) -> None:
+        # Poll: a blocking lock call has no time limit, and only a signal could interrupt it.
+        deadline, notice = time.monotonic() + timeout, time.monotonic() + settings.LOCK_NOTICE
+        while not self.try_lock(0):
+            now = time.monotonic()
+            if now >= deadline:
+                raise self._timeout_error(timeout)
+            if now >= notice:
+                notice = deadline
+                message = f"{self._holder()} holds the lock {str(self.path)!r}: waiting up to {timeout:g} s"
+                warnings.warn(message, DurableNotice, stacklevel=2)
+            time.sleep(settings.LOCK_POLL)
+
     @classmethod
     def forget(cls) -> None:
-        """Forget all objects in a forked child, which inherits none of its parent's record locks."""
-        # The descriptors stay open: inherited objects may refer to them, and they do the parent no harm:
-        # record locks belong to a process, and the child cannot drop its parent's. The guard is a new one,
-        # since another thread of the parent may have held the old one at the moment of the fork; that thread
-        # does not exist in the child, and would never release it.
+        """Forget all objects in a forked child, which inherits none of its parent's locks."""
+        # ``ByteLocks`` has closed their files. The guard is a new one, since another thread of the parent may
+        # have held the old one at the moment of the fork; that thread does not exist in the child, and would
+        # never release it.
         cls._objects = {}
         cls._guard = threading.Lock()
 
-    def _try(self, kind: int, byte: int) -> bool:
+    def read_mark(self) -> bytes:
+        """Return the contents of the file, the high-water mark; empty if there is no file yet."""
+        if self._file is None and not self.path.exists():
+            return b""
         try:
-            fcntl.lockf(self._open(), kind | fcntl.LOCK_NB, 1, byte)
-        except (BlockingIOError, PermissionError) as error:
-            if error.filename is not None:  # os.open raised it, not lockf: the file itself is not accessible
-                raise
-            return False
-        return True
+            return os.pread(self._descriptor, _MARK_LENGTH, 0)
+        except OSError:
+            return b""  # SQLite says better what is not permitted
 
-    def _open(self) -> int:
-        # Opened at the first lock, not in the constructor: the folder of the database may not exist yet.
-        if self._descriptor is None:
-            with self._guard:
-                # Checked again: a second descriptor would drop our locks as soon as it is closed. O_CLOEXEC
-                # keeps it from the programs that a user starts.
-                if self._descriptor is None:
-                    self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return self._descriptor
+    def write_mark(self, mark: bytes) -> None:
+        """Write the high-water mark, without a sync of its own: a commit has been synced before."""
+        os.pwrite(self._descriptor, mark, 0)
+
+    def reopen(self) -> None:
+        """Open the file again after it was deleted or replaced, and lock the claimed bytes in the new one.
+
+        Raises:
+            StoreUnavailable: Another process has locked one of them meanwhile.
+            OSError: The file cannot be created or locked.
+        """
+        with self._guard:
+            new = ByteLocks(self.path, create=True)
+            if not all(new.try_lock(byte) for byte in self.claimed):
+                new.close()
+                raise StoreUnavailable(
+                    f"{str(self.path)!r} was deleted or replaced, and another process uses the new one",
+                    remedy="End the other processes that use the database, and run again.",
+                )
+            old, self._file = self._file, new
+            self._objects[self.path] = self
+        if old is not None:
+            old.close()
 
     def is_deleted(self) -> bool:
         """Return whether the path no longer leads to this file: other processes would lock another one."""
-        if self._descriptor is None:
+        if self._file is None or self._file.descriptor is None:
             return False
         try:
-            return not os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            return not os.path.samestat(os.fstat(self._file.descriptor), self.path.lstat())
         except FileNotFoundError:
             return True
 
+    @property
+    def _descriptor(self) -> int:
+        descriptor = self._open().descriptor
+        assert descriptor is not None
+        return descriptor
+
+    def _open(self) -> ByteLocks:
+        # Opened at the first lock, not in the constructor: the folder of the database may not exist yet.
+        if self._file is None:
+            with self._guard:
+                # Checked again: outside Linux a second descriptor drops our locks as soon as it is closed.
+                if self._file is None:
+                    self._file = ByteLocks(self.path, create=True)
+        return self._file
+
     def _timeout_error(self, timeout: float) -> StoreUnavailable:
         return StoreUnavailable(
-            f"another process held the lock {str(self.path)!r} for more than {timeout:g} s",
+            f"{self._holder()} held the lock {str(self.path)!r} for more than {timeout:g} s",
             remedy="End or resume that process, or wait, and run again.",
         )
+
+    def _holder(self) -> str:
+        return lock_holder(self.path, 0) or "another process"
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,16 +13,15 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.host import machine
 from durable_nb.stores.ownership import Owner, Ownership
-from durable_nb.stores.sqlite.connection import HOUSEKEEPING, Connection, Database, Outcome, Work
+from durable_nb.stores.sqlite.connection import HOUSEKEEPING, Connection, Outcome, Work
+from durable_nb.stores.sqlite.database import Database
 from durable_nb.stores.sqlite.errors import translated
-
-if TYPE_CHECKING:
-    from durable_nb.stores.sqlite.lockfile import LockFile
+from durable_nb.stores.sqlite.lockfile import LockFile
 
 __all__ = ["FileOwner", "Sessions"]
 
@@ -59,7 +58,7 @@ class FileOwner(Owner):
         """The session and its counter."""
         return self.sid, self.beat_number
 
-    def is_alive(self, lock: LockFile) -> bool | None:
+    def is_alive(self, database: Database) -> bool | None:
         """Return whether the owner is alive; None if only its heartbeats can tell."""
         here = machine()
         if not self.owned or self.sid is None or self.host is None:
@@ -68,29 +67,32 @@ class FileOwner(Owner):
             return None
         if self.boot_id and here.boot_id and self.boot_id != here.boot_id:
             return False
-        return lock.is_locked(self.sid)
+        return database.is_session_alive(self.sid)
 
 
 class StartSession(Work):
     """Creates a session, and deletes the dead ones of this host.
 
     Its byte is locked before the row is committed: until then no other process can find the session, and take
-    it for dead.
+    it for dead. It is locked in the database too: a lock file that is deleted must not end the session.
     """
 
     sid = 0
 
     def run(self, connection: Connection) -> None:
         """Execute it, inside a transaction."""
-        here, lock = machine(), connection.lock
+        here, lock, files = machine(), connection.lock, connection.files
+        assert files is not None
         for (other,) in connection.execute(_ON_THIS_HOST, (here.host,)).fetchall():
-            if not lock.is_locked(other):
+            if not lock.is_locked(other) and not files.is_claimed(other):
                 connection.execute(_DELETE, (other,))
         while True:  # a process may still hold this byte for a database that was deleted
             cursor = connection.execute(_CREATE, (*here, os.getpid(), time.time()))
             self.sid = int(cursor.lastrowid or 0)
             if lock.claim(self.sid):
-                return
+                if files.claim(self.sid):
+                    return
+                lock.unclaim(self.sid)
             connection.execute(_DELETE, (self.sid,))
 
 
@@ -125,6 +127,7 @@ class Sessions(Ownership[FileOwner]):
                 if work.error is not None:
                     raise translated(work.error, self._database.path) from work.error
                 self._sid = work.sid
+                self._database.session = (work.sid, *machine(), os.getpid())
         return self._sid
 
     async def abandoned(self) -> frozenset[str]:
@@ -138,7 +141,7 @@ class Sessions(Ownership[FileOwner]):
         self.stop()
         if self._sid is not None and self._database.lock is not None:
             self._database.lock.unclaim(self._sid)
-        self._sid = None
+        self._sid = self._database.session = None
 
     async def find_owner(self, run_id: str) -> FileOwner | None:
         """Return the owner of a run; None if the run does not exist."""
@@ -153,7 +156,7 @@ class Sessions(Ownership[FileOwner]):
     def is_alive(self, owner: FileOwner) -> bool | None:
         """Return whether an owner is alive; None if only its heartbeats can tell."""
         try:
-            return owner.is_alive(self._lock)
+            return owner.is_alive(self._database)
         except OSError as error:  # the lock file cannot be reached
             raise translated(error, self._lock.path) from error
 
