@@ -29,6 +29,7 @@ __all__ = [
     "StepKind",
     "StepStatus",
     "child_step",
+    "is_keyed",
     "joining_scopes",
     "original_id",
     "scope_of",
@@ -53,6 +54,16 @@ def scope_of(step_id: str) -> str:
         'load/'
     """
     return step_id[: step_id.rfind("/") + 1]
+
+
+def is_keyed(step_id: str) -> bool:
+    """Return whether a step is named by its arguments: its call has no place in the order of its scope.
+
+    Example:
+        >>> is_keyed("load/fetch[9f1c]"), is_keyed("load[9f1c]/fetch")
+        (True, False)
+    """
+    return KEY in step_id.rpartition("/")[2]
 
 
 def original_id(run_id: str) -> str:

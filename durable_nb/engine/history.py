@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from durable_nb.errors import ResetStep, StoreUnreadable
-from durable_nb.records import KEY, Call, Step, StepKind, StepStatus, joining_scopes, scope_of
+from durable_nb.records import Call, Step, StepKind, StepStatus, is_keyed, joining_scopes, scope_of
 from durable_nb.stores.rows import (
     CALLED_SEQ,
     EPOCH,
@@ -131,14 +131,10 @@ class History(Mapping[str, Step]):
         return any(
             row[CALLED_SEQ] > recorded.recorded_seq
             and scope_of(row[STEP_ID]) in scopes
-            and not _is_keyed(row[STEP_ID])
+            and not is_keyed(row[STEP_ID])
             and (row[EPOCH] == recorded.epoch or not same_pass)
             for row in list(self._rows.values())
         )
-
-
-def _is_keyed(step_id: str) -> bool:
-    return KEY in step_id.rpartition("/")[2]
 
 
 def _unchecked(row: Row) -> Row:

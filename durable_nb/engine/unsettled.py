@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from durable_nb.records import StepKind, joining_scopes, scope_of
+from durable_nb.records import StepKind, is_keyed, joining_scopes, scope_of
 
 if TYPE_CHECKING:
     from durable_nb.records import Call, Step
@@ -48,7 +48,12 @@ class Unsettled:
                 scopes.update(joining_scopes(path[:-1]))
 
     def before(self, call: Call) -> list[Step]:
-        """Return the steps that a call follows: in its scope, or in one that joins or leads to its branch."""
+        """Return the steps that a call follows: in its scope, or in one that joins or leads to its branch.
+
+        A call from another thread follows none: it may have been made without regard to how they ended.
+        """
+        if is_keyed(call.step_id):
+            return []
         followed = ((scope_of(call.step_id), call.called_seq), *call.branched)
         return [step for step in list(self._steps.values()) if self._is_before(step, followed)]
 

@@ -257,6 +257,7 @@ def test_the_task_options_it_names_are_taken(tmp_path):
         "on_edit",
         "on_change",
         "once",
+        "failure",
         "executor",
     } == options.keys()
     Workflow("w", db=tmp_path / "a.db").task(**options)

@@ -81,7 +81,7 @@ def encode_id(text: str) -> bytes:
 
 
 def decode_id(encoded: bytes) -> str:
-    """Return the id or name in bytes; one that nobody wrote is shown with backslashes."""
+    """Return the id or name in bytes; one that is no UTF-8 is shown with backslashes."""
     try:
         return encoded.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

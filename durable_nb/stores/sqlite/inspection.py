@@ -59,7 +59,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Report:
-    """What was found in a database.
+    """The findings about a database.
 
     Attributes:
         problems: What is missing or damaged, one line each.

@@ -80,11 +80,13 @@ def check_files(path: Path, lock: LockFile, timeout: float) -> Mark | None:
         StoreTooNew: It was written by a newer durable_nb.
     """
     before = Mark.decode(lock.read_mark())  # read first: it may lag behind the database, and is never ahead
-    size = path.stat().st_size if path.exists() else 0
+    size = _size(path)
     if not size:
-        if (before and before.commits) or mark.remains(path):
-            raise mark.lost(path, "is empty" if path.exists() else "is missing")
-        return before
+        if not (before and before.commits) and not mark.remains(path):
+            return before
+        size = _size(path)  # read again: another process may have created it meanwhile
+    if not size:
+        raise mark.lost(path, "is empty" if path.exists() else "is missing")
     if size < _SMALLEST_DATABASE:  # SQLite accepts a single byte as an empty database
         raise error_for_code(sqlite3.SQLITE_NOTADB, path, "too short")
     # Never open the file ourselves: outside Linux closing any descriptor of it drops the locks of SQLite.
@@ -99,6 +101,10 @@ def check_files(path: Path, lock: LockFile, timeout: float) -> Mark | None:
     if notice is not None:
         warnings.warn(notice, DurableNotice, stacklevel=2)
     return before
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def base_identity(path: Path) -> Identity | None:
