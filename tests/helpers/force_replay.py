@@ -10,6 +10,7 @@ import pytest
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.engine import scopes
 from durable_nb.engine.caller import Caller
+from durable_nb.engine.unsettled import Unsettled
 from durable_nb.records import StepStatus
 from durable_nb.workflow.entrypoint import WorkflowFunction
 
@@ -61,6 +62,7 @@ def _async_passes(body):
         current = scopes.current_scope().current
         run = current.run
         while True:
+            current.unsettled = Unsettled()  # as in a new process
             task = asyncio.create_task(_one_pass(current, body))
             run.entered = task
             try:
@@ -84,6 +86,7 @@ def _sync_passes(body):
     def passes():
         current = scopes.current_scope().current
         while True:
+            current.unsettled = Unsettled()
             current.run.entered = "sync"
             try:
                 with scopes.enter_scope(scopes.Scope(current)):
