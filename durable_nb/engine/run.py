@@ -52,7 +52,9 @@ class RunHandle:
 
     def _was_caught(self, record: Step) -> bool:
         # Before there was a status for it, the steps that came after a failure said that it was caught.
-        return record.status is StepStatus.FAILED and self.history.continued_after(record, same_pass=True)
+        # In this pass `Caller.settle` says so.
+        earlier = record.status is StepStatus.FAILED and record.epoch < self.run.epoch
+        return earlier and self.history.continued_after(record, same_pass=True)
 
     async def commit(self, step: Step) -> Step:
         """Commit a step, with its payload; return it as it is recorded."""

@@ -36,7 +36,7 @@ def loaded_after(code):
 
 def test_import_works_in_a_folder_that_was_deleted():
     code = (
-        "import os, tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())\n"
+        "import asyncio, os, tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())\n"
         "import durable_nb; print(durable_nb.__version__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

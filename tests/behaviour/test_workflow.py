@@ -221,6 +221,7 @@ def shop_of(wf, ran):
     return Shop(10)
 
 
+@pytest.mark.one_pass  # restoring a class that a function made sets its attributes anew
 @pytest.mark.parametrize("place", [str, SQLiteStore])
 def test_tasks_are_methods_of_a_class_in_a_function_where_the_workflow_is_a_local(again, db, place):
     ran = []
