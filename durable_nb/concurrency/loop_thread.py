@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from durable_nb.errors import DurableError, ForkedProcess
 
-__all__ = ["Mailbox", "check_loop", "check_process", "end_of", "submit"]
+__all__ = ["Mailbox", "check_loop", "check_process", "end_of", "is_running", "submit"]
 
 T = TypeVar("T")
 
@@ -82,6 +82,11 @@ class _LoopThread:
                     self._loop = self._start()
         return self._loop
 
+    @property
+    def is_running(self) -> bool:
+        """True once it has been started."""
+        return self._loop is not None
+
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
         # submit need not wait until the thread runs: what is scheduled earlier is done once it does.
@@ -125,6 +130,11 @@ def _cancel_task(task: asyncio.Task[T], future: Future[T]) -> None:
 _thread = _LoopThread()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_thread.mark_forked)
+
+
+def is_running() -> bool:
+    """Return whether the loop thread has been started: from Python 3.12 on, none can be started at exit."""
+    return _thread.is_running
 
 
 def check_process() -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import ClassVar
 
 from durable_nb import settings
-from durable_nb.concurrency.loop_thread import submit
+from durable_nb.concurrency.loop_thread import is_running, submit
 from durable_nb.concurrency.pending import drain_pending
 from durable_nb.errors import ForkedProcess
 from durable_nb.stores.sqlite.connection import Work
@@ -64,7 +64,9 @@ class Checkpoints:
     def make_all(cls) -> None:
         """Make a checkpoint of every open journal, and wait for ``settings.EXIT_GRACE`` seconds at most."""
         drain_pending()
-        with suppress(RuntimeError, ForkedProcess):  # no thread can be started any more
+        if not is_running():  # the journals are of event loops of the user's
+            return
+        with suppress(RuntimeError, ForkedProcess):
             wait([submit(each.make()) for each in cls._open], settings.EXIT_GRACE)
 
     def _look(self, commits: int) -> None:
