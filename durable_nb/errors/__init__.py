@@ -7,6 +7,7 @@
     ├── ForkedProcess            a durable call in a forked child (also a RuntimeError)
     ├── RunError
     │   ├── RunNotFound          the database has no run of that id
+    │   ├── RunNotDone           a run has no result, or none yet
     │   ├── RunChanged           a run was opened again with other arguments, or by another workflow
     │   └── RunHeld              another living process or kernel owns the run
     ├── StepError
@@ -35,10 +36,14 @@ Each message says what happened, in which run and step, and what to type next.
 
 from __future__ import annotations
 
+import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self, TypeAlias
+
+from durable_nb.errors.redaction import redacted_message
 
 __all__ = [
     "SCRIPT",
@@ -58,12 +63,14 @@ __all__ = [
     "RenameCell",
     "RenameStep",
     "ResetStep",
+    "ResolveEarlier",
     "ResolveFail",
     "ResolveRerun",
     "ResolveValue",
     "RunChanged",
     "RunError",
     "RunHeld",
+    "RunNotDone",
     "RunNotFound",
     "SignalInvalid",
     "SignalPending",
@@ -87,9 +94,31 @@ __all__ = [
     "TrustDatabase",
     "UntrustedCheckpoint",
     "error_context",
+    "printable",
     "spell_actions",
     "spelled",
 ]
+
+
+def printable(text: str) -> str:
+    r"""Return a text that controls no terminal: characters that could, or that hide, are escaped.
+
+    Every text of the package that reaches a terminal passes through it: another user may have written it.
+
+    Example:
+        >>> printable("step \x1b[2J")
+        'step \\x1b[2J'
+    """
+    return text if text.isprintable() else _UNUSUAL.sub(_escaped, text)
+
+
+_UNUSUAL: Final = re.compile("[^ -~\n\t\xad\u200c\u200d]")
+"""All but ASCII, and harmless: soft hyphen, and the joiners that Persian and emoji are written with."""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    controls = unicodedata.category(found[0]) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return found[0].encode("unicode_escape").decode() if controls else found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +164,10 @@ class ResolveFail(RemedyAction):
     """Resolve a step in doubt: record it as failed."""
 
 
+class ResolveEarlier(RemedyAction):
+    """Take back the last result that a step had before it ran again."""
+
+
 class RenameStep(RemedyAction):
     """Give a call a name of its own, which makes it another step."""
 
@@ -176,6 +209,7 @@ SCRIPT: Final[Mapping[type[RemedyAction], str]] = {
     ResolveRerun: "wf.sync.resolve({run!r}, {step!r}, 'rerun')",
     ResolveValue: "wf.sync.resolve({run!r}, {step!r}, 'value', VALUE)",
     ResolveFail: "wf.sync.resolve({run!r}, {step!r}, 'fail')",
+    ResolveEarlier: "wf.sync.resolve({run!r}, {step!r}, 'earlier')",
     RenameStep: "step_id='…'",
     RenameCell: "another name on its first line",
     OpenRun: ".run({run!r}, …)",
@@ -238,8 +272,12 @@ def spelled(remedy: Remedy, *, run_id: str | None = None, step: str | None = Non
 
 def _completed(part: str | RemedyAction, run_id: str | None, step: str | None) -> str | RemedyAction:
     if isinstance(part, str):
-        return part
+        return redacted_message(part)
     return replace(part, run_id=part.run_id or run_id, step=part.step or step)
+
+
+_LONGEST_ID: Final = 10_000
+"""Characters of an id in a message; only a damaged row has a longer one."""
 
 
 class _Message(BaseException):
@@ -260,6 +298,8 @@ class _Message(BaseException):
         step: str | None = None,
         remedy: Remedy | None = None,
     ) -> None:
+        what = redacted_message(what)  # it may hold a text of the user's, such as a message or a URL
+        run_id, step = run_id and run_id[:_LONGEST_ID], step and step[:_LONGEST_ID]
         super().__init__(what, run_id, step, remedy)
         self.what = what
         self.run_id = run_id
@@ -288,7 +328,7 @@ class _Message(BaseException):
         if self.step is not None:
             places.append(f"step {self.step!r}")
         where = f"{', '.join(places)}: " if places else ""
-        return f"{where}{self.what.rstrip('.')}. {self.remedy_text}".rstrip()
+        return printable(f"{where}{self.what.rstrip('.')}. {self.remedy_text}".rstrip())
 
 
 class DurableError(_Message, Exception):
@@ -332,7 +372,17 @@ def _rebuild(
 
 
 class DurableNotice(UserWarning):
-    """A warning about something that the user should know, although the call succeeds."""
+    """A warning about something that the user should know, although the call succeeds; without secrets.
+
+    Args:
+        message: The message.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted_message(message))
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InvalidOption(DurableError, ValueError):
@@ -357,6 +407,10 @@ class RunError(DurableError):
 
 class RunNotFound(RunError, LookupError):
     """The database has no run of that id."""
+
+
+class RunNotDone(RunError):
+    """A run has no result: it has not ended, it was cancelled, or its result could not be saved."""
 
 
 class RunChanged(RunError):
