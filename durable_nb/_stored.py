@@ -6,8 +6,8 @@ the functions. From this package an unpickler accepts these functions, the error
 :mod:`durable_nb.errors` and the public names of the packages in ``PUBLIC``; :func:`check_name` refuses the
 rest.
 
-The unpickler of durable cells, which knows the notebook's namespace, replaces ``live`` and ``namespace`` and
-gives the namespace to ``function``.
+The unpickler of durable cells, which knows the notebook's namespace, replaces ``live``, ``namespace``,
+``part`` and ``update``, and gives the namespace to ``function``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import io
 import operator
 import pickle
 import sys
@@ -31,7 +30,6 @@ __all__ = [
     "STORED",
     "STREAMS",
     "check_name",
-    "check_stream",
     "publish",
     "refuse_internal",
 ]
@@ -40,6 +38,7 @@ STORED: Final = frozenset(
     {
         # Of the notebook's namespace.
         *("live", "namespace", "function"),
+        *("part", "update"),
         # Functions, classes and what they are made of.
         *("code", "cell", "fill_cell", "cached", "make_class", "live_or_made", "settle_unless_live"),
         # State of objects.
@@ -53,6 +52,8 @@ STORED: Final = frozenset(
         *("torch_storage", "torch_tensor", "set_grad"),
         # Exceptions that cannot be made again by their own rules.
         "stand_in",
+        # Instances that their class would not make again, and aliases of types.
+        *("built", "fill", "share_dict", "type_alias"),
     }
 )
 """The functions of this module that may stand in a checkpoint. Append only."""
@@ -91,46 +92,11 @@ def check_name(module: str, name: str) -> None:
     )
 
 
-def check_stream(stream: bytes | memoryview) -> None:
-    """Refuse a stream of a durable cell that is not in the stored format. Reads only its first object.
-
-    Args:
-        stream: The pickles of a group of names or of ambient state; the first one is the namespace.
-
-    Raises:
-        StepNotRestored: The checkpoint was written by a development version, or it is forged.
-    """
-    try:
-        _FirstObject(io.BytesIO(memoryview(stream)[:_FIRST_OBJECT])).load()
-    except errors.StepNotRestored:
-        raise
-    except Exception:  # noqa: S110 - damaged: the reader of the whole stream says which names are lost
-        pass
-
-
-_FIRST_OBJECT: Final = 1024
-"""Bytes that the first object of a stream has at most."""
-
-
-class _FirstObject(pickle.Unpickler):
-    """Checks names, but resolves none."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        check_name(module, name)
-        return _do_nothing
-
-
 def refuse_internal(value: Any) -> None:
     """Refuse to write a class or function of this package to a checkpoint if it may be moved or renamed.
 
-    Args:
-        value: Any class or function.
-
     Raises:
         PicklingError: The value is internal to this package.
-
-    Example:
-        >>> refuse_internal(errors.RunHeld)
     """
     module = str(getattr(value, "__module__", ""))
     if module.partition(".")[0] == _PACKAGE and not _is_stored(module, value.__qualname__):
@@ -143,7 +109,7 @@ def publish(package: str, names: Mapping[str, object]) -> None:
     Checkpoints name them by it, and so do tracebacks and ``help()``.
 
     Args:
-        package: The public package, one of ``PUBLIC``.
+        package: One of ``PUBLIC``.
         names: Its public names.
     """
     for value in names.values():
@@ -160,7 +126,7 @@ def _is_stored(module: str, name: str) -> bool:
     return module in PUBLIC and name in importlib.import_module(module).__all__
 
 
-# The notebook's namespace. The unpickler of durable cells replaces the first two.
+# The notebook's namespace. The unpickler of durable cells replaces all but `function`.
 
 
 def live(name: object) -> Any:
@@ -189,6 +155,16 @@ def function(
         raise pickle.UnpicklingError(f"the function {name} can only be loaded into a namespace")
     home_globals = vars(importlib.import_module(home)) if home else into
     return types.FunctionType(code, home_globals, name, None, closure)  # type: ignore[arg-type]
+
+
+def part(*_: object) -> Any:
+    """Return an object inside the value of a name."""
+    raise pickle.UnpicklingError("a part of a value can only be loaded into a namespace")
+
+
+def update(*_: object) -> Any:
+    """Change a class or function of the namespace in place."""
+    raise pickle.UnpicklingError("a class can only be updated in a namespace")
 
 
 # Functions, classes and what they are made of.
@@ -304,6 +280,46 @@ class _Gone:
 def dead_ref() -> weakref.ref[Any]:
     """Return a weak reference whose object no longer exists."""
     return weakref.ref(_Gone())
+
+
+def built(base: type, kind: type, *arguments: Any) -> Any:
+    """Return an object that a built-in base of its class made, without the class's own ``__new__``."""
+    return base.__new__(kind, *arguments)
+
+
+def fill(obj: Any, content: tuple[type, tuple[Any, ...], list[Any], Any]) -> None:
+    """Fill a container by a built-in base of its class, and set its state, without methods of the class.
+
+    Args:
+        obj: The container.
+        content: The base, arguments for its ``__init__``, the items, and the state or None.
+    """
+    base, arguments, items, state = content
+    base.__init__(obj, *arguments)  # type: ignore[misc]
+    own: Any = base
+    if issubclass(base, dict):
+        for key, value in items:
+            own.__setitem__(obj, key, value)
+    elif issubclass(base, set):
+        own.update(obj, items)
+    else:
+        own.extend(obj, items)
+    if state is obj:  # a dict whose items are its attributes
+        obj.__dict__ = obj
+    elif state is not None:
+        set_state(obj, state)
+
+
+def share_dict(obj: Any, attributes: dict[str, Any]) -> None:
+    """Make a dict the ``__dict__`` of an object: other objects hold the same dict."""
+    obj.__dict__ = attributes
+
+
+def type_alias(module: str, name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    """Return an alias of a type, as ``type name = value`` in a module makes it."""
+    names = {"__name__": module, "make": sys.modules["typing"].TypeAliasType}
+    exec("def made(*of, **also): return make(*of, **also)", names)  # noqa: S102 - its module is the maker's
+    return cast("Any", names["made"])(name, value, type_params=parameters)
 
 
 # Exceptions.

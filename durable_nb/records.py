@@ -19,6 +19,7 @@ __all__ = [
     "Action",
     "Call",
     "Decision",
+    "Message",
     "Payload",
     "Run",
     "RunSnapshot",
@@ -28,9 +29,11 @@ __all__ = [
     "Step",
     "StepKind",
     "StepStatus",
+    "called_name",
     "child_step",
     "is_keyed",
     "joining_scopes",
+    "message_step",
     "original_id",
     "scope_of",
     "set_aside_id",
@@ -66,6 +69,16 @@ def is_keyed(step_id: str) -> bool:
     return KEY in step_id.rpartition("/")[2]
 
 
+def called_name(step_id: str) -> str:
+    """Return the name of the task that a step called, as in its id, unless the user has named the call.
+
+    Example:
+        >>> called_name("load/~0/fetch#1")
+        'fetch'
+    """
+    return step_id.rpartition("/")[2].partition("#")[0].partition(KEY)[0]
+
+
 def original_id(run_id: str) -> str:
     """Return the id under which a run was executed, without the suffix that ``fresh=True`` adds to rename it.
 
@@ -84,6 +97,16 @@ def signal_step(name: str) -> str:
         'signal:approval'
     """
     return f"signal:{name}"
+
+
+def message_step(topic: str) -> str:
+    """Return the name of the step that receives a message, under which the payloads of a topic are signed.
+
+    Example:
+        >>> message_step("orders")
+        'receive:orders'
+    """
+    return f"receive:{topic}"
 
 
 def child_step(run_id: str) -> str:
@@ -161,6 +184,8 @@ class StepKind(StrEnum):
     SIGNAL = "signal"
     SLEEP = "sleep"
     RUN = "run"
+    VALUE = "value"
+    MESSAGE = "message"
 
 
 class Payload(NamedTuple):
@@ -234,7 +259,7 @@ class Step(NamedTuple):
         code: Fingerprint of the function or cell.
         arguments: Fingerprint of the arguments; None if they have none.
         arguments_repr: Bounded reprs of the arguments, by name, as JSON.
-        lineage: The names that a cell read, and their origins, as JSON.
+        lineage: The names that a cell read, and their origins, and the files that a step used, as JSON.
         once: True if the body must not be started twice without confirmation.
         payload: The result of a step that is done, or the failure of one that failed.
         started_at: Seconds since the epoch, UTC.
@@ -269,12 +294,13 @@ class Step(NamedTuple):
 
     @property
     def is_awaited(self) -> bool:
-        """True if it records a signal that was requested and not delivered yet."""
-        return self.kind is StepKind.SIGNAL and self.status is StepStatus.STARTED
+        """True if it records a signal, or a message, that was requested and not delivered yet."""
+        awaited = self.kind in (StepKind.SIGNAL, StepKind.MESSAGE)
+        return awaited and self.status is StepStatus.STARTED
 
     @property
     def waits(self) -> bool:
-        """True if its run waits for it: a signal that is awaited, or a sleep that has not ended."""
+        """True if its run waits for it: a signal or message that is awaited, a sleep that has not ended."""
         asleep = self.kind is StepKind.SLEEP and (self.finished_at or 0.0) > time.time()
         return asleep or self.is_awaited
 
@@ -284,7 +310,7 @@ class Progress(NamedTuple):
 
     Attributes:
         done: Number of its finished steps.
-        waits_for: The steps it waits for: signals it has requested and not received, sleeps that have not
+        waits_for: The steps it waits for: signals and messages that have not come, sleeps that have not
             ended.
     """
 
@@ -298,12 +324,10 @@ class RunSnapshot(NamedTuple):
     Attributes:
         run: The run.
         steps: All its steps, in the order in which they were recorded.
-        earlier: The last results of those steps that were started again and have not ended.
     """
 
     run: Run
     steps: Sequence[Step] = ()
-    earlier: Sequence[Step] = ()
 
 
 class Signal(NamedTuple):
@@ -322,6 +346,28 @@ class Signal(NamedTuple):
     payload: Payload
     delivered_by: str = ""
     delivered_at: float = 0.0
+
+
+class Message(NamedTuple):
+    """A value sent to a run under a topic; a run receives those of a topic once each, in their order.
+
+    Attributes:
+        run_id: The run it is for, which need not exist yet.
+        topic: The topic.
+        payload: The value.
+        delivery: The id of the delivery: a message of an id that was sent before is not sent again.
+        sent_by: The person, process or step that sent it.
+        sent_at: Seconds since the epoch, UTC.
+        number: Its place in the topic, from 1, which the store gives it.
+    """
+
+    run_id: str
+    topic: str
+    payload: Payload
+    delivery: str
+    sent_by: str = ""
+    sent_at: float = 0.0
+    number: int = 0
 
 
 class SignalRequest(NamedTuple):
@@ -369,13 +415,16 @@ class Call(NamedTuple):
         renamed: The id of a former step with equal code and lineage; empty if there is none.
         arguments: Fingerprints of its arguments, ``name=fingerprint``, ``name=?`` for one that has none.
         on_edit: The policy if its own code changed: keep, rerun, ask or error.
-        on_drift: The policy if its inputs have drifted: keep, rerun, ask or error.
+        on_drift: The policy if its inputs or files have drifted: keep, rerun, ask or error.
         on_change: The policy if its arguments changed: error, rerun, keep or ask.
         once: True if its body must not be started twice without confirmation.
         failure: The policy for a recorded failure: ``final``, ``retry``, or ``caught``, which replays it if
             the run continued after it.
         called_seq: Sequence number of the call, from the run's counter; 0 if its calls have no order.
         branched: The scopes from which its branch was created, each with the sequence number of that moment.
+        files: Descriptions of the files that it read and that have changed, or wrote and that are gone.
+        again: True if the user executes a cell a further time in one pass.
+        lineage: What is recorded with its first attempt before that ends, as JSON; None if nothing is.
     """
 
     step_id: str
@@ -392,6 +441,9 @@ class Call(NamedTuple):
     failure: str = "caught"
     called_seq: int = 0
     branched: tuple[tuple[str, int], ...] = ()
+    files: tuple[str, ...] = ()
+    again: bool = False
+    lineage: str | None = None
 
 
 class Decision(NamedTuple):
@@ -402,9 +454,13 @@ class Decision(NamedTuple):
         reason: The reason, for people.
         notice: True if the user is to be notified although the call is not refused.
         error: The error to raise if the action is to refuse, or to ask in a session that cannot prompt.
+        kept: The attempt whose result is kept while the step has none that is newer; 0 if there is none.
+        more: Descriptions of changed files that the reason counts and does not name.
     """
 
     action: Action
     reason: str = ""
     notice: bool = False
     error: type[DurableError] | None = None
+    kept: int = 0
+    more: tuple[str, ...] = ()

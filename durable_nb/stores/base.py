@@ -1,4 +1,4 @@
-"""The contract between engine and store: ``Journal``, which keeps runs, steps and signals as bytes."""
+"""The contract between engine and store: ``Journal`` keeps runs, steps, signals and messages as bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final
 
 from durable_nb.errors import RunHeld
-from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
+from durable_nb.records import Message, Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
 from durable_nb.stores.blobs.folder import Blobs
 
 __all__ = ["ENDED", "Journal", "reopened"]
@@ -18,7 +18,7 @@ ENDED: Final = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
 class Journal(ABC):
-    """Base class of stores: keeps runs, steps and signals, and treats payloads as opaque bytes.
+    """Base class of stores: keeps runs, steps, signals and messages, and treats payloads as opaque bytes.
 
     Every coroutine runs on the one loop thread of the process, and returns after its writes are committed.
     Failures are raised as ``StoreError``; a write under an epoch that is no longer the run's is raised as
@@ -41,6 +41,11 @@ class Journal(ABC):
     def address(self) -> str | None:
         """The ``db`` with which another process opens this store; None if it cannot."""
         return None
+
+    @property
+    def identity(self) -> str:
+        """The id of the database, which the signatures in it cover; empty if it has none."""
+        return ""
 
     @property
     def is_there(self) -> bool:
@@ -117,12 +122,12 @@ class Journal(ABC):
 
     @abstractmethod
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Rename a run with its steps, its signals and its requests.
+        """Rename a run with its steps, its signals, its messages and its requests.
 
         Raises:
             RunNotFound: The run does not exist.
-            StoreError: A run of the new id, or a signal of the same name for it, exists already. Nothing was
-                changed.
+            StoreError: A run of the new id, or a signal or message of the same name for it, exists already.
+                Nothing was changed.
         """
 
     @abstractmethod
@@ -136,8 +141,7 @@ class Journal(ABC):
     async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:  # noqa: ARG002 - of the contract
         """Return the earlier results of a step, the oldest first; ``()`` if the store keeps none.
 
-        ``put_step`` keeps the result that a record of a later attempt replaces. A step that runs again, and
-        has not ended, has its last result in ``RunSnapshot.earlier`` too.
+        ``put_step`` keeps the result that a record of a later attempt replaces.
         """
         return ()
 
@@ -154,8 +158,14 @@ class Journal(ABC):
         """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
 
     @abstractmethod
-    async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal; return True if it is the first of its name. The run need not exist."""
+    async def put_signal(self, signal: Signal, *, ttl: float | None = None) -> bool:
+        """Deliver a signal; return True if it is the first of its name. The run need not exist.
+
+        Args:
+            signal: The signal.
+            ttl: Seconds after which it is deleted if the run does not exist by then; a store may keep it
+                longer while other signals or messages wait for that run. None keeps it.
+        """
 
     @abstractmethod
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
@@ -174,7 +184,7 @@ class Journal(ABC):
         """
 
     async def version(self) -> Hashable:
-        """Return a value that differs after a signal was delivered, in any process; must be cheap.
+        """Return a value that differs after a signal or a message was delivered; must be cheap.
 
         None means that the store cannot tell: waits then look for signals every ``SIGNAL_POLL`` seconds.
         """
@@ -183,6 +193,26 @@ class Journal(ABC):
     async def until_changed(self, pause: float) -> None:
         """Wait until ``version`` should be asked for again: ``pause`` seconds, or a notification."""
         await asyncio.sleep(pause)
+
+    @abstractmethod
+    async def put_message(self, message: Message, *, ttl: float | None = None) -> None:
+        """Append a message to its topic, unless one of its ``delivery`` is there. The run need not exist.
+
+        Args:
+            message: The message; its ``number`` is the store's to give: one more than the topic's last.
+            ttl: As for ``put_signal``.
+        """
+
+    @abstractmethod
+    async def unread(self, run_id: str, topic: str, limit: int) -> Sequence[Message]:
+        """Return the first messages of a topic, ``limit`` at most, that were not received yet."""
+
+    @abstractmethod
+    async def receive(self, message: Message, step: Step) -> None:
+        """Record a step as by ``put_step``, and that it has received a message, in one transaction.
+
+        The store need not keep the message's value any longer.
+        """
 
     @abstractmethod
     async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:

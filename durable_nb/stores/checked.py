@@ -21,10 +21,22 @@ from typing import Any, Final
 from zlib import crc32
 
 from durable_nb.errors import OpenRun, Remedy, ResetStep, StoreError, StoreUnreadable
-from durable_nb.records import Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus, signal_step
+from durable_nb.records import (
+    Message,
+    Run,
+    RunStatus,
+    Signal,
+    SignalRequest,
+    Step,
+    StepKind,
+    StepStatus,
+    message_step,
+    signal_step,
+)
 from durable_nb.stores import rows
-from durable_nb.stores.rows import STATUS, Row, StepRows
+from durable_nb.stores.rows import ATTEMPT, STATUS, STEP_PAYLOAD, Row, StepRows
 from durable_nb.stores.valid import (
+    MESSAGE_RULES,
     REQUEST_RULES,
     RUN_RULES,
     SIGNAL_RULES,
@@ -38,6 +50,7 @@ __all__ = ["CheckedRows"]
 
 _SEPARATOR: Final = "\x1f"
 _MISMATCH: Final = "its checksum does not match"
+_SHOWN: Final = 80
 _WRONG_TYPES: Final = (TypeError, ValueError, OverflowError, struct.error)
 
 _step_numbers: Final = struct.Struct("<5q2d").pack
@@ -49,10 +62,13 @@ class CheckedRows:
 
     Args:
         database: The id of the database.
+
+    Attributes:
+        database: The id of the database.
     """
 
     def __init__(self, database: str) -> None:
-        self._database = database
+        self.database = database
 
     def run_row(self, run: Run) -> Row:
         """Return a run as a row.
@@ -86,6 +102,17 @@ class CheckedRows:
         where = signal.run_id, signal_step(signal.name)
         row = _kept(rows.signal_row, signal, *where)
         return (*row[:-1], _kept(_signal_sum, row, *where) ^ self._place(signal.run_id, signal.name))
+
+    def message_row(self, message: Message) -> Row:
+        """Return a message as a row; a store that gives it its number changes the checksum by that number.
+
+        Raises:
+            StoreError: No store can keep one of its values.
+        """
+        where = message.run_id, message_step(message.topic)
+        row = _kept(rows.message_row, message, *where)
+        place = self._place(message.run_id) ^ _number("message", message.topic)
+        return (*row[:-1], _kept(_message_sum, row, *where) ^ place)
 
     def request_row(self, request: SignalRequest) -> Row:
         """Return a request as a row.
@@ -134,6 +161,21 @@ class CheckedRows:
             raise _damaged("the delivered signal", problem, remedy, row[0], signal_step(_as_text(row[1])))
         return rows.read_signal(row)
 
+    def message(self, row: Row) -> Message:
+        """Return the message in a row.
+
+        Raises:
+            StoreUnreadable: The row is damaged.
+        """
+        problem = first_invalid(MESSAGE_RULES, row)
+        if not problem:
+            expected = _message_sum(row) ^ self._place(row[0]) ^ _number("message", row[1])
+            problem = "" if row[-1] == expected else _MISMATCH
+        if problem:
+            remedy = "Restore a backup of the database."
+            raise _damaged("a message", problem, remedy, row[0], message_step(_as_text(row[1])))
+        return rows.read_message(row)
+
     def request(self, row: Row) -> SignalRequest:
         """Return the request in a row.
 
@@ -167,16 +209,23 @@ class CheckedRows:
         if self._is_intact(row):
             return row
         if row[STATUS] == StepStatus.RESET:
-            attempt = row[4] if is_count(row[4]) else 0
-            return rows.step_row(Step(row[0], row[1], StepKind.TASK, StepStatus.RESET, attempt))
+            return rows.step_row(_bare(row))
         problem = first_invalid(STEP_RULES, row) or _MISMATCH
-        remedy = ("Restore a backup of the database, or, to run the step again: ", ResetStep())
-        raise _damaged("the record of the step", problem, remedy, row[0], _as_text(row[1]))
+        step = _as_text(row[1])
+        reset: Remedy = ("Restore a backup of the database, or, to run the step again: ", ResetStep())
+        remedy = reset if step == row[1] else "Restore a backup of the database."
+        raise _damaged("the record of the step", problem, remedy, row[0], step)
+
+    def forgotten(self, row: Row) -> Step | None:
+        """Return what remains of a damaged step that is reset; None if its row is not damaged."""
+        return None if self._is_intact(row) else _bare(row)
 
     def _is_intact(self, row: Row) -> bool:
-        status, checksum = row[STATUS], row[-1]
+        status, signature, checksum = row[STATUS], row[STEP_PAYLOAD + 3], row[-1]
         if checksum is None:
             return not first_invalid(STEP_RULES, row)
+        if not (signature is None or isinstance(signature, bytes)):  # no sum covers it
+            return False
         try:
             expected = checksum ^ self._place(row[0])
             if _step_sum(row, status) == expected:
@@ -195,7 +244,7 @@ class CheckedRows:
         return _MISMATCH if differs else ""
 
     def _place(self, run_id: str, signal: str | None = None) -> int:
-        place = _number("run", self._database, run_id)
+        place = _number("run", self.database, run_id)
         return place if signal is None else place ^ _number("signal", signal)
 
 
@@ -203,15 +252,13 @@ def _step_sum(row: Row, status: str) -> int:
     # Written out: it is computed for every step that is recorded, and for each step of a run that is opened.
     (_, step_id, kind, _, attempt, epoch, called, recorded, code, arguments, shown, lineage, once) = row[:13]
     (form, data, blob, _, started, finished, by, usage, _) = row[13:]
-    texts = _SEPARATOR.join(
-        (
-            *(step_id, kind, status, code or "", arguments or "", shown or "", lineage or ""),
-            *(form or "", blob or "", by or "", usage or ""),
-        )
-    )
+    texts = (step_id, kind, status, code, arguments, shown, lineage, form, blob, by, usage)
+    # Not `text or ""`: a list or a number in place of a text raises here.
+    joined = _SEPARATOR.join(["" if text is None else text for text in texts])
     ends = -1.0 if finished is None else finished
     numbers = _step_numbers(attempt, epoch, called, recorded, once, started, ends)
-    return crc32(data or b"", crc32(numbers, crc32(texts.encode("utf-8", "surrogatepass"))))
+    before = crc32(numbers, crc32(joined.encode("utf-8", "surrogatepass")))
+    return crc32(b"" if data is None else data, before)
 
 
 def _made_sum(row: Row) -> int:
@@ -231,13 +278,19 @@ def _signal_sum(row: Row) -> int:
     return _sum((form, blob, by), at, data)
 
 
+def _message_sum(row: Row) -> int:
+    _, _, form, data, blob, _, delivery, by, at, number, _ = row
+    return _sum((form, blob, delivery, by), at, data) ^ int(number)
+
+
 def _request_sum(row: Row) -> int:
     return _sum(row[2:7], 0.0)
 
 
 def _sum(texts: Sequence[str | None], time: float, data: bytes | None = None) -> int:
-    joined = _SEPARATOR.join([text or "" for text in texts]).encode("utf-8", "surrogatepass")
-    return crc32(data or b"", crc32(_time(time), crc32(joined)))
+    joined = _SEPARATOR.join(["" if text is None else text for text in texts])
+    sums = crc32(_time(time), crc32(joined.encode("utf-8", "surrogatepass")))
+    return crc32(b"" if data is None else data, sums)
 
 
 @functools.lru_cache(1024)
@@ -264,6 +317,11 @@ def _not_kept(error: Exception, run_id: str, step: str | None) -> StoreError:
     )
 
 
+def _bare(row: Row) -> Step:
+    attempt = row[ATTEMPT] if is_count(row[ATTEMPT]) else 0
+    return Step(row[0], row[1], StepKind.TASK, StepStatus.RESET, attempt)
+
+
 def _damaged(
     what: str, problem: str, remedy: Remedy, run_id: object, step: str | None = None
 ) -> StoreUnreadable:
@@ -271,4 +329,5 @@ def _damaged(
 
 
 def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else repr(value)
+    """Return a name for people: one that no person can type is shown as Python writes it."""
+    return value if isinstance(value, str) and value.isprintable() else ascii(value)[:_SHOWN]

@@ -5,10 +5,19 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from durable_nb.errors import ListRuns, OpenRun, RunHeld, RunNotFound, StoreError, TakeOver
-from durable_nb.records import Run, RunStatus
+from durable_nb.errors import (
+    ListRuns,
+    OpenRun,
+    ResetStep,
+    RunHeld,
+    RunNotFound,
+    StoreError,
+    StoreUnreadable,
+    TakeOver,
+)
+from durable_nb.records import Run, RunStatus, Step
 
-__all__ = ["held_run", "id_taken", "lost_run", "unknown_run"]
+__all__ = ["damaged_lineage", "held_run", "id_taken", "lost_run", "unknown_run"]
 
 
 _UNKNOWN: Final = "an unknown process"
@@ -44,6 +53,20 @@ def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:
     age = max(0.0, time.time() - since)
     what = f"the run has been owned by {owner or _UNKNOWN} since {clock} ({age:.0f} s ago)"
     return RunHeld(what, run_id=run_id, remedy=("Continue there, or take it over: ", TakeOver()))
+
+
+def damaged_lineage(step: Step) -> StoreUnreadable:
+    """Return the error for a step whose lineage has another shape than durable_nb writes.
+
+    Args:
+        step: The step as recorded.
+    """
+    return StoreUnreadable(
+        "the record of the step is damaged: its lineage has another shape than durable_nb writes",
+        run_id=step.run_id,
+        step=step.step_id,
+        remedy=("Restore a backup of the database, or, to run the step again: ", ResetStep()),
+    )
 
 
 def unknown_run(run_id: str, address: str | None = None) -> RunNotFound:

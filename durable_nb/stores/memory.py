@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from durable_nb.errors import StoreUnavailable
-from durable_nb.records import Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
+from durable_nb.records import Message, Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
 from durable_nb.stores.base import Journal, reopened
 from durable_nb.stores.blobs.folder import Blobs, MemoryBlobs
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
-from durable_nb.stores.rows import RECORDED_SEQ, STATUS, STEP_ID, Row, StepRows, read_step, step_row
+from durable_nb.stores.rows import Row, StepRows, read_step, recorded_at, step_row
 
 __all__ = ["MemoryJournal"]
 
@@ -33,6 +34,9 @@ class MemoryJournal(Journal):
         self._versions: dict[str, dict[str, list[Step]]] = {}
         self._signals: dict[str, dict[str, Signal]] = {}
         self._requests: dict[tuple[str, str], SignalRequest] = {}
+        self._messages: dict[str, dict[str, list[Message]]] = {}
+        self._received: dict[str, set[tuple[str, int]]] = {}
+        self._expiring: list[tuple[float, str, Callable[[], object]]] = []
         self._delivered = 0
         self._blobs = MemoryBlobs()
 
@@ -63,6 +67,7 @@ class MemoryJournal(Journal):
         """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         self._check_open()
         known = self._runs.get(opening.run_id)
+        self._drop_expired()
         if known is None:
             epoch = max((run.epoch for run in self._runs.values()), default=0) + 1
             run = opening._replace(epoch=epoch, passes=1, result=None)
@@ -93,13 +98,15 @@ class MemoryJournal(Journal):
         return {run_id: self._progress(StepRows([*rows.values()])) for run_id, rows in self._steps.items()}
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Rename a run with its steps, its signals and its requests."""
+        """Rename a run with its steps, its signals, its messages and its requests."""
         self._check_open()
         if run_id not in self._runs:
             raise unknown_run(run_id)
         signals = self._signals.get(run_id, {})
         others = self._signals.get(new_id, {})
-        if new_id in self._runs or signals.keys() & others.keys():
+        topics = self._messages.get(run_id, {})
+        taken = signals.keys() & others.keys() or topics.keys() & self._messages.get(new_id, {}).keys()
+        if new_id in self._runs or taken:
             raise id_taken(run_id, new_id)
         self._runs[new_id] = self._runs.pop(run_id)._replace(run_id=new_id)
         recorded = self._steps.pop(run_id, {})
@@ -111,6 +118,10 @@ class MemoryJournal(Journal):
         moved = {name: signal._replace(run_id=new_id) for name, signal in signals.items()}
         self._signals[new_id] = others | moved
         self._signals.pop(run_id, None)
+        for topic, messages in self._messages.pop(run_id, {}).items():
+            moved_to = [message._replace(run_id=new_id) for message in messages]
+            self._messages.setdefault(new_id, {})[topic] = moved_to
+        self._received[new_id] = self._received.pop(run_id, set())
         for key in [key for key in self._requests if key[0] == run_id]:
             self._requests[new_id, key[1]] = self._requests.pop(key)._replace(run_id=new_id)
 
@@ -157,11 +168,16 @@ class MemoryJournal(Journal):
             steps[step_id] = step_row(read_step(steps[step_id])._replace(status=StepStatus.RESET))
         return len(found)
 
-    async def put_signal(self, signal: Signal) -> bool:
+    async def put_signal(self, signal: Signal, *, ttl: float | None = None) -> bool:
         """Deliver a signal; return True if it is the first of its name. The run need not exist."""
         self._check_open()
+        self._drop_expired()
         self._delivered += 1
-        return self._signals.setdefault(signal.run_id, {}).setdefault(signal.name, signal) is signal
+        signals = self._signals.setdefault(signal.run_id, {})
+        if ttl is not None and signal.name not in signals:
+            drop = partial(signals.pop, signal.name, None)
+            self._expiring.append((time.time() + ttl, signal.run_id, drop))
+        return signals.setdefault(signal.name, signal) is signal
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """Return the signal delivered under a name, or None."""
@@ -174,6 +190,31 @@ class MemoryJournal(Journal):
         signals = self._signals.get(signal.run_id, {})
         if signals.get(signal.name) == signal:
             signals[name] = signals.pop(signal.name)._replace(name=name)
+
+    async def put_message(self, message: Message, *, ttl: float | None = None) -> None:
+        """Append a message to its topic, unless one of its ``delivery`` is there."""
+        self._check_open()
+        self._drop_expired()
+        self._delivered += 1
+        messages = self._messages.setdefault(message.run_id, {}).setdefault(message.topic, [])
+        if message.delivery in {known.delivery for known in messages}:
+            return
+        message = message._replace(number=messages[-1].number + 1 if messages else 1)
+        messages.append(message)
+        if ttl is not None:
+            self._expiring.append((time.time() + ttl, message.run_id, partial(messages.remove, message)))
+
+    async def unread(self, run_id: str, topic: str, limit: int) -> Sequence[Message]:
+        """Return the first messages of a topic that were not received yet."""
+        self._check_open()
+        received = self._received.get(run_id, set())
+        messages = self._messages.get(run_id, {}).get(topic, [])
+        return [message for message in messages if (topic, message.number) not in received][:limit]
+
+    async def receive(self, message: Message, step: Step) -> None:
+        """Record a step, and that it has received a message."""
+        await self.put_step(step)
+        self._received.setdefault(message.run_id, set()).add((message.topic, message.number))
 
     async def version(self) -> int:
         """Return the number of deliveries so far."""
@@ -209,16 +250,21 @@ class MemoryJournal(Journal):
         ]
         return sorted(waiting, key=lambda request: (request.asked_at, request.run_id, request.name))
 
+    def _drop_expired(self) -> None:
+        """Delete what was sent to runs that did not begin in time."""
+        waiting = [each for each in self._expiring if each[1] not in self._runs]
+        self._expiring = [each for each in waiting if each[0] > time.time()]
+        for each in waiting:
+            if each not in self._expiring:
+                each[2]()
+
     def _progress(self, steps: Sequence[Step]) -> Progress:
         done = sum(step.status is StepStatus.DONE for step in steps)
         return Progress(done, tuple(sorted(step.step_id for step in steps if step.waits)))
 
     def _snapshot(self, run: Run) -> RunSnapshot:
         rows = self._steps.get(run.run_id, {}).values()
-        steps = StepRows(sorted(rows, key=itemgetter(RECORDED_SEQ, STEP_ID)))
-        started = [row[STEP_ID] for row in rows if row[STATUS] == StepStatus.STARTED]
-        versions = self._versions.get(run.run_id, {})
-        return RunSnapshot(run, steps, [versions[each][-1] for each in sorted(started) if each in versions])
+        return RunSnapshot(run, StepRows(sorted(rows, key=recorded_at)))
 
     def _check_epoch(self, run_id: str, epoch: int, step: str | None = None) -> Run:
         present = self._runs.get(run_id)

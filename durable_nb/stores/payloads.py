@@ -12,7 +12,7 @@ from durable_nb.errors import DurableError, ResetStep, StepNotRestored
 from durable_nb.records import Payload
 from durable_nb.stores.blobs.folder import Blobs
 
-__all__ = ["HasBlobs", "fetch", "is_at_hand", "keep", "moved"]
+__all__ = ["HasBlobs", "fetch", "is_at_hand", "keep", "moved", "preload"]
 
 
 class HasBlobs(Protocol):
@@ -23,8 +23,18 @@ class HasBlobs(Protocol):
         """The place of the journal, for people."""
 
     @property
+    def identity(self) -> str:
+        """The id of the database, which signatures cover."""
+
+    @property
     def blobs(self) -> Blobs | None:
         """The place of large payloads."""
+
+
+def preload() -> None:
+    """Load what saving a failure takes, in a process whose descriptors or memory may run out later."""
+    codec.preload()
+    signing.preload()
 
 
 def is_at_hand(payload: Payload) -> bool:
@@ -51,7 +61,7 @@ async def keep(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payl
         payload = payload._replace(data=b"", blob=digest, parts=())
     elif payload.format in codec.PARTED:
         payload = payload._replace(data=b"".join(pieces), parts=())
-    return signing.signed(payload, run_id, step)
+    return signing.signed(payload, run_id, step, database=home.identity)
 
 
 async def fetch(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Payload:
@@ -67,7 +77,7 @@ async def fetch(home: HasBlobs, payload: Payload, run_id: str, step: str) -> Pay
         UntrustedCheckpoint: It would run code when loaded, and has no trusted signature.
         StepNotRestored: Its blob is missing or damaged.
     """
-    signing.check(payload, run_id, step, home.location)
+    signing.check(payload, run_id, step, home.location, database=home.identity)
     blobs = home.blobs
     if blobs is not None and payload.blob is not None:
         data = await asyncio.to_thread(blobs.get, payload.blob)
@@ -91,8 +101,8 @@ def moved(home: HasBlobs, payload: Payload, old: tuple[str, str], new: tuple[str
     Raises:
         UntrustedCheckpoint: It would run code when loaded, and has no trusted signature.
     """
-    signing.check(payload, *old, home.location)
-    return signing.signed(payload, *new)
+    signing.check(payload, *old, home.location, database=home.identity)
+    return signing.signed(payload, *new, database=home.identity)
 
 
 async def _put_parts(

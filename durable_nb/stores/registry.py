@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb import settings
 from durable_nb.errors import InvalidOption
+from durable_nb.errors.redaction import redacted_message
 from durable_nb.stores.base import Journal
-from durable_nb.stores.urls import is_redis, without_password
+from durable_nb.stores.urls import is_redis
 from durable_nb.stores.values.base import Store
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _path_text(db: object) -> str:
     if name == ":memory:":
         raise InvalidOption(
             "invalid db=':memory:': such a database is lost with the process",
-            remedy="To keep runs in memory on purpose: db=MemoryJournal(), from durable_nb.stores.memory.",
+            remedy="To keep runs in memory on purpose: db=InMemoryStore(), from durable_nb.",
         )
     return name
 
@@ -171,7 +172,7 @@ def _path_text(db: object) -> str:
 def _path_of_url(scheme: str, rest: str, url: str) -> str:
     if scheme != "sqlite":
         raise InvalidOption(
-            f"invalid db={without_password(url)!r}: there is no store for {scheme}:// URLs", remedy=_REMEDY
+            f"invalid db={redacted_message(url)!r}: there is no store for {scheme}:// URLs", remedy=_REMEDY
         )
     if rest and not rest.startswith("/"):
         raise InvalidOption(

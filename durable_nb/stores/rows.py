@@ -6,10 +6,22 @@ values, while it would visit as many named tuples, or tuples with members of an 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, overload
 
-from durable_nb.records import Payload, Run, RunStatus, Signal, SignalRequest, Step, StepKind, StepStatus
+from durable_nb.errors import StoreUnreadable
+from durable_nb.records import (
+    Message,
+    Payload,
+    Run,
+    RunStatus,
+    Signal,
+    SignalRequest,
+    Step,
+    StepKind,
+    StepStatus,
+)
 
 __all__ = [
     "ATTEMPT",
@@ -18,6 +30,7 @@ __all__ = [
     "FINISHED_AT",
     "KIND",
     "KINDS",
+    "MESSAGE_COLUMNS",
     "RECORDED_SEQ",
     "REQUEST_COLUMNS",
     "RESULT",
@@ -32,12 +45,15 @@ __all__ = [
     "STEP_PAYLOAD",
     "Row",
     "StepRows",
+    "message_row",
     "payload_row",
+    "read_message",
     "read_payload",
     "read_request",
     "read_run",
     "read_signal",
     "read_step",
+    "recorded_at",
     "request_row",
     "run_row",
     "signal_row",
@@ -48,7 +64,7 @@ Row: TypeAlias = tuple[Any, ...]
 """A record as a plain tuple."""
 
 
-def _columns(record: type[Run | Step | Signal | SignalRequest], *checksums: str) -> tuple[str, ...]:
+def _columns(record: type[Run | Step | Signal | Message | SignalRequest], *checksums: str) -> tuple[str, ...]:
     """Return the names of a row's values: the record's fields, with those of a payload in its place."""
     parts = ("format", "data", "blob", "signature")
     payloads = {name: [f"{name}_{part}" for part in parts] for name in ("payload", "result")}
@@ -64,6 +80,9 @@ STEP_COLUMNS: Final = _columns(Step, "checksum")
 
 SIGNAL_COLUMNS: Final = _columns(Signal, "checksum")
 """The names of the values in a signal's row."""
+
+MESSAGE_COLUMNS: Final = _columns(Message, "checksum")
+"""The names of the values in a message's row."""
 
 REQUEST_COLUMNS: Final = _columns(SignalRequest, "checksum")
 """The names of the values in a request's row."""
@@ -83,6 +102,12 @@ KINDS: Final = {str(kind): kind for kind in StepKind}
 """The statuses of runs and of steps that are stored, and the kinds of steps, by their texts."""
 
 
+def recorded_at(row: Row) -> tuple[int, str]:
+    """Return the place of a step among those of its run; one whose number is damaged is among the first."""
+    recorded = row[RECORDED_SEQ]
+    return recorded if isinstance(recorded, int) else 0, row[STEP_ID]
+
+
 def payload_row(payload: Payload | None) -> Row:
     """Return a stored payload, or None, as the values of its four columns."""
     if payload is None:
@@ -91,8 +116,8 @@ def payload_row(payload: Payload | None) -> Row:
 
 
 def read_payload(columns: Sequence[Any]) -> Payload | None:
-    """Return the payload in its four columns, or None."""
-    return None if columns[0] is None else Payload(*columns)
+    """Return the payload in its four columns, or None; a format alone is none."""
+    return None if columns[0] is None or columns[1] is None else Payload(*columns)
 
 
 def run_row(run: Run, checksum: int | None = None, standing: int | None = None) -> Row:
@@ -124,7 +149,7 @@ def step_row(step: Step, checksum: int | None = None) -> Row:
 def read_step(row: Row) -> Step:
     """Return the step in a row; the caller has checked it."""
     run_id, step_id, kind, status, *others, once, form, data, blob, signature, start, end, by, usage, _ = row
-    payload = None if form is None else Payload(form, data, blob, signature)
+    payload = None if form is None or data is None else Payload(form, data, blob, signature)
     ends = (start, end, by, usage)
     known = run_id, step_id, KINDS[kind], STATUSES[status]
     return Step._make((*known, *others, bool(once), payload, *ends))
@@ -139,6 +164,17 @@ def signal_row(signal: Signal, checksum: int | None = None) -> Row:
 def read_signal(row: Row) -> Signal:
     """Return the signal in a row; the caller has checked it."""
     return Signal._make((*row[:2], Payload(*row[2:6]), *row[6:8]))
+
+
+def message_row(message: Message, checksum: int | None = None) -> Row:
+    """Return a message as a row."""
+    run_id, topic, payload, delivery, by, at, number = message
+    return (run_id, topic, *payload_row(payload), delivery, by, float(at), number, checksum)
+
+
+def read_message(row: Row) -> Message:
+    """Return the message in a row; the caller has checked it."""
+    return Message._make((*row[:2], Payload(*row[2:6]), *row[6:-1]))
 
 
 def request_row(request: SignalRequest, checksum: int | None = None) -> Row:
@@ -182,6 +218,12 @@ class StepRows(Sequence[Step]):
 
     def __iter__(self) -> Iterator[Step]:
         return map(self.read, self.rows)
+
+    def intact(self) -> Iterator[Step]:
+        """Yield the steps whose rows are not damaged."""
+        for row in self.rows:
+            with contextlib.suppress(StoreUnreadable):
+                yield self.read(row)
 
     def read(self, row: Row) -> Step:
         """Return the step in one of the rows.

@@ -1,4 +1,4 @@
-"""URLs of stores: their options, and hiding their passwords."""
+"""URLs of stores, and their options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-__all__ = ["is_redis", "with_options", "without_options", "without_password"]
+__all__ = ["is_redis", "with_options", "without_options"]
 
 
 _REDIS = re.compile("rediss?://.*", re.IGNORECASE)
@@ -39,14 +39,3 @@ def with_options(url: str, options: Mapping[str, str]) -> str:
         'redis://host/0?prefix=shop'
     """
     return f"{url}{'&' if '?' in url else '?'}{urlencode(options, safe='/:')}" if options else url
-
-
-def without_password(url: str) -> str:
-    """Return a URL with its password replaced by ``***``.
-
-    Example:
-        >>> without_password("redis://ann:secret@host:6379/0")
-        'redis://ann:***@host:6379/0'
-    """
-    hidden = re.sub(r"(://[^/@]*?):[^?#]*@", r"\1:***@", url)
-    return re.sub(r"(?i)((?:password|passwd|secret|token|key)=)[^&]*", r"\1***", hidden)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from durable_nb.stores.rows import (
     KINDS,
+    MESSAGE_COLUMNS,
     REQUEST_COLUMNS,
     RUN_COLUMNS,
     RUN_STATUSES,
@@ -18,7 +20,9 @@ from durable_nb.stores.rows import (
 )
 
 __all__ = [
+    "CHUNKS",
     "LATEST",
+    "MESSAGE_RULES",
     "REQUEST_RULES",
     "RUN_RULES",
     "SIGNAL_RULES",
@@ -31,8 +35,12 @@ __all__ = [
 LATEST: Final = 253402300800.0
 """The end of the year 9999, in seconds since 1970: no recorded time is later."""
 
+CHUNKS: Final = "chunks/"
+"""The beginning of the blob of a payload that is kept in chunks, which the store joins before it is read."""
+
 _LARGEST: Final = 2**53
 _SHOWN: Final = 40
+_VERSION: Final = re.compile(r"\d{1,3}\.\d{1,3}")
 
 Rules: TypeAlias = Mapping[str, Callable[[Any], bool]]
 """For each column, in order, a function that returns whether it may have a value."""
@@ -64,8 +72,16 @@ def _time(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value <= LATEST
 
 
+def _version(value: Any) -> bool:
+    return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+
+
 def _bytes(value: Any) -> bool:
     return isinstance(value, bytes)
+
+
+def _blob(value: Any) -> bool:
+    return isinstance(value, str) and not value.startswith(CHUNKS)
 
 
 def _optional(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -96,16 +112,18 @@ def _rules(columns: Sequence[str], **special: Callable[[Any], bool]) -> Rules:
 
 
 _ARGUMENTS: Final = _optional(_json(dict, _text))
-_COUNTERS: Final = ("attempt", "epoch", "passes", "called_seq", "recorded_seq")
+_COUNTERS: Final = ("attempt", "epoch", "passes", "called_seq", "recorded_seq", "number")
 _EVERYWHERE: Final[Rules] = {
-    **dict.fromkeys(("run_id", "step_id", "name", "workflow"), _text),
+    **dict.fromkeys(("run_id", "step_id", "name", "workflow", "topic", "delivery", "sent_by"), _text),
     **dict.fromkeys(_COUNTERS, is_count),
-    **dict.fromkeys(("created_at", "updated_at", "started_at", "delivered_at", "asked_at"), _time),
+    **dict.fromkeys(("created_at", "updated_at", "started_at", "delivered_at", "asked_at", "sent_at"), _time),
     **dict.fromkeys(
         ("payload_data", "payload_signature", "result_data", "result_signature"), _optional(_bytes)
     ),
     **dict.fromkeys(("checksum", "standing"), _optional(is_count)),
+    **dict.fromkeys((f"{name}_blob" for name in ("payload", "result")), _optional(_blob)),
     "arguments_repr": _ARGUMENTS,
+    "python": _optional(_version),
     "finished_at": _optional(_time),
 }
 
@@ -130,6 +148,11 @@ SIGNAL_RULES: Final = _rules(
     **{**_EVERYWHERE, "payload_format": _text, "payload_data": _bytes, "delivered_by": _text},
 )
 """The rules of ``SIGNAL_COLUMNS``."""
+
+MESSAGE_RULES: Final = _rules(
+    MESSAGE_COLUMNS, **{**_EVERYWHERE, "payload_format": _text, "payload_data": _bytes}
+)
+"""The rules of ``MESSAGE_COLUMNS``."""
 
 REQUEST_RULES: Final = _rules(
     REQUEST_COLUMNS,

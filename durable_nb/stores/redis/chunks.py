@@ -8,15 +8,16 @@ import uuid
 from typing import Final, TypeGuard
 
 from durable_nb import settings
-from durable_nb.errors import ResetStep, StepNotRestored, StepNotSaved
+from durable_nb.errors import StepNotSaved
 from durable_nb.records import Payload
 from durable_nb.stores.redis.connection import Connection
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.rows import STEP_PAYLOAD, Row, payload_row, read_payload
+from durable_nb.stores.rows import Row, payload_row, read_payload
+from durable_nb.stores.valid import CHUNKS
 
 __all__ = ["Chunks"]
 
-_PREFIX: Final = "chunks/"
+_PREFIX: Final = CHUNKS
 _BLOB: Final = re.compile(_PREFIX + r"[0-9a-f]+/[0-9]{1,9}")
 
 
@@ -55,25 +56,15 @@ class Chunks:
         return payload._replace(data=b"", blob=blob)
 
     async def get(self, run_id: str, payload: Payload | None) -> Payload | None:
-        """Return a stored payload with its chunks joined.
-
-        Raises:
-            StepNotRestored: A chunk is missing.
-        """
+        """Return a stored payload with its chunks joined; None if it is None, or a chunk is missing."""
         if payload is None or not self.has(payload.blob):
             return payload
         key, names = self._keys.chunks(run_id), _names(payload.blob)
         chunks = await asyncio.gather(*(self._connection.call("HGET", key, name) for name in names))
-        if None in chunks:
-            raise StepNotRestored(
-                "a chunk of a large value is missing on the Redis server",
-                run_id=run_id,
-                remedy=("Restore the server from a backup, or run the step again: ", ResetStep()),
-            )
-        return payload._replace(data=b"".join(chunks), blob=None)
+        return None if None in chunks else payload._replace(data=b"".join(chunks), blob=None)
 
     async def joined(self, row: Row, at: int) -> Row:
-        """Return a row with the chunks of its payload joined.
+        """Return a row with the chunks of its payload joined; it stays damaged if one of them is missing.
 
         Args:
             row: The row.
@@ -82,15 +73,15 @@ class Chunks:
         if not self.has(row[at + 2]):
             return row
         payload = await self.get(row[0], read_payload(row[at : at + 4]))
-        return (*row[:at], *payload_row(payload), *row[at + 4 :])
+        return row if payload is None else (*row[:at], *payload_row(payload), *row[at + 4 :])
 
-    async def all_joined(self, steps: list[Row]) -> list[Row]:
-        """Return the rows of steps with the chunks of their payloads joined."""
-        in_chunks = [number for number, row in enumerate(steps) if self.has(row[STEP_PAYLOAD + 2])]
-        whole = await asyncio.gather(*(self.joined(steps[number], STEP_PAYLOAD) for number in in_chunks))
+    async def all_joined(self, rows: list[Row], at: int) -> list[Row]:
+        """Return rows with the chunks of their payloads joined: see ``joined``."""
+        in_chunks = [number for number, row in enumerate(rows) if self.has(row[at + 2])]
+        whole = await asyncio.gather(*(self.joined(rows[number], at) for number in in_chunks))
         for number, row in zip(in_chunks, whole, strict=True):
-            steps[number] = row
-        return steps
+            rows[number] = row
+        return rows
 
     async def drop(self, run_id: str, payload: Payload | None) -> None:
         """Delete the chunks of a payload that was not recorded after all."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from durable_nb.records import Payload, Signal
+from durable_nb.records import Message, Payload, Signal
 from durable_nb.stores.rows import (
-    ATTEMPT,
+    MESSAGE_COLUMNS,
     REQUEST_COLUMNS,
     RUN_COLUMNS,
     SIGNAL_COLUMNS,
@@ -28,7 +28,10 @@ __all__ = [
     "decode_id",
     "delivery_columns",
     "encode_id",
+    "message_field",
+    "message_row",
     "packed",
+    "packed_message",
     "packed_request",
     "packed_run",
     "packed_signal",
@@ -43,6 +46,7 @@ __all__ = [
     "signal_row",
     "step_field",
     "step_rows",
+    "version_fields",
     "version_rows",
     "with_signature",
     "without_result",
@@ -55,7 +59,9 @@ _STEP: Final = b"s:"
 _SIGNAL: Final = b"g:"
 _REQUEST: Final = b"q:"
 _VERSION: Final = b"v:"
+_MESSAGE: Final = b"m:"
 _RESULT: Final = b"result"
+_TABLES: Final = {_STEP: "steps", _VERSION: "versions", _SIGNAL: "signals", _MESSAGE: "messages"}
 
 _STEP_LINE: Final = 17
 """The number of a step's columns in its line, without the checksum."""
@@ -63,10 +69,13 @@ _STEP_LINE: Final = 17
 _PARSED_TOGETHER: Final = 128
 """Steps parsed by one call of JSON, which takes half the time; more would trigger garbage collections."""
 
+_DIGITS: Final = 20
+"""The length to which numbers are filled up to be compared."""
+
 _DAMAGED: Final = -1
 """A checksum, and a format, that no row has."""
 
-_NOT_OURS: Final = (ValueError, TypeError, IndexError, RecursionError)
+_NOT_OURS: Final = (ValueError, TypeError, LookupError, RecursionError)
 """What goes wrong when a value that is not ours is taken apart."""
 
 _MADE: Final = ("workflow", "code", "arguments", "arguments_repr", "parent", "created_at", "checksum")
@@ -103,24 +112,29 @@ def request_field(signal: str) -> bytes:
     return _REQUEST + encode_id(signal)
 
 
+def message_field(message: Message) -> bytes:
+    """Return the field of an unread message."""
+    return b"%s%d:" % (_MESSAGE, message.number) + encode_id(message.topic)
+
+
 def payload_field(table: str, name: str) -> bytes:
     """Return the field with a payload: of a step, of a signal, or the result of a run.
 
     Args:
-        table: ``steps``, ``versions``, ``signals`` or ``runs``.
-        name: The step or the signal; for ``versions``, the attempt, a colon and the step; empty for ``runs``.
+        table: ``steps``, ``versions``, ``signals``, ``messages`` or ``runs``.
+        name: The step or the signal; for ``versions``, the attempt, a colon and the step; for ``messages``,
+            the number, a colon and the topic; empty for ``runs``.
     """
     if table == "runs":
         return _RESULT
-    return {"steps": _STEP, "versions": _VERSION, "signals": _SIGNAL}[table] + encode_id(name)
+    return {table: field for field, table in _TABLES.items()}[table] + encode_id(name)
 
 
 def payload_owner(field: bytes) -> tuple[str, str] | None:
     """Return the arguments of ``payload_field`` for a field; None if it holds no payload."""
-    tables = {_STEP: "steps", _VERSION: "versions", _SIGNAL: "signals"}
     if field == _RESULT:
         return "runs", ""
-    table = tables.get(field[:2])
+    table = _TABLES.get(field[:2])
     return (table, decode_id(field[2:])) if table else None
 
 
@@ -177,15 +191,18 @@ def step_rows(run_id: str, fields: Mapping[bytes, bytes]) -> list[Row]:
     return found
 
 
-def version_rows(run_id: str, fields: Mapping[bytes, bytes], step_ids: Collection[str]) -> list[Row]:
-    """Return the earlier results of those steps among a run's fields, by step and attempt."""
-    owners = [(field, *field[2:].split(b":", 1)) for field in fields if field.startswith(_VERSION)]
-    found = [
-        _parsed_step(run_id, decode_id(name), fields[field])
-        for field, _, name in owners
-        if decode_id(name) in step_ids
-    ]
-    return sorted(found, key=lambda row: (row[1], row[ATTEMPT]))
+def version_fields(fields: Sequence[bytes], step_id: str) -> list[bytes]:
+    """Return the fields with the earlier results of a step among those of its run, the oldest first."""
+    end = b":" + encode_id(step_id)
+    found = [field for field in fields if field.startswith(_VERSION) and field.endswith(end)]
+    attempts = {field: field[len(_VERSION) : -len(end)] for field in found}
+    ours = [field for field in found if attempts[field].isdigit()]  # not of a step whose id ends alike
+    return sorted(ours, key=lambda field: attempts[field].rjust(_DIGITS, b"0"))
+
+
+def version_rows(run_id: str, step_id: str, values: Sequence[bytes | None]) -> list[Row]:
+    """Return the rows in the values of ``version_fields``."""
+    return [_parsed_step(run_id, step_id, value) for value in values if value is not None]
 
 
 def _parsed_together(run_id: str, names: Sequence[bytes], values: Sequence[bytes]) -> list[Row]:
@@ -241,6 +258,20 @@ def signal_row(run_id: str, signal: str, value: bytes) -> Row:
         return (run_id, signal, *_payload_row(payload, data), by, at, checksum)
     except _NOT_OURS:
         return (run_id, signal, *[None] * (len(SIGNAL_COLUMNS) - 2))
+
+
+def packed_message(row: Row, payload: Payload) -> bytes:
+    """Return the value of a message, with its payload as it is to be stored."""
+    return packed(row[6], row[7:9], payload, row[-1])
+
+
+def message_row(run_id: str, topic: str, number: int, value: bytes) -> Row:
+    """Return the message in a value."""
+    row = signal_row(run_id, topic, value)
+    if len(row) < len(SIGNAL_COLUMNS):
+        return (run_id, topic, *[None] * (len(MESSAGE_COLUMNS) - 2))
+    delivery = value.partition(b"\n")[0].decode("ascii", "replace")
+    return (*row[:6], delivery, *row[6:8], number, row[-1])
 
 
 def packed_request(row: Row) -> tuple[str, str]:

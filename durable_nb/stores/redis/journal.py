@@ -14,24 +14,23 @@ from durable_nb import settings
 from durable_nb.errors import (
     DurableError,
     DurableNotice,
-    InvalidOption,
     OpenRun,
     RunHeld,
     StoreUnavailable,
-    StoreUnreadable,
 )
+from durable_nb.errors.redaction import redacted_message
 from durable_nb.records import (
+    Message,
     Payload,
     Progress,
     Run,
     RunSnapshot,
     RunStatus,
-    Signal,
     SignalRequest,
     Step,
     StepStatus,
 )
-from durable_nb.stores.base import ENDED, Journal
+from durable_nb.stores.base import ENDED
 from durable_nb.stores.blobs.folder import Blobs
 from durable_nb.stores.blobs.remote import BlobPlace, blobs_at
 from durable_nb.stores.checked import CheckedRows
@@ -39,8 +38,10 @@ from durable_nb.stores.errors import id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.connection import ClusterConnection, Connection, run_script
+from durable_nb.stores.redis.deliveries import Deliveries
 from durable_nb.stores.redis.errors import lost_writes_notice, other_slot, run_forgotten
 from durable_nb.stores.redis.keys import Keys, same_slot
+from durable_nb.stores.redis.lifetimes import checked_ttl
 from durable_nb.stores.redis.notifications import DeliveryListener
 from durable_nb.stores.redis.reading import read_snapshot
 from durable_nb.stores.redis.run_index import RunIndex
@@ -48,8 +49,8 @@ from durable_nb.stores.redis.server import connect
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
 from durable_nb.stores.redis.trust import TrustSigner
 from durable_nb.stores.redis.unsynced import UnsyncedWrites
-from durable_nb.stores.rows import RESULT, SIGNAL_PAYLOAD
-from durable_nb.stores.urls import with_options, without_options, without_password
+from durable_nb.stores.rows import RESULT, STEP_PAYLOAD
+from durable_nb.stores.urls import with_options, without_options
 
 __all__ = ["RedisJournal"]
 
@@ -57,13 +58,14 @@ _OPTIONS = ("prefix", "ttl", "blobs")
 _FIXED = ("protocol", "decode_responses")
 
 
-class RedisJournal(Journal):
+class RedisJournal(Deliveries):
     """Keeps runs on a Redis server or cluster, shared by any number of processes and machines.
 
     Args:
         url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; the URL of any server of a cluster. It
             may contain the other options: ``redis://HOST:PORT/0?prefix=shop``.
-        ttl: Seconds after which a run that has ended is deleted; None to keep it. Open runs are always kept.
+        ttl: Seconds after which a run that has ended is deleted, and signals and messages for a run that has
+            not begun; None to keep them. Open runs are always kept.
         prefix: The text that all keys begin with; ``durable`` by default.
         blobs: The place of payloads above 256 KiB: a folder that all machines share, or a URL such as
             ``s3://bucket/path``. By default they are kept on the server, up to 64 MiB each.
@@ -88,20 +90,21 @@ class RedisJournal(Journal):
     ) -> None:
         address, in_url = without_options(url, _OPTIONS)
         self._url, _ = without_options(address, _FIXED)
-        self._ttl = _seconds(in_url.get("ttl") if ttl is None else ttl)
+        self._ttl = checked_ttl(in_url.get("ttl") if ttl is None else ttl)
         prefix = in_url.get("prefix", settings.REDIS_PREFIX) if prefix is None else prefix
         self._keys = Keys(prefix)
         self._rows = CheckedRows(prefix)
         blobs = in_url.get("blobs") if blobs is None else blobs
         self._blobs = None if blobs is None else blobs_at(blobs)
         shown = {"prefix": prefix} if prefix != settings.REDIS_PREFIX else {}
-        shown |= {"blobs": without_password(str(blobs))} if isinstance(blobs, str | Path) else {}
-        self._location = with_options(without_password(address), shown)
+        shown |= {"blobs": redacted_message(str(blobs))} if isinstance(blobs, str | Path) else {}
+        self._location = with_options(redacted_message(address), shown)
         self._setup_lock = asyncio.Lock()
         self._closed = False
         self._open_connection: Connection | None = None
         self._open_session: RedisSessions | None = None
         self._unsynced = UnsyncedWrites()
+        self._received: dict[tuple[str, str], bytes] = {}  # the fields of the messages of steps of open runs
         self._listener = DeliveryListener(self._url, self._keys.channel)
 
     @property
@@ -113,6 +116,11 @@ class RedisJournal(Journal):
     def address(self) -> str:
         """The ``location``; the user must add the password."""
         return self._location
+
+    @property
+    def identity(self) -> str:
+        """The prefix of the keys."""
+        return self._rows.database
 
     @property
     def blobs(self) -> Blobs | None:
@@ -190,9 +198,9 @@ class RedisJournal(Journal):
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
         run_ids = await self._runs.run_ids()
-        found = await read_fields(self._connection, self._keys, run_ids)
+        found = await read_fields(self._connection, self._keys, run_ids, strict=False)
         read = [encoding.run_row(run_id, fields) for run_id, fields in zip(run_ids, found, strict=True)]
-        rows = await asyncio.gather(*(self._chunks.joined(row, RESULT) for row in read if row))
+        rows = await self._chunks.all_joined([row for row in read if row is not None], RESULT)
         await self._runs.remove([run_id for run_id, row in zip(run_ids, read, strict=True) if row is None])
         runs = map(self._rows.run_or_damaged, rows)
         return sorted(runs, key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
@@ -207,7 +215,7 @@ class RedisJournal(Journal):
         }
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Rename a run with its steps, its signals and its requests."""
+        """Rename a run with its steps, its signals, its messages and its requests."""
         if new_id == run_id:
             raise id_taken(run_id, new_id)
         if isinstance(self._connection, ClusterConnection) and not same_slot(run_id, new_id):
@@ -233,12 +241,15 @@ class RedisJournal(Journal):
         field = encoding.step_field(step_id)
         value = await self._connection.call("HGET", self._keys.run(run_id), field)
         rows = encoding.step_rows(run_id, {} if value is None else {field: value})
-        return self._rows.steps(await self._chunks.all_joined(rows))[0] if rows else None
+        return self._rows.steps(await self._chunks.all_joined(rows, STEP_PAYLOAD))[0] if rows else None
 
     async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:
         """Return the earlier results of a step, the oldest first."""
-        rows = encoding.version_rows(run_id, await self._fields(run_id), [step_id])
-        return self._rows.steps(await self._chunks.all_joined(rows))
+        key = self._keys.run(run_id)
+        names = encoding.version_fields(await self._connection.call("HKEYS", key), step_id)
+        values = await self._connection.call("HMGET", key, *names) if names else []
+        rows = encoding.version_rows(run_id, step_id, values)
+        return self._rows.steps(await self._chunks.all_joined(rows, STEP_PAYLOAD))
 
     async def drop_versions(self, run_id: str) -> int:
         """Delete the earlier results of a run's steps, and return how many there were."""
@@ -259,6 +270,7 @@ class RedisJournal(Journal):
         if ended or not answer:
             self._sessions.let_go(run)
             self._unsynced.end(run)
+            self._received = {key: field for key, field in self._received.items() if key[0] != run.run_id}
         if not answer:
             await self._chunks.drop(run.run_id, payload)
             raise await self._lost(run.run_id, run.epoch)
@@ -273,49 +285,10 @@ class RedisJournal(Journal):
         self._unsynced.reset(run, set(step_ids))
         return answer - 1
 
-    async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal; return True if it is the first of its name. The run need not exist."""
-        delivery = uuid.uuid4().hex
-        payload = await self._chunks.put(signal.run_id, signal.payload)
-        assert payload is not None
-        value = encoding.packed_signal(self._rows.signal_row(signal), payload, delivery)
-        words = (encoding.signal_field(signal.name), value, delivery, self._keys.channel)
-        first = bool(await self._script(scripts.PUT_SIGNAL, signal.run_id, *words))
-        first = first or await self._replaced_damaged(signal, value)
-        if not first:
-            await self._chunks.drop(signal.run_id, payload)
-        self._listener.notify()
-        return first
-
-    async def _replaced_damaged(self, signal: Signal, value: bytes) -> bool:
-        """Deliver a signal in place of one that cannot be read; return whether that was done."""
-        key, field = self._keys.run(signal.run_id), encoding.signal_field(signal.name)
-        there = await self._connection.call("HGET", key, field)
-        try:
-            self._rows.signal(encoding.signal_row(signal.run_id, signal.name, there))
-        except StoreUnreadable:
-            return bool(await run_script(self._connection, scripts.REPLACE, (key,), field, there, value))
-        return False
-
-    async def get_signal(self, run_id: str, name: str) -> Signal | None:
-        """Return the signal delivered under a name, or None."""
-        value = await self._connection.call("HGET", self._keys.run(run_id), encoding.signal_field(name))
-        if value is None:
-            return None
-        row = encoding.signal_row(run_id, name, value)
-        return self._rows.signal(await self._chunks.joined(row, SIGNAL_PAYLOAD))
-
-    async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
-        """Return those of the wanted signals that were delivered, read in one batch."""
-        found = await asyncio.gather(*(self.get_signal(*each) for each in wanted))
-        return [signal for signal in found if signal is not None]
-
-    async def set_aside_signal(self, signal: Signal, name: str) -> None:
-        """Rename a delivered signal, so that its name is free for another delivery."""
-        fields = encoding.signal_field(signal.name), encoding.signal_field(name)
-        change = self._rows.renamed_signal(signal.name, name)
-        delivery = encoding.delivery_columns(signal)
-        await self._script(scripts.SET_ASIDE, signal.run_id, *fields, delivery, change)
+    async def receive(self, message: Message, step: Step) -> None:
+        """Record a step, and delete the message that it has received."""
+        self._received[step.run_id, step.step_id] = encoding.message_field(message)
+        await self.put_step(step)
 
     async def version(self) -> Hashable:
         """Return the number of notifications so far, which increases every few seconds in any case."""
@@ -380,7 +353,7 @@ class RedisJournal(Journal):
     @property
     def trust_signer(self) -> TrustSigner:
         """The signer of untrusted checkpoints, which serves a command and is no part of a run."""
-        return TrustSigner(self._keys, self._connection, self._chunks, self._runs)
+        return TrustSigner(self._keys, self._connection, self._chunks, self._runs, self.identity)
 
     @property
     def _waiting(self) -> RunIndex:
@@ -406,7 +379,9 @@ class RedisJournal(Journal):
         if again and not self._unsynced.is_newest(step):
             await self._chunks.drop(step.run_id, payload)
             return 0
-        written, _ = await self._send(scripts.PUT_STEP, step, payload)
+        received = self._received.get((step.run_id, step.step_id))
+        put = (scripts.PUT_STEP,) if received is None else (scripts.RECEIVE, received)
+        written, _ = await self._send(put[0], step, payload, *put[1:])
         return written
 
     async def _send(
@@ -448,13 +423,3 @@ class RedisJournal(Journal):
             f"{self.location!r} was closed",
             remedy=("Open it again: ", OpenRun(), ", or open_journal(url)."),
         )
-
-
-def _seconds(ttl: int | str | None) -> int | None:
-    try:
-        seconds = None if ttl is None else int(ttl)
-    except ValueError:
-        seconds = 0
-    if seconds is not None and seconds < 1:
-        raise InvalidOption(f"invalid ttl={ttl!r}: expected a number of seconds, 1 or more, or None")
-    return seconds

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from durable_nb.records import RunSnapshot, StepStatus
+from durable_nb.records import RunSnapshot
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.redis import encoding
 from durable_nb.stores.redis.chunks import Chunks
-from durable_nb.stores.rows import RECORDED_SEQ, RESULT, STATUS, STEP_ID, Row
+from durable_nb.stores.rows import RESULT, STEP_PAYLOAD, recorded_at
 
 __all__ = ["read_snapshot"]
 
@@ -30,14 +30,6 @@ async def read_snapshot(
     run = encoding.run_row(run_id, fields)
     if run is None:
         return None
-    steps = sorted(await chunks.all_joined(encoding.step_rows(run_id, fields)), key=_order)
-    started = {row[STEP_ID] for row in steps if row[STATUS] == StepStatus.STARTED}
-    last = {row[STEP_ID]: row for row in encoding.version_rows(run_id, fields, started)}
-    earlier = await chunks.all_joined([*last.values()])
+    steps = sorted(await chunks.all_joined(encoding.step_rows(run_id, fields), STEP_PAYLOAD), key=recorded_at)
     run = await chunks.joined(run, RESULT)
-    return RunSnapshot(rows.run(run), rows.steps(steps), rows.steps(earlier))
-
-
-def _order(row: Row) -> tuple[int, str]:
-    recorded = row[RECORDED_SEQ]
-    return recorded if isinstance(recorded, int) else 0, row[STEP_ID]
+    return RunSnapshot(rows.run(run), rows.steps(steps))

@@ -4,7 +4,9 @@ A run is one hash. ``epoch`` is the fence; it remains after the run was renamed.
 counts from the start, so that each write also names the ``opening`` it belongs to. ``written`` counts the
 step writes since that opening. The field ``made`` exists while the run does; ``opened``, ``standing``,
 ``passes``, ``session`` and ``result`` hold its state. Steps are the fields ``s:<id>``, their earlier results
-``v:<attempt>:<id>``, signals ``g:<name>``, requests for signals ``q:<name>``. The first line of a value may
+``v:<attempt>:<id>``, signals ``g:<name>``, requests for signals ``q:<name>``, unread messages
+``m:<number>:<topic>``; ``n:<topic>`` is the number of the last one, ``f:<topic>`` not above that of the first
+unread one, and ``d:<delivery>`` exists once a delivery was made. The first line of a value may
 be changed by a script, the second line has the columns as JSON, with the checksum at its end, the rest is the
 payload. The hash ``:chunks`` holds values too large for the first one.
 """
@@ -18,10 +20,13 @@ from typing import Final
 __all__ = [
     "DROP_VERSIONS",
     "FINISH",
+    "FORGET",
     "OPEN",
     "PROGRESS",
+    "PUT_MESSAGE",
     "PUT_SIGNAL",
     "PUT_STEP",
+    "RECEIVE",
     "REMOVE_OLD",
     "RENAME",
     "REPLACE",
@@ -29,6 +34,7 @@ __all__ = [
     "RESET",
     "SET_ASIDE",
     "UNANSWERED",
+    "UNREAD",
     "Script",
 ]
 
@@ -54,6 +60,24 @@ _EXPIRE_CHUNKS = """
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
 """
+
+_LIFETIME = """
+local was_there = redis.call('EXISTS', KEYS[1]) == 1
+local function set_lifetime(ttl)
+    local left = redis.call('PTTL', KEYS[1])
+    if redis.call('HEXISTS', KEYS[1], 'epoch') == 1 then
+        if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
+    elseif ttl == '' then
+        redis.call('PERSIST', KEYS[1])
+        redis.call('PERSIST', KEYS[2])
+    elseif not was_there or left > 0 then
+        left = math.max(left, tonumber(ttl))
+        redis.call('PEXPIRE', KEYS[1], left)
+        redis.call('PEXPIRE', KEYS[2], left)
+    end
+end
+"""
+# What waits for a run that does not exist is deleted together: with a lifetime only if all of it has one.
 
 _CHANGED = """
 local function changed(value, change)
@@ -95,6 +119,23 @@ local function kept(field, value)
 end
 """
 # Keeps the result of an earlier attempt, with its chunks, beside the value that takes its field.
+
+FORGET: Final = Script(
+    _DROP_CHUNKS
+    + """
+local made, epoch = unpack(redis.call('HMGET', KEYS[1], 'made', 'epoch'))
+if not made or epoch ~= ARGV[1] then return 0 end
+if #ARGV == 2 then redis.call('DEL', KEYS[1], KEYS[2]) return 1 end
+for number = 3, #ARGV do replace(ARGV[number], '') end
+if ARGV[2] ~= '' then
+    redis.call('HSET', KEYS[1], 'standing', ARGV[2])
+    replace('result', '')
+end
+redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+return 1
+"""
+)
+"""Deletes a run, or fields of it with their chunks, unless it was opened since; fences its owner."""
 
 OPEN: Final = Script(
     _DROP_CHUNKS
@@ -173,6 +214,7 @@ return found
 steps that exist; 0 if fenced off."""
 
 PROGRESS: Final = Script("""
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {0} end
 local found, all, now = {0}, redis.call('HGETALL', KEYS[1]), tonumber(redis.call('TIME')[1])
 for number = 1, #all, 2 do
     if string.sub(all[number], 1, 2) == 's:' then
@@ -180,7 +222,8 @@ for number = 1, #all, 2 do
         if status == 'done' then found[1] = found[1] + 1 end
         local decoded, line = pcall(cjson.decode, kind == 'sleep' and columns or '[]')
         local asleep = decoded and tonumber(line[12]) or 0
-        if status == 'started' and kind == 'signal' or asleep > now then table.insert(found, all[number]) end
+        local awaited = status == 'started' and (kind == 'signal' or kind == 'message')
+        if awaited or asleep > now then table.insert(found, all[number]) end
     end
 end
 return found
@@ -188,12 +231,11 @@ return found
 """Returns the number of finished steps of a run, and the fields of those it waits for."""
 
 PUT_SIGNAL: Final = Script(
-    """
+    _LIFETIME
+    + """
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 1 then
     redis.pcall('PUBLISH', ARGV[4], '')
-"""
-    + _EXPIRE_CHUNKS
-    + """
+    set_lifetime(ARGV[5])
     return 1
 end
 local there = redis.call('HGET', KEYS[1], ARGV[1])
@@ -201,7 +243,57 @@ return string.sub(there, 1, #ARGV[3] + 1) == ARGV[3] .. '\\n' and 1 or 0
 """
 )
 """Delivers a signal, and returns 1 if it is the first of its name. ARGV: field, value, id of the delivery,
-which is the value's first line, channel. Without permission to publish it still delivers: waits poll too."""
+which is the value's first line, channel, lifetime in milliseconds or empty. Without permission to publish it
+still delivers: waits poll too."""
+
+PUT_MESSAGE: Final = Script(
+    _LIFETIME
+    + _CHANGED
+    + """
+local delivery = 'd:' .. ARGV[3]
+if redis.call('HEXISTS', KEYS[1], delivery) == 1 then return 0 end
+local number
+repeat
+    number = redis.call('HINCRBY', KEYS[1], 'n:' .. ARGV[1], 1)
+    local value = changed(ARGV[2], number)
+until redis.call('HSETNX', KEYS[1], 'm:' .. number .. ':' .. ARGV[1], value) == 1
+redis.call('HSET', KEYS[1], delivery, number)
+redis.pcall('PUBLISH', ARGV[4], '')
+set_lifetime(ARGV[5])
+return 1
+"""
+)
+"""Appends a message, and returns 1 unless its delivery was made before. ARGV: topic, value, id of the
+delivery, channel, lifetime in milliseconds or empty."""
+
+UNREAD: Final = Script("""
+local last = tonumber(redis.call('HGET', KEYS[1], 'n:' .. ARGV[1]) or 0) or 0
+local known = tonumber(redis.call('HGET', KEYS[1], 'f:' .. ARGV[1]) or 1) or 1
+local found, first = {}, last + 1
+for number = known, last do
+    local value = redis.call('HGET', KEYS[1], 'm:' .. number .. ':' .. ARGV[1])
+    if value then
+        first = math.min(first, number)
+        table.insert(found, number)
+        table.insert(found, value)
+        if #found >= 2 * tonumber(ARGV[2]) then break end
+    end
+end
+if first > known then redis.call('HSET', KEYS[1], 'f:' .. ARGV[1], first) end
+return found
+""")
+"""Returns the first unread messages of a topic, each as its number and its value. ARGV: topic, how many."""
+
+RECEIVE: Final = Script(
+    _PUT
+    + """
+local written = put()
+if written ~= 0 then replace(ARGV[5], '') end
+return written
+"""
+)
+"""Writes a step as ``PUT_STEP`` does, and deletes the message that it has received. ARGV: those of
+``PUT_STEP``, the message's field."""
 
 SET_ASIDE: Final = Script(
     _CHANGED
@@ -234,6 +326,7 @@ those of ``PUT_STEP``, the request's field, its time if it is new, its columns. 
 does, and the request's value."""
 
 UNANSWERED: Final = Script("""
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
 local found = {}
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
     if string.sub(field, 1, 2) == 'q:' then
@@ -285,9 +378,10 @@ if redis.call('HEXISTS', KEYS[1], 'made') == 0 then return 'missing' end
 if redis.call('HEXISTS', KEYS[3], 'made') == 1 then return 'taken' end
 local waiting, own = redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[1])
 local moving = {}
+local moved = {['g:'] = true, ['q:'] = true, ['m:'] = true, ['n:'] = true, ['f:'] = true, ['d:'] = true}
 for number = 1, #waiting, 2 do
     local kind = string.sub(waiting[number], 1, 2)
-    if kind == 'g:' or kind == 'q:' then
+    if moved[kind] then
         if redis.call('HEXISTS', KEYS[1], waiting[number]) == 1 then return 'taken' end
         table.insert(moving, number)
     end

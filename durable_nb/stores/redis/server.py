@@ -19,6 +19,9 @@ C = TypeVar("C", bound=Connection)
 LAYOUT: Final = 2
 """The version of the layout of keys under a prefix."""
 
+_DIGITS: Final = 10
+"""A version number has fewer."""
+
 
 async def connect(url: str, keys: Keys, location: str) -> Connection:
     """Connect to a server or a cluster, and warn of settings by which it would lose data.
@@ -88,7 +91,7 @@ async def _check_layout(connection: Connection, keys: Keys, location: str) -> No
     """
     await connection.call("SETNX", keys.layout, LAYOUT)
     found = await connection.call("GET", keys.layout)
-    if found is not None and not found.isdigit():
+    if found is not None and not (found.isdigit() and len(found) < _DIGITS):
         raise foreign_keys(location, f"{keys.layout!r} is not a version number")
     version = int(found or LAYOUT)
     if version > LAYOUT:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from durable_nb import settings
-from durable_nb.errors import DurableError
+from durable_nb.errors import DurableError, StoreUnreadable
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.host import Process, process
@@ -53,12 +53,24 @@ class RedisOwner(Owner):
 
 
 async def read_fields(
-    connection: Connection, keys: Keys, run_ids: Sequence[str]
+    connection: Connection, keys: Keys, run_ids: Sequence[str], *, strict: bool = True
 ) -> list[dict[bytes, bytes | None]]:
-    """Return the fields of runs without their steps and signals, read in one batch."""
-    rows = await asyncio.gather(*(connection.call("HMGET", keys.run(run_id), *CONTROL) for run_id in run_ids))
+    """Return the fields of runs without their steps and signals, read in one batch.
+
+    Args:
+        connection: The connection to the server.
+        keys: The names of the keys.
+        run_ids: The runs.
+        strict: Raise if another application has written one of the keys; otherwise that run is damaged.
+    """
+    reading = (connection.call("HMGET", keys.run(run_id), *CONTROL) for run_id in run_ids)
+    rows = await asyncio.gather(*reading, return_exceptions=True)
     names = [name.encode() for name in CONTROL]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    damaged = [b"", *[None] * (len(CONTROL) - 1)]
+    for row in rows:
+        if isinstance(row, BaseException) and (strict or not isinstance(row, StoreUnreadable)):
+            raise row
+    return [dict(zip(names, damaged if isinstance(row, BaseException) else row, strict=True)) for row in rows]
 
 
 class RedisSessions(Ownership[RedisOwner]):
@@ -97,25 +109,31 @@ class RedisSessions(Ownership[RedisOwner]):
         Raises:
             StoreUnreadable: The record of the run is damaged.
         """
-        return (await self._owners([run_id], self._rows.run)).get(run_id)
+        fields = await read_fields(self._connection, self._keys, [run_id])
+        return (await self._owners([run_id], fields, self._rows.run)).get(run_id)
 
     async def find_owners(self, run_ids: Sequence[str]) -> dict[str, RedisOwner]:
         """Return the owners of those of the runs that exist; a damaged run has none."""
-        return await self._owners(run_ids, self._rows.run_or_damaged)
+        fields = await read_fields(self._connection, self._keys, run_ids, strict=False)
+        return await self._owners(run_ids, fields, self._rows.run_or_damaged)
 
-    async def _owners(self, run_ids: Sequence[str], read: Callable[[Row], Run]) -> dict[str, RedisOwner]:
-        found = await read_fields(self._connection, self._keys, run_ids)
-        tokens = [(fields[b"session"] or b"").decode("utf-8", "replace") for fields in found]
-        values = await asyncio.gather(
-            *(self._connection.call("GET", self._keys.session(token)) for token in tokens)
-        )
+    async def _owners(
+        self,
+        run_ids: Sequence[str],
+        found: Sequence[Mapping[bytes, bytes | None]],
+        read: Callable[[Row], Run],
+    ) -> dict[str, RedisOwner]:
         rows = [run_row(*each) for each in zip(run_ids, found, strict=True)]
-        known = zip(run_ids, rows, tokens, values, strict=True)
-        return {
-            run_id: _owner(read(without_result(row)), token, value)
-            for run_id, row, token, value in known
-            if row is not None
-        }
+        runs = [None if row is None else read(without_result(row)) for row in rows]
+        known = [
+            (run, (fields[b"session"] or b"").decode("utf-8", "replace"))
+            for run, fields in zip(runs, found, strict=True)
+            if run is not None
+        ]
+        tokens = list({token for run, token in known if run.status in _OWNED})
+        reading = (self._connection.call("GET", self._keys.session(token)) for token in tokens)
+        sessions = dict(zip(tokens, await asyncio.gather(*reading), strict=True))
+        return {run.run_id: _owner(run, token, sessions.get(token)) for run, token in known}
 
     def is_alive(self, owner: RedisOwner) -> bool | None:
         """Return whether an owner is alive; None if only its heartbeats can tell."""

@@ -26,12 +26,14 @@ class TrustSigner:
         connection: The connection to the server.
         chunks: The chunks of large values.
         runs: The list of runs.
+        identity: The prefix of the keys, which signatures cover.
     """
 
     keys: Keys
     connection: Connection
     chunks: Chunks
     runs: RunIndex
+    identity: str
 
     async def find(self) -> list[Untrusted]:
         """Return those of all runs."""
@@ -50,7 +52,10 @@ class TrustSigner:
             if owner and payload is not None and payload.format in codec.RUNS_CODE:
                 whole = await self.chunks.get(run_id, payload) or payload
                 found.append(Untrusted(owner[0], run_id, owner[1], whole))
-        return [one for one in found if not signing.is_trusted(one.payload, run_id, one.step)]
+        return [one for one in found if not self._is_trusted(one)]
+
+    def _is_trusted(self, one: Untrusted) -> bool:
+        return signing.is_trusted(one.payload, one.run_id, one.step, database=self.identity)
 
     async def _sign(self, one: Untrusted) -> bool:
         key, field = self.keys.run(one.run_id), encoding.payload_field(one.table, one.name)
@@ -58,6 +63,6 @@ class TrustSigner:
         payload = None if value is None else await self.chunks.get(one.run_id, encoding.payload_of(value))
         if payload is None or payload._replace(signature=one.payload.signature) != one.payload:
             return False
-        signature = signing.sign(one.payload, one.run_id, one.step).signature or b""
+        signature = signing.sign(one.payload, one.run_id, one.step, database=self.identity).signature or b""
         signed = encoding.with_signature(value, signature)
         return bool(await run_script(self.connection, scripts.REPLACE, (key,), field, value, signed))

@@ -56,7 +56,7 @@ class Acknowledged:
             sid: The session that owns it.
             outcomes: Those of the statements that opened it, and read its row and the rows of its steps.
         """
-        opening, _, run, steps, earlier = outcomes
+        opening, _, run, steps, earlier, *_ = outcomes
         if opening.changed:
             row = (*run.rows[0], sid)
             self._runs[run.rows[0][0]] = _Writes(row, steps.rows, earlier.rows, ended=False)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from durable_nb.errors import StoreUnavailable
 from durable_nb.stores.blobs import disk
-from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.errors import translated
 from durable_nb.stores.sqlite.inspection import blob_folder, read_only, referenced_blobs
+from durable_nb.stores.sqlite.mark import PUT_WHOLE
 from durable_nb.stores.sqlite.opening import check_path
 
 __all__ = ["back_up"]
@@ -56,9 +56,10 @@ def back_up(path: Path, copy: Path) -> int:
 def _copy_rows(path: Path, copy: Path) -> None:
     os.close(os.open(copy, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
     with closing(read_only(path)) as source, closing(sqlite3.connect(copy)) as target:
-        schema.check(source, str(path))
         source.backup(target)
         target.execute("PRAGMA journal_mode = delete").fetchone()  # all of it in one file
+        with target:
+            target.execute(PUT_WHOLE)
     descriptor = os.open(copy, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from durable_nb import settings
 from durable_nb.errors import DurableNotice
 from durable_nb.stores.sqlite.errors import result_code
 from durable_nb.stores.sqlite.files import Files
 from durable_nb.stores.sqlite.lockfile import LockFile
-from durable_nb.stores.sqlite.mark import COUNT_COMMIT, Identity
+from durable_nb.stores.sqlite.mark import COUNT_COMMIT, PUT_BASE, PUT_IN_USE, Identity
 
 __all__ = [
     "HOUSEKEEPING",
@@ -24,8 +28,10 @@ __all__ = [
     "Outcome",
     "Statement",
     "Work",
+    "decoded",
     "on_network",
     "set_journal_mode",
+    "warn_of_network",
 ]
 
 READ = "BEGIN"
@@ -39,11 +45,12 @@ HOUSEKEEPING = "BEGIN IMMEDIATE TRANSACTION"
 
 _NETWORK = frozenset(
     (
-        *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "gpfs", "lustre", "ncpfs"),
-        *("nfs", "nfs4", "smb3", "smbfs", "vboxsf"),
+        *("9p", "afs", "beegfs", "ceph", "cifs", "davfs", "drvfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"),
+        *("orangefs", "panfs", "prl_fs", "smb3", "smbfs", "vboxsf", "wekafs"),
+        *("fuse.davfs", "fuse.drive", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs"),
+        *("fuse.mfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "fuse.vmhgfs-fuse"),
     )
 )
-
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 """SQL and its values."""
@@ -86,6 +93,8 @@ class Connection(sqlite3.Connection):
         identity: The identity that the database had when it was opened.
         commits: The number of transactions that it has committed with ``WRITE``.
         counted: The number of commits of the database, after the last one.
+        in_use: Whether the database was noted as in use at the last commit.
+        base: The number of them that its file is known to hold; the next commit notes it.
     """
 
     lock: LockFile
@@ -93,6 +102,13 @@ class Connection(sqlite3.Connection):
     identity: Identity
     commits = 0
     counted = 0
+    base = noted_base = 0
+    in_use = 0
+    deadline = math.inf
+
+    def limit_reads(self) -> None:
+        """End a batch that reads for more than ``settings.READ_LIMIT`` seconds, with an error."""
+        self.set_progress_handler(lambda: time.monotonic() > self.deadline, 100_000)
 
     def close(self) -> None:
         """Close the files; the last connection to a database removes its write-ahead log."""
@@ -105,6 +121,16 @@ class Connection(sqlite3.Connection):
         super().close()
         if self.files is not None:
             self.files.close()
+
+    def note_use(self) -> None:
+        """Note in the file itself that it is in use: from now on a copy of it alone lacks commits.
+
+        If that fails, the next commit tries again.
+        """
+        with suppress(sqlite3.Error):
+            self.execute(PUT_IN_USE)
+            self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self.in_use = 1
 
     def count_commits(self) -> int:
         """Return the number of commits of the database now."""
@@ -130,26 +156,48 @@ class Connection(sqlite3.Connection):
             self.run_batch(begin, works[middle:])
 
     def _transact(self, begin: str, works: list[Work]) -> None:
-        counted = self.counted
+        counted, in_use = self.counted, self.in_use
+        self.deadline = time.monotonic() + settings.READ_LIMIT if begin == READ else math.inf
         try:
             self.execute(begin)
             for work in works:
                 work.run(self)
             if begin == WRITE:
-                (counted,) = self.execute(COUNT_COMMIT).fetchone()
+                counted, in_use = self.execute(COUNT_COMMIT).fetchone()
+                if self.base > self.noted_base:
+                    self.execute(PUT_BASE, (self.base,))
             self.execute("COMMIT")
         finally:
+            self.deadline = math.inf
             if self.in_transaction:
                 self.execute("ROLLBACK")
-        self.counted = counted
-        self.commits += begin == WRITE
+        if begin == WRITE:
+            self.counted, self.in_use, self.noted_base = counted, in_use, self.base
+            self.commits += 1
 
     def outcome(self, sql: str, values: Sequence[Any]) -> Outcome:
         """Execute one statement, and read all its rows."""
-        cursor = self.execute(sql, values)
-        return Outcome(
-            cursor.fetchall(), cursor.rowcount
-        )  # an unread cursor would let the write-ahead log grow
+        # The first releases of Python 3.12 take ?1 for a name, and warn of values without names.
+        named = {str(place): value for place, value in enumerate(values, 1)} if "?1" in sql else values
+        cursor = self.execute(sql, named)
+        try:
+            rows = cursor.fetchall()  # an unread cursor would let the write-ahead log grow
+        except sqlite3.OperationalError as error:
+            if not _is_no_text(error):
+                raise
+            rows = self._fetch_damaged(sql, values)
+        return Outcome(rows, cursor.rowcount)
+
+    def _fetch_damaged(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        """Read rows of which one holds a damaged text, so that only that one is damaged.
+
+        Texts are decoded by Python then, which takes longer.
+        """
+        self.text_factory = decoded
+        try:
+            return self.execute(sql, values).fetchall()
+        finally:
+            self.text_factory = str
 
 
 def set_journal_mode(connection: sqlite3.Connection, wanted: str, path: str) -> None:
@@ -171,12 +219,27 @@ def set_journal_mode(connection: sqlite3.Connection, wanted: str, path: str) -> 
         mode = "delete"
     if mode != "wal":
         connection.execute("PRAGMA journal_mode = delete").fetchone()
-        warnings.warn(
-            f"{path!r} is on a network file system, or one without shared memory: SQLite's write-ahead "
-            "log is off, and steps commit more slowly. Put the database on a local disk to avoid this.",
-            DurableNotice,
-            stacklevel=2,
-        )
+        warn_of_network(path)
+
+
+def warn_of_network(path: str) -> None:
+    """Warn that a database is where locks and the write-ahead log cannot be relied on."""
+    warnings.warn(
+        f"{path!r} is on a network file system, or one without shared memory: SQLite's write-ahead log is "
+        "off, steps commit more slowly, and locks may not hold between machines. Put the database on a local "
+        "disk; for runs of several machines use a server: db='redis://…'.",
+        DurableNotice,
+        stacklevel=2,
+    )
+
+
+def _is_no_text(error: sqlite3.OperationalError) -> bool:
+    return str(error).startswith("Could not decode to UTF-8")
+
+
+def decoded(text: bytes) -> str:
+    """Return a text of a row; what is no UTF-8 becomes surrogates, which no checksum fits."""
+    return text.decode("utf-8", "surrogateescape")
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:

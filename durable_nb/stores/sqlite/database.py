@@ -25,8 +25,9 @@ from durable_nb.stores.sqlite.connection import READ, WRITE, Connection, Work
 from durable_nb.stores.sqlite.errors import error_for_code
 from durable_nb.stores.sqlite.files import Files
 from durable_nb.stores.sqlite.lockfile import LockFile
-from durable_nb.stores.sqlite.mark import Mark, check_identity
+from durable_nb.stores.sqlite.mark import PUT_WHOLE, Mark, check_identity
 from durable_nb.stores.sqlite.opening import base_identity, check_files, check_path, connect
+from durable_nb.stores.sqlite.rowcheck import find_stray
 
 __all__ = ["CHECKPOINT", "Batches", "ChangeObserver", "Database"]
 
@@ -55,6 +56,7 @@ class Database:
         batches: Its connection, while it is open.
         acknowledged: What was written through it.
         session: The row of its session, once there is one.
+        stray: A run id that steps had when it was opened, and no run had; None if there was none.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Database:
     batches: Batches | None = None
     acknowledged: Acknowledged = field(default_factory=Acknowledged)
     session: tuple[Any, ...] | None = None
+    stray: str | None = None
 
     def __post_init__(self) -> None:
         self.observer = ChangeObserver(self)
@@ -91,6 +94,7 @@ class Database:
             self.lock = LockFile.shared(Path(f"{self.path}.lock"))
             mark = check_files(self.path, self.lock, self.timeout)
             self.batches = Batches(self, uri, options, mark)
+            self.stray = find_stray(self.batches.connection)
         except Exception as error:
             self.release()
             self.open_error = error
@@ -192,7 +196,7 @@ class Batches:
             self._lock.release_mutex()
 
     def _write(self, begin: str, works: list[Work], files: Files) -> str | None:
-        if begin == CHECKPOINT or not self._checked_just_now() or files.is_shorter():
+        if begin == CHECKPOINT or not self._checked_just_now() or files.is_log_changed():
             problem = files.problem(thorough=True)
             if problem is not None:
                 return problem
@@ -200,6 +204,9 @@ class Batches:
         if begin == CHECKPOINT:
             self._checkpoint()
         else:
+            if begin == WRITE and files.has_log and not self.connection.in_use:
+                self._lock.write_mark(self._mark.encode())  # first: a note without a mark is that of a copy
+                self.connection.note_use()
             self.connection.run_batch(begin, works)
         problem = files.problem()
         if problem is None:
@@ -213,7 +220,8 @@ class Batches:
 
     def _note_restart(self, files: Files) -> None:
         if files.restarts:  # SQLite copies all of the write-ahead log to the file before it begins it anew
-            self._mark.base, files.restarts = self._commits_looked, 0
+            self._mark.base = self.connection.base = self._commits_looked
+            files.restarts = 0
         self._looked, self._commits_looked = time.monotonic(), self._mark.commits
 
     def _acknowledge(self, begin: str, works: list[Work]) -> None:
@@ -232,11 +240,13 @@ class Batches:
         connection = self.connection
         connection.execute("PRAGMA busy_timeout = 0")
         try:
+            connection.execute(PUT_WHOLE)
+            connection.in_use = 0
             busy, *_ = connection.execute(CHECKPOINT).fetchone()
         finally:
             connection.execute(f"PRAGMA busy_timeout = {int(self._database.timeout * 1000)}")
         if not busy:
-            self._mark.commits = self._mark.base = connection.count_commits()
+            self._mark.commits = self._mark.base = connection.base = connection.count_commits()
             self._lock.write_mark(self._mark.encode())
             self._database.acknowledged.checkpointed()
 

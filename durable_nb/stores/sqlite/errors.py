@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from durable_nb import settings
 from durable_nb.errors import DurableError, StoreError, StoreUnavailable, StoreUnreadable
 
 __all__ = ["error_for_code", "result_code", "translated"]
@@ -53,6 +54,11 @@ _MEANINGS: dict[int, tuple[type[StoreError], str, str]] = {
         StoreUnavailable,
         "cannot be read or written",
         "Check the disk and its free space, then run again; finished steps are kept.",
+    ),
+    sqlite3.SQLITE_INTERRUPT: (
+        StoreUnavailable,
+        f"was not read within {settings.READ_LIMIT:g} s",
+        "Wait until the disk is less busy, and run again.",
     ),
     sqlite3.SQLITE_CORRUPT: (StoreUnreadable, "is damaged", _DAMAGED),
     sqlite3.SQLITE_NOTADB: (

@@ -93,6 +93,11 @@ class Files:
         self.problem(thorough=True)
         self.restarts = 0
 
+    @property
+    def has_log(self) -> bool:
+        """True if commits go to a write-ahead log first."""
+        return self._log is not None
+
     def problem(self, *, thorough: bool = False) -> str | None:
         """Return what has happened to a file, if it is no longer in place; else None. Takes microseconds.
 
@@ -105,14 +110,14 @@ class Files:
             problem = self._problem_of_names()
             if problem is not None:
                 return problem
-        return self._look_at_log() if thorough or self.is_shorter() else None
+        return self._look_at_log() if thorough or self.is_log_changed() else None
 
-    def is_shorter(self) -> bool:
-        """Return whether the write-ahead log is shorter than it was: the next commit would hide that."""
+    def is_log_changed(self) -> bool:
+        """Return whether the write-ahead log is shorter or begins otherwise; the next commit may hide it."""
         if self._log is None:
             return False
         before, self._size = self._size, _fstat(self._log).st_size
-        return self._size < before
+        return self._size < before or _pread(self._log, _HEADER, 0) != self._head
 
     def _problem_of_names(self) -> str | None:
         folder = self._state_of_folder()

@@ -23,23 +23,32 @@ from durable_nb.errors import DurableError, StepNotRestored, StoreError, StoreUn
 from durable_nb.records import Payload, RunStatus
 from durable_nb.stores.blobs.folder import DIGEST, BlobFolder
 from durable_nb.stores.sqlite import schema
+from durable_nb.stores.sqlite.connection import decoded
 from durable_nb.stores.sqlite.errors import error_for_code, translated
+from durable_nb.stores.sqlite.guard import check_schema, harden
 from durable_nb.stores.sqlite.lockfile import LockFile
-from durable_nb.stores.sqlite.mark import Identity, Mark
-from durable_nb.stores.sqlite.opening import check_files, check_path, connect
+from durable_nb.stores.sqlite.mark import PUT_WHOLE, Identity, Mark, is_mixed
+from durable_nb.stores.sqlite.opening import base_identity, check_files, check_path, connect
+from durable_nb.stores.sqlite.rowcheck import damaged_rows, drop_strays
 
 __all__ = ["Report", "accept", "blob_folder", "inspect", "read_only", "referenced_blobs", "remove_leftovers"]
 
 _PAYLOADS: Final = {
     "runs": ("run_id, ''", "result"),
     "steps": ("run_id, step_id", "payload"),
+    "versions": ("run_id, step_id", "payload"),
     "signals": ("run_id, name", "payload"),
+    "messages": ("run_id, topic", "payload"),
 }
 """The tables with payloads: the columns that name one, and the prefix of the payload's columns."""
 
 _RUNS: Final = """
     SELECT runs.run_id, runs.status, count(steps.step_id), sum(steps.status IN ('done', 'failed'))
     FROM runs LEFT JOIN steps ON steps.run_id = runs.run_id GROUP BY runs.run_id ORDER BY runs.run_id"""
+
+
+_NO_DATABASE: Final = "file is not a database"
+"""What SQLite says of a file that has another beginning than its databases."""
 
 
 class Place(NamedTuple):
@@ -62,8 +71,8 @@ class Report:
     """The findings about a database.
 
     Attributes:
-        problems: What is missing or damaged, one line each.
-        runs: What resuming each run that has not ended would do, one line each.
+        problems: The losses and damages, one line each.
+        runs: The effect of resuming each run that has not ended, one line each.
         leftovers: Files that no row needs.
     """
 
@@ -80,12 +89,19 @@ def read_only(path: Path) -> sqlite3.Connection:
 
     Raises:
         StoreUnavailable: There is no file.
+        StoreError: It is no database of durable_nb, or its schema has what another program put there.
     """
     if not path.is_file():
         raise StoreUnavailable(f"no database {str(path)!r}", remedy="Give the path of an existing database.")
     uri = f"{path.resolve().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=settings.BUSY_TIMEOUT, isolation_level=None)
-    connection.execute("PRAGMA trusted_schema = OFF")
+    try:
+        harden(connection)
+        schema.check(connection, str(path))
+        check_schema(connection, str(path))
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -111,6 +127,9 @@ def inspect(path: Path) -> Report:
             _inspect_rows(path, reader, report)
     except (sqlite3.Error, OSError) as error:
         report.problems.append(str(translated(error, path)))
+    except StoreError as error:
+        if str(error) not in report.problems:
+            raise
     return report
 
 
@@ -125,9 +144,10 @@ def _inspect_files(path: Path, report: Report) -> None:
 
 
 def _inspect_rows(path: Path, reader: sqlite3.Connection, report: Report) -> None:
-    schema.check(reader, str(path))
+    reader.text_factory = decoded
     lines = [line for (line,) in reader.execute("PRAGMA integrity_check(20)") if line != "ok"]
     report.problems += [f"damaged pages: {line}" for line in lines]
+    report.problems += damaged_rows(reader)
     blobs, lost, needed = blob_folder(path), Counter[str](), set[str]()
     for place, payload in _payloads(reader):
         digests, problems = _blobs_of(blobs, place, payload)
@@ -141,10 +161,13 @@ def _inspect_rows(path: Path, reader: sqlite3.Connection, report: Report) -> Non
 
 
 def _payloads(reader: sqlite3.Connection) -> Iterator[tuple[Place, Payload]]:
+    there = {name for (name,) in reader.execute("SELECT name FROM sqlite_master")}
     for table, (names, column) in _PAYLOADS.items():
+        if table not in there:  # in a database of an older version
+            continue
         columns = ", ".join(f"{column}_{part}" for part in ("format", "data", "blob", "signature"))
         for run_id, name, *payload in reader.execute(f"SELECT {names}, {columns} FROM {table}"):
-            if payload[0] is not None:
+            if isinstance(payload[1], bytes) and isinstance(payload[2], str | None):
                 yield Place(run_id, name), Payload(*payload)
 
 
@@ -223,26 +246,44 @@ def accept(path: Path) -> list[str]:
     lock = LockFile.shared(Path(f"{path}.lock"))
     try:
         with lock.mutex(settings.BUSY_TIMEOUT):
-            return [*_set_aside_log(path), _accept(path, lock)]
+            return [*_set_aside(path, lock), *_accept(path, lock)]
     except (sqlite3.Error, OSError) as error:
         raise translated(error, path) from error
     finally:
         lock.release()
 
 
-def _set_aside_log(path: Path) -> list[str]:
-    """Rename a write-ahead log that does not fit its database."""
-    if path.exists() and path.stat().st_size and _state(f"{path.as_uri()}?mode=ro") == "ok":
+def _set_aside(path: Path, lock: LockFile) -> list[str]:
+    """Rename a write-ahead log that does not fit its database, and a database that is none any more."""
+    mark = Mark.decode(lock.read_mark())
+    if _is_filled(path) and _state(f"{path.as_uri()}?mode=ro") == "ok" and not _is_mixed(path, mark):
         return []
-    log, said = path.with_name(f"{path.name}-wal"), []
-    if log.exists() and log.stat().st_size:
-        aside = log.with_name(f"{log.name}.{time.time_ns()}")
-        log.replace(aside)
-        said.append(f"set aside {aside.name!r}, which does not fit the database")
+    said = _renamed(path.with_name(f"{path.name}-wal"), "does not fit the database")
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
-    if path.exists() and path.stat().st_size and (state := _state(f"{path.as_uri()}?immutable=1")) != "ok":
+    state = _state(f"{path.as_uri()}?immutable=1") if _is_filled(path) else "ok"
+    if state == _NO_DATABASE and mark is not None and mark.commits:
+        said += _renamed(path, "is no longer a database")
+    elif state != "ok":
         raise error_for_code(sqlite3.SQLITE_CORRUPT, path, state)
     return said
+
+
+def _is_mixed(path: Path, mark: Mark | None) -> bool:
+    with closing(read_only(path)) as reader:
+        found = Identity.of(reader)
+    return found is not None and is_mixed(mark, found, base_identity(path))
+
+
+def _is_filled(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _renamed(path: Path, reason: str) -> list[str]:
+    if not _is_filled(path):
+        return []
+    aside = path.with_name(f"{path.name}.{time.time_ns()}")
+    path.replace(aside)
+    return [f"set aside {aside.name!r}, which {reason}"]
 
 
 def _state(uri: str) -> str:
@@ -254,17 +295,20 @@ def _state(uri: str) -> str:
     return str(state)
 
 
-def _accept(path: Path, lock: LockFile) -> str:
+def _accept(path: Path, lock: LockFile) -> list[str]:
     options = {"uri": True, "timeout": settings.BUSY_TIMEOUT, "isolation_level": None}
     uri = f"{path.as_uri()}?mode=rw"
     mutex = nullcontext()
     connection = connect(path, uri, options, lock=lock, synchronous="full", mutex=mutex)
     with closing(connection):
         _check_unused(path, connection, lock)
+        strays = drop_strays(connection)
+        connection.execute(PUT_WHOLE)
         identity = Identity.of(connection)
         assert identity is not None
         lock.write_mark(Mark(identity.database, identity.commits).encode())
-    return f"accepted {str(path)!r} with {identity.commits:,} commits"
+    said = [f"deleted {strays:,} steps of runs that do not exist"] if strays else []
+    return [*said, f"accepted {str(path)!r} with {identity.commits:,} commits"]
 
 
 def _check_unused(path: Path, connection: sqlite3.Connection, lock: LockFile) -> None:

@@ -1,11 +1,10 @@
 """The SQLite journal: one persistent connection, and commits that include all other waiting writes."""
 
-# ruff: noqa: S608 - only constants are formatted into SQL
-
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
@@ -16,93 +15,43 @@ import aiosqlite
 
 from durable_nb import settings
 from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable, StoreUnreadable
-from durable_nb.records import Progress, Run, RunSnapshot, RunStatus, Signal, SignalRequest, Step
+from durable_nb.records import (
+    Message,
+    Progress,
+    Run,
+    RunSnapshot,
+    RunStatus,
+    Signal,
+    SignalRequest,
+    Step,
+)
 from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.errors import id_taken, lost_run, unknown_run
-from durable_nb.stores.rows import RUN_COLUMNS, STEP_ID
-from durable_nb.stores.sqlite import schema
+from durable_nb.stores.payloads import preload
+from durable_nb.stores.rows import RUN_COLUMNS
+from durable_nb.stores.sqlite import schema, sql, statements
 from durable_nb.stores.sqlite.checkpoints import Checkpoints
 from durable_nb.stores.sqlite.connection import READ, WRITE, Outcome, Statement, Work
 from durable_nb.stores.sqlite.database import Database
 from durable_nb.stores.sqlite.errors import translated
-from durable_nb.stores.sqlite.schema import REQUEST, RUN, SIGNAL, STEP, excluded, marks
+from durable_nb.stores.sqlite.rowcheck import stray_step
 from durable_nb.stores.sqlite.sessions import Sessions
-from durable_nb.stores.valid import LATEST
 
 __all__ = ["SqliteJournal"]
 
-
-_FINISHED = "status, updated_at, result_format, result_data, result_blob, result_signature, standing"
-
-_GET_RUN = f"SELECT {RUN} FROM runs WHERE run_id = ?"
-_LIST_RUNS = f"SELECT {RUN} FROM runs ORDER BY updated_at DESC, created_at DESC, run_id"
-_GET_STEPS = f"SELECT {STEP} FROM steps WHERE run_id = ? ORDER BY recorded, step_id"
-_GET_STEP = f"SELECT {STEP} FROM steps WHERE run_id = ? AND step_id = ?"
-_OPEN_RUN = f"""
-    INSERT INTO runs ({RUN}, sid) VALUES ({marks(RUN)}, ?) ON CONFLICT (run_id) DO UPDATE
-    SET {excluded(f"{_FINISHED}, owner, python, sid")}, epoch = runs.epoch + 1, passes = runs.passes + 1
-    WHERE ? OR runs.epoch = ?"""
-_NEW_EPOCH = "UPDATE runs SET epoch = (SELECT max(epoch) FROM runs) + 1 WHERE run_id = ? AND epoch = 0"
-_IS_OURS = "SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?"
-_PUT_STEP = f"""
-    INSERT INTO steps ({STEP}) SELECT {marks(STEP)} WHERE EXISTS ({_IS_OURS})
-    ON CONFLICT (run_id, step_id) DO UPDATE SET {excluded(STEP, "run_id", "step_id")}"""
-_KEEP_VERSION = f"""
-    INSERT OR REPLACE INTO versions ({STEP}) SELECT {STEP} FROM steps
-    WHERE run_id = ? AND step_id = ? AND attempt < ? AND payload_format IS NOT NULL AND EXISTS ({_IS_OURS})"""
-_GET_VERSIONS = f"SELECT {STEP} FROM versions WHERE run_id = ? AND step_id = ? ORDER BY attempt"
-_GET_EARLIER = f"""
-    SELECT {STEP} FROM versions WHERE run_id = ? AND
-        (SELECT status FROM steps WHERE steps.run_id = versions.run_id AND steps.step_id = versions.step_id)
-        = 'started'
-    ORDER BY step_id, attempt"""
-_DROP_VERSIONS = "DELETE FROM versions WHERE run_id = ?"
-_FINISH_RUN = f"""
-    UPDATE runs SET ({_FINISHED}) = ({marks(_FINISHED)}) WHERE run_id = ? AND epoch = ?"""
-_RESET_STEP = f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({_IS_OURS})"
-_CHANGED = "(checksum | ?3) - (checksum & ?3)"  # exclusive or
-# changes() counts the rows of the previous statement: signals of a run that does not exist are not moved.
-_RENAME_RUN = (
-    f"""UPDATE runs SET run_id = ?1, sid = NULL, checksum = {_CHANGED},
-        standing = {_CHANGED.replace("checksum", "standing")} WHERE run_id = ?2""",
-    f"UPDATE signals SET run_id = ?1, checksum = {_CHANGED} WHERE run_id = ?2 AND changes() > 0",
-    *(
-        f"UPDATE {table} SET run_id = ?1, checksum = {_CHANGED} WHERE run_id = ?2"
-        for table in ("steps", "versions", "requests")
-    ),
-)
-
-_GET_SIGNAL = f"SELECT {SIGNAL} FROM signals WHERE run_id = ? AND name = ?"
-_FIND_SIGNALS = f"""
-    SELECT {SIGNAL} FROM signals WHERE (run_id, name) IN
-        (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
-_PUT_SIGNAL = f"""
-    INSERT INTO signals ({SIGNAL}) VALUES ({marks(SIGNAL)}) ON CONFLICT (run_id, name) DO NOTHING"""
-_REPLACE_SIGNAL = f"INSERT OR REPLACE INTO signals ({SIGNAL}) VALUES ({marks(SIGNAL)})"
-_SET_ASIDE = f"""
-    UPDATE signals SET name = ?1, checksum = {_CHANGED}
-    WHERE run_id = ?2 AND name = ?4 AND delivered_by = ?5 AND delivered_at = ?6"""
-_REQUEST_SIGNAL = f"""
-    INSERT INTO requests ({REQUEST}) SELECT {marks(REQUEST)}
-    WHERE ? IS NULL OR EXISTS (SELECT 1 FROM runs WHERE run_id = ? AND epoch = ?)
-    ON CONFLICT (run_id, name) DO UPDATE
-    SET {excluded(REQUEST, "run_id", "name", "asked_at")}, asked_at = CASE
-        WHEN requests.asked_at BETWEEN 0 AND {LATEST} THEN requests.asked_at ELSE excluded.asked_at END"""
-_GET_REQUEST = f"SELECT {REQUEST} FROM requests WHERE run_id = ? AND name = ?"
-_WITHDRAW = "DELETE FROM requests WHERE run_id = ? AND name = ?"
-_OPEN_SIGNALS = f"""
-    SELECT {REQUEST} FROM requests WHERE NOT EXISTS
-        (SELECT 1 FROM signals WHERE signals.run_id = requests.run_id AND signals.name = requests.name)
-    ORDER BY asked_at, run_id, name"""
-
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
+
+# At level DEBUG, aiosqlite logs each statement with its values: where the root logger has that level, results
+# would be printed, unredacted, between the outputs of cells. A level that the user set for aiosqlite stays.
+if logging.getLogger("aiosqlite").level == logging.NOTSET:
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 
 def _snapshot_of(run_id: str) -> tuple[Statement, ...]:
-    """Return the statements that read a run, its steps, and the earlier results of those under way."""
-    return tuple((sql, (run_id,)) for sql in (_GET_RUN, _GET_STEPS, _GET_EARLIER))
+    """Return the statements that read a run and its steps."""
+    return (sql.GET_RUN, (run_id,)), (sql.GET_STEPS, (run_id,))
 
 
 class SqliteJournal(Journal):
@@ -141,6 +90,7 @@ class SqliteJournal(Journal):
         self._database = Database(Path(path).resolve(), synchronous, busy_timeout)
         self._blobs = BlobFolder(Path(f"{self._database.path}.blobs"))
         self._connection: aiosqlite.Connection | None = None
+        self._rows = CheckedRows("")
         self._closed = False
         self._setup_lock = asyncio.Lock()
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
@@ -159,6 +109,11 @@ class SqliteJournal(Journal):
     def address(self) -> str:
         """The resolved path of the file."""
         return self.location
+
+    @property
+    def identity(self) -> str:
+        """The random id that the database got when it was made."""
+        return self._rows.database
 
     @property
     def is_there(self) -> bool:
@@ -188,6 +143,7 @@ class SqliteJournal(Journal):
             if self._connection is None:
                 self._connection = await self._connect()
                 self._checkpoints.start()
+                asyncio.get_running_loop().run_in_executor(None, preload)
                 await asyncio.to_thread(self._blobs.sweep)
 
     async def close(self) -> None:
@@ -213,21 +169,28 @@ class SqliteJournal(Journal):
         """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         self._check_open()
         run_id = opening.run_id
+        if self._database.stray is not None and await self.get_run(run_id) is not None:
+            raise stray_step(self._database.stray, self.location, run_id)
         new = opening._replace(epoch=0, passes=1, result=None)
         sid = await self._sessions.start()
         changed = 0
         while not changed:  # another process may open the run after its owner was checked
             epoch = None if take_over else await self._sessions.free_epoch(run_id)
-            (_, changed), _, *found = await self._write(
-                (_OPEN_RUN, (*self._rows.run_row(new), sid, take_over, epoch)),
-                (_NEW_EPOCH, (run_id,)),
+            opened = await self._write(
+                (sql.OPEN_RUN, (*self._rows.run_row(new), sid, take_over, epoch)),
+                (sql.NEW_EPOCH, (run_id,)),
                 *_snapshot_of(run_id),
+                (sql.GET_EARLIER, (run_id,)),
+                *statements.drop_late(run_id),
                 acknowledged=partial(self._acknowledged.opened, sid),
             )
-        opened = self._snapshot(found)
-        assert opened is not None
-        self._sessions.hold(opened.run)
-        return opened
+            changed = opened[0].changed
+            if not changed:
+                await self.get_run(run_id)  # raises if the run is damaged: it would never be opened
+        snapshot = self._snapshot(opened[2:4])
+        assert snapshot is not None
+        self._sessions.hold(snapshot.run)
+        return snapshot
 
     async def check_owner(self, run_id: str) -> None:
         """Raise ``RunHeld`` if ``open_run`` would, and change nothing."""
@@ -243,7 +206,7 @@ class SqliteJournal(Journal):
 
     async def get_run(self, run_id: str) -> Run | None:
         """Return the run without its steps, or None."""
-        (run,) = await self._read((_GET_RUN, (run_id,)))
+        (run,) = await self._read((sql.GET_RUN, (run_id,)))
         return self._rows.run(run.rows[0]) if run.rows else None
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
@@ -252,22 +215,22 @@ class SqliteJournal(Journal):
 
     async def list_runs(self) -> Sequence[Run]:
         """Return all runs, the one with the latest ``updated_at`` first."""
-        (runs,) = await self._read((_LIST_RUNS, ()))
+        (runs,) = await self._read((sql.LIST_RUNS, ()))
         return [self._rows.run_or_damaged(row) for row in runs.rows]
 
     async def progress(self) -> Mapping[str, Progress]:
         """Return the progress of each run."""
-        done, awaited = await self._read(*((sql, ()) for sql in schema.PROGRESS))
+        done, awaited = await self._read(*((each, ()) for each in schema.PROGRESS))
         return schema.read_progress(done.rows, awaited.rows)
 
     async def rename_run(self, run_id: str, new_id: str) -> None:
-        """Rename a run with its steps, its signals and its requests."""
+        """Rename a run with its steps, its signals, its messages and its requests."""
         if new_id == run_id:
             raise id_taken(run_id, new_id)
         change = self._rows.renamed_run(run_id, new_id)
-        statements = [(sql, (new_id, run_id, change)) for sql in _RENAME_RUN]
-        work = await self._commit(statements, partial(self._acknowledged.renamed, run_id))
-        if isinstance(work.error, sqlite3.IntegrityError):
+        changes = [(each, (new_id, run_id, change)) for each in sql.RENAME_RUN]
+        work = await self._commit(changes, partial(self._acknowledged.renamed, run_id))
+        if isinstance(work.error, sqlite3.IntegrityError) and "UNIQUE" in str(work.error):
             raise id_taken(run_id, new_id) from work.error
         if not self._outcomes(work)[0].changed:
             raise unknown_run(run_id, self.address)
@@ -275,30 +238,33 @@ class SqliteJournal(Journal):
 
     async def put_step(self, step: Step) -> None:
         """Record a step in place of its previous record; fenced by ``step.epoch``."""
-        *_, put = await self._write(*self._put(step), keep=(step.run_id, step.step_id))
+        await self._record(step, statements.put_step(self._rows, step))
+
+    async def _record(self, step: Step, work: list[Statement]) -> None:
+        *_, put = await self._write(*work, keep=(step.run_id, step.step_id))
         if not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """Return a step as it was last recorded, or None."""
-        (step,) = await self._read((_GET_STEP, (run_id, step_id)))
+        (step,) = await self._read((sql.GET_STEP, (run_id, step_id)))
         return self._rows.steps(step.rows)[0] if step.rows else None
 
     async def versions(self, run_id: str, step_id: str) -> Sequence[Step]:
         """Return the earlier results of a step, the oldest first."""
-        (found,) = await self._read((_GET_VERSIONS, (run_id, step_id)))
+        (found,) = await self._read((sql.GET_VERSIONS, (run_id, step_id)))
         return self._rows.steps(found.rows)
 
     async def drop_versions(self, run_id: str) -> int:
         """Delete the earlier results of a run's steps, and return how many there were."""
-        (dropped,) = await self._write((_DROP_VERSIONS, (run_id,)))
+        (dropped,) = await self._write((sql.DROP_VERSIONS, (run_id,)))
         return dropped.changed
 
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         row = dict(zip(RUN_COLUMNS, self._rows.run_row(run), strict=True))
-        values = (*(row[name] for name in _FINISHED.split(", ")), run.run_id, run.epoch)
-        statement, ended = (_FINISH_RUN, values), run.status not in _OWNED
+        values = (*(row[name] for name in sql.FINISHED.split(", ")), run.run_id, run.epoch)
+        statement, ended = (sql.FINISH_RUN, values), run.status not in _OWNED
         noted = partial(self._acknowledged.finished, run.run_id, statement, ended)
         (finished,) = await self._write(statement, acknowledged=noted)
         if ended or not finished.changed:
@@ -311,35 +277,34 @@ class SqliteJournal(Journal):
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps as ``reset``, and return how many of them exist; fenced by ``run.epoch``."""
         ours = run.run_id, run.epoch
-        steps = ((_RESET_STEP, (run.run_id, step_id, *ours)) for step_id in set(step_ids))
+        found = await self._read(*((sql.GET_STEP, (run.run_id, each)) for each in dict.fromkeys(step_ids)))
+        rows = [row for outcome in found for row in outcome.rows]
         keep = run.run_id, ("reset", tuple(step_ids))
-        held, *reset = await self._write((_IS_OURS, ours), *steps, keep=keep)
+        work = statements.reset(self._rows, run, rows)
+        held, *_ = await self._write((sql.IS_OURS, ours), *work, keep=keep)
         if not held.rows:
             raise lost_run(run.run_id, await self.get_run(run.run_id))
-        return sum(outcome.changed for outcome in reset)
+        return len(rows)
 
-    async def put_signal(self, signal: Signal) -> bool:
+    async def put_signal(self, signal: Signal, *, ttl: float | None = None) -> bool:
         """Deliver a signal; return True if it is the first of its name. The run need not exist."""
-        row = self._rows.signal_row(signal)
+        put, key = statements.deliver(self._rows, signal, ttl), (signal.run_id, signal.name)
         keep = signal.run_id, ("signal", signal.name)
-        (put,) = await self._write((_PUT_SIGNAL, row), keep=keep)
-        if put.changed:
-            return True
+        first, there = (await self._write(*put, (sql.GET_SIGNAL, key), keep=keep))[-2:]
         try:
-            await self.get_signal(signal.run_id, signal.name)
+            self._rows.signal(there.rows[0])
         except StoreUnreadable:  # what cannot be read was not delivered
-            await self._write((_REPLACE_SIGNAL, row), keep=keep)
-            return True
-        return False
+            *_, first = await self._write((sql.DROP_SIGNAL, (*key, there.rows[0][-1])), *put, keep=keep)
+        return first.changed == 1
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
         """Return the signal delivered under a name, or None."""
-        (signal,) = await self._read((_GET_SIGNAL, (run_id, name)))
+        (signal,) = await self._read((sql.GET_SIGNAL, (run_id, name)))
         return self._rows.signal(signal.rows[0]) if signal.rows else None
 
     async def find_signals(self, wanted: Sequence[tuple[str, str]]) -> Sequence[Signal]:
         """Return those of the wanted signals that were delivered."""
-        (signals,) = await self._read((_FIND_SIGNALS, (json.dumps(wanted),)))
+        (signals,) = await self._read((sql.FIND_SIGNALS, (json.dumps(wanted),)))
         return [self._rows.signal(row) for row in signals.rows]
 
     async def set_aside_signal(self, signal: Signal, name: str) -> None:
@@ -347,7 +312,21 @@ class SqliteJournal(Journal):
         change = self._rows.renamed_signal(signal.name, name)
         delivery = signal.name, signal.delivered_by, signal.delivered_at
         keep = signal.run_id, ("set aside", name)
-        await self._write((_SET_ASIDE, (name, signal.run_id, change, *delivery)), keep=keep)
+        await self._write((sql.SET_ASIDE, (name, signal.run_id, change, *delivery)), keep=keep)
+
+    async def put_message(self, message: Message, *, ttl: float | None = None) -> None:
+        """Append a message to its topic, unless one of its ``delivery`` is there."""
+        keep = message.run_id, ("message", message.topic, message.delivery)
+        await self._write(*statements.send(self._rows, message, ttl), keep=keep)
+
+    async def unread(self, run_id: str, topic: str, limit: int) -> Sequence[Message]:
+        """Return the first messages of a topic that were not received yet."""
+        (found,) = await self._read((sql.UNREAD, (run_id, topic, limit)))
+        return [self._rows.message(row) for row in found.rows]
+
+    async def receive(self, message: Message, step: Step) -> None:
+        """Record a step, and that it has received a message, whose value is kept by the step alone then."""
+        await self._record(step, statements.receive(self._rows, message, step))
 
     async def version(self) -> Hashable:
         """Return a value that changes with each commit, of this process or of another."""
@@ -355,53 +334,31 @@ class SqliteJournal(Journal):
 
     async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
         """Record a request for a signal, and the step that waits for it, in one transaction."""
-        fence = (None, None) if step is None else (step.run_id, step.epoch)
-        statements: list[Statement] = [
-            (_REQUEST_SIGNAL, (*self._rows.request_row(request), fence[0], *fence)),
-            (_GET_REQUEST, (request.run_id, request.name)),
-        ]
-        if step is not None:
-            statements += self._put(step)
+        work = statements.request(self._rows, request, step)
         keep = request.run_id, ("request", request.name)
-        put, recorded, *_ = await self._write(*statements, keep=keep)
+        put, recorded, *_ = await self._write(*work, keep=keep)
         if step is not None and not put.changed:
             raise lost_run(step.run_id, await self.get_run(step.run_id), step=step.step_id)
         return self._rows.request(recorded.rows[0])
 
     async def withdraw_signal(self, run_id: str, name: str) -> None:
         """Delete a request."""
-        await self._write((_WITHDRAW, (run_id, name)), keep=(run_id, ("request", name)))
+        await self._write((sql.WITHDRAW, (run_id, name)), keep=(run_id, ("request", name)))
 
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
         """Return a run's request for a signal of that name, or None."""
-        (request,) = await self._read((_GET_REQUEST, (run_id, name)))
+        (request,) = await self._read((sql.GET_REQUEST, (run_id, name)))
         return self._rows.request(request.rows[0]) if request.rows else None
 
     async def open_signals(self) -> Sequence[SignalRequest]:
         """Return the requests for signals that were not delivered yet, the oldest first."""
-        (requests,) = await self._read((_OPEN_SIGNALS, ()))
+        (requests,) = await self._read((sql.OPEN_SIGNALS, ()))
         return [self._rows.request_or_damaged(row) for row in requests.rows]
-
-    @property
-    def _rows(self) -> CheckedRows:
-        return CheckedRows(self._database.id)
-
-    def _put(self, step: Step) -> list[Statement]:
-        """Return the statements that record a step; the result of an earlier attempt is kept."""
-        ours = step.run_id, step.epoch
-        put = (_PUT_STEP, (*self._rows.step_row(step), *ours))
-        keep = (_KEEP_VERSION, (step.run_id, step.step_id, step.attempt, *ours))
-        return [put] if step.attempt == 1 else [keep, put]
 
     def _snapshot(self, found: list[Outcome]) -> RunSnapshot | None:
         self.selects += 1
-        run, steps, earlier = (outcome.rows for outcome in found)
-        if not run:
-            return None
-        last = {row[STEP_ID]: row for row in earlier}
-        return RunSnapshot(
-            self._rows.run(run[0]), self._rows.steps(steps), self._rows.steps([*last.values()])
-        )
+        run, steps = (outcome.rows for outcome in found)
+        return RunSnapshot(self._rows.run(run[0]), self._rows.steps(steps)) if run else None
 
     async def _connect(self) -> aiosqlite.Connection:
         database = self._database
@@ -411,6 +368,7 @@ class SqliteJournal(Journal):
         if database.open_error is not None:
             await connection.close()
             raise translated(database.open_error, database.path) from database.open_error
+        self._rows = CheckedRows(database.id)
         return connection
 
     async def _read(self, *statements: Statement) -> list[Outcome]:

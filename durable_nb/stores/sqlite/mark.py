@@ -5,8 +5,11 @@ in the lock file, repeats both outside the database and its write-ahead log. It 
 and may lag behind, but is never ahead: a database with fewer commits than its mark has lost some.
 """
 
+# ruff: noqa: S608 - only constants are formatted into SQL
+
 from __future__ import annotations
 
+import re
 import sqlite3
 import zlib
 from dataclasses import dataclass
@@ -16,16 +19,46 @@ from typing import Final, NamedTuple, Self
 from durable_nb.errors import AcceptDatabase, StoreUnreadable
 from durable_nb.stores.host import machine
 
-__all__ = ["COUNT_COMMIT", "Identity", "Mark", "check_identity", "identify", "lost", "remains"]
+__all__ = [
+    "COUNT_COMMIT",
+    "PUT_BASE",
+    "PUT_IN_USE",
+    "PUT_WHOLE",
+    "Identity",
+    "Mark",
+    "check_identity",
+    "identify",
+    "is_mixed",
+    "lost",
+    "remains",
+]
 
-COUNT_COMMIT: Final = "UPDATE meta SET value = value + 1 WHERE key = 'commits' RETURNING value"
-"""Counts a commit, as part of it, and returns how many there are."""
+_IN_USE: Final = "EXISTS (SELECT 1 FROM meta WHERE key = 'in use')"
+
+COUNT_COMMIT: Final = f"UPDATE meta SET value = value + 1 WHERE key = 'commits' RETURNING value, {_IN_USE}"
+"""Counts a commit, as part of it; returns how many there are, and whether the database is noted as in use."""
+
+PUT_IN_USE: Final = "INSERT OR IGNORE INTO meta VALUES ('in use', 1)"
+"""Notes that there are, or will be, commits in a write-ahead log beside the file."""
+
+PUT_WHOLE: Final = "DELETE FROM meta WHERE key = 'in use'"
+"""Notes that the file, once all commits are copied to it, is whole by itself."""
+
+PUT_BASE: Final = "INSERT OR REPLACE INTO meta VALUES ('base', ?)"
+"""Notes, in the write-ahead log, how many commits the file below it must have."""
 
 _PUT_BACK: Final = (
     "Nothing was changed. Put the files back as they were, all of one moment; or go on with what is there, "
     "so that the missing steps run again: "
 )
-_IDENTITY: Final = "SELECT (SELECT value FROM meta WHERE key = 'id'), value FROM meta WHERE key = 'commits'"
+_IDENTITY: Final = f"""
+    SELECT (SELECT value FROM meta WHERE key = 'id'), value,
+        coalesce((SELECT value FROM meta WHERE key = 'base'), 0), {_IN_USE}
+    FROM meta WHERE key = 'commits'"""
+
+
+_ID: Final = re.compile(r"[0-9a-f]{1,64}")
+_MOST: Final = 2**53
 
 
 class Identity(NamedTuple):
@@ -34,18 +67,28 @@ class Identity(NamedTuple):
     Attributes:
         database: Its random id.
         commits: The number of its commits.
+        base: The number of them that its own file holds at least, without its write-ahead log.
+        in_use: Whether a write-ahead log is to be expected beside it.
     """
 
     database: str
     commits: int
+    base: int = 0
+    in_use: int = 0
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> Self | None:
-        """Return the identity of a database; None if it has none yet."""
+        """Return the identity of a database; None if it has none yet, or a damaged one."""
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             return None
         row = connection.execute(_IDENTITY).fetchone()
-        return None if row is None else cls(*row)
+        return cls(*row) if row is not None and _is_valid(*row) else None
+
+
+def _is_valid(database: object, *counts: object) -> bool:
+    """Return whether the values of an identity are such as durable_nb writes."""
+    counted = all(isinstance(each, int) and 0 <= each < _MOST for each in counts)
+    return isinstance(database, str) and _ID.fullmatch(database) is not None and counted
 
 
 def identify(connection: sqlite3.Connection) -> Identity:
@@ -56,7 +99,11 @@ def identify(connection: sqlite3.Connection) -> Identity:
     """
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('commits', 0)")
     identity = Identity.of(connection)
-    assert identity is not None
+    if identity is None:
+        raise StoreUnreadable(
+            "the database has lost its identity: its table `meta` is damaged",
+            remedy="The file was not changed; restore a backup of it.",
+        )
     return identity
 
 
@@ -92,7 +139,11 @@ class Mark:
 
 
 def check_identity(
-    path: Path, mark: Mark | None, found: Identity | None, base: Identity | None = None
+    path: Path,
+    mark: Mark | None,
+    found: Identity | None,
+    base: Identity | None = None,
+    later: Identity | None = None,
 ) -> str | None:
     """Compare a database with its high-water mark.
 
@@ -100,7 +151,8 @@ def check_identity(
         path: The file.
         mark: The mark, read before the database was.
         found: The identity of the database.
-        base: The identity in the database's file alone, without its write-ahead log; None if unknown.
+        base: The identity in the database's file alone, read after ``found``; None if unknown.
+        later: The identity of the database, read after ``base``.
 
     Returns:
         A notice for the user, if the commits that are missing may have been lost with power, as the user
@@ -109,23 +161,38 @@ def check_identity(
     Raises:
         StoreUnreadable: Commits that were acknowledged are missing.
     """
+    if found is not None and is_mixed(mark, found, base, later):
+        raise lost(path, f"does not fit the write-ahead log beside it, which has {found.commits:,} commits")
     if mark is None or not mark.commits:
         return None
     if found is None or found.database != mark.database:
         raise lost(path, f"is not the database with {mark.commits:,} commits that was here")
     missing = mark.commits - found.commits
-    if missing > 0:
-        what = f"has lost the last {missing:,} of its {mark.commits:,} commits"
-        if mark.boot and mark.boot != machine().boot_id:
-            return f"{str(path)!r} {what} with the power of the machine, as synchronous='normal' permits"
-        raise lost(path, what)
-    if base is not None and base.commits < mark.base:
-        raise lost(
-            path,
-            f"is an older copy with {base.commits:,} commits, beside the write-ahead log of one with "
-            f"{mark.base:,}",
-        )
-    return None
+    if missing <= 0:
+        return None
+    what = f"has lost the last {missing:,} of its {mark.commits:,} commits"
+    if mark.boot and mark.boot != machine().boot_id:
+        return f"{str(path)!r} {what} with the power of the machine, as synchronous='normal' permits"
+    raise lost(path, what)
+
+
+def is_mixed(
+    mark: Mark | None, found: Identity, base: Identity | None, later: Identity | None = None
+) -> bool:
+    """Return whether a database's file is not the one that its write-ahead log belongs to.
+
+    Args:
+        mark: Its high-water mark.
+        found: Its identity.
+        base: The identity in its file alone, read after ``found``; None if unknown.
+        later: Its identity, read after ``base``: a process that uses it may have committed meanwhile.
+    """
+    if base is None or base == found:
+        return False
+    known = mark.base if mark is not None and mark.database == found.database else 0
+    is_older = base.commits < max(found.base, known)
+    is_newer = base.commits > (later or found).commits
+    return is_older or is_newer or base.database not in ("", found.database)
 
 
 def lost(path: Path, what: str) -> StoreUnreadable:

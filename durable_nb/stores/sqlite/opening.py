@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from durable_nb import settings
-from durable_nb.errors import DurableNotice, StoreUnavailable
+from durable_nb.errors import DurableNotice, StoreError, StoreUnavailable
 from durable_nb.stores.sqlite import mark, schema
-from durable_nb.stores.sqlite.connection import Connection, on_network, set_journal_mode
+from durable_nb.stores.sqlite.connection import Connection, on_network, set_journal_mode, warn_of_network
 from durable_nb.stores.sqlite.errors import error_for_code, result_code
 from durable_nb.stores.sqlite.files import Files
+from durable_nb.stores.sqlite.guard import check_schema, harden
 from durable_nb.stores.sqlite.lockfile import LockFile
 from durable_nb.stores.sqlite.mark import Identity, Mark
 
@@ -88,19 +89,49 @@ def check_files(path: Path, lock: LockFile, timeout: float) -> Mark | None:
     if not size:
         raise mark.lost(path, "is empty" if path.exists() else "is missing")
     if size < _SMALLEST_DATABASE:  # SQLite accepts a single byte as an empty database
-        raise error_for_code(sqlite3.SQLITE_NOTADB, path, "too short")
-    # Never open the file ourselves: outside Linux closing any descriptor of it drops the locks of SQLite.
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=timeout)) as reader:
-        try:
-            schema.check(reader, str(path))
-            notice = mark.check_identity(path, before, Identity.of(reader), base_identity(path))
-        except sqlite3.OperationalError as error:
-            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-                raise  # these two: a crashed writer left a journal, which only a writer may roll back
-            notice = None
+        raise _no_database(path, before, "too short")
+    notice = _check_contents(path, before, lock, timeout)
     if notice is not None:
         warnings.warn(notice, DurableNotice, stacklevel=2)
     return before
+
+
+def _check_contents(path: Path, before: Mark | None, lock: LockFile, timeout: float) -> str | None:
+    # Never open the file ourselves: outside Linux closing any descriptor of it drops the locks of SQLite.
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=timeout)) as reader:
+        try:
+            harden(reader)
+            schema.check(reader, str(path))
+            check_schema(reader, str(path))
+            _check_pages(path, reader)
+            found, base = Identity.of(reader), base_identity(path)
+            # The mark is read again: the process that makes the database may have written it meanwhile.
+            if found is not None and found.in_use and found == base and Mark.decode(lock.read_mark()) is None:
+                raise mark.lost(path, "was copied while it was in use, without its write-ahead log")
+            return mark.check_identity(path, before, found, base, Identity.of(reader))
+        except sqlite3.DatabaseError as error:
+            if result_code(error) == sqlite3.SQLITE_NOTADB:
+                raise _no_database(path, before, str(error)) from error
+            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise
+            return None  # a crashed writer left a journal, which only a writer may roll back
+
+
+def _check_pages(path: Path, reader: sqlite3.Connection) -> None:
+    """Refuse a small database in which SQLite finds no rows that are there: pages or keys are damaged."""
+    if _size(path) <= settings.SMALL_DATABASE:
+        found = [str(text) for (text,) in reader.execute("PRAGMA integrity_check")]
+        pages = [text for text in found if " value in " not in text and text != "ok"]  # rows have a check
+        if pages:
+            raise error_for_code(sqlite3.SQLITE_CORRUPT, path, pages[0])
+
+
+def _no_database(path: Path, before: Mark | None, detail: str) -> StoreError:
+    if before is not None and before.commits:
+        return mark.lost(
+            path, f"is no longer an SQLite database ({detail}), and had {before.commits:,} commits"
+        )
+    return error_for_code(sqlite3.SQLITE_NOTADB, path, detail)
 
 
 def _size(path: Path) -> int:
@@ -111,6 +142,7 @@ def base_identity(path: Path) -> Identity | None:
     """Return the identity in a database's file without its write-ahead log; None if it is unreadable."""
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as reader:
         try:
+            harden(reader)
             return Identity.of(reader) or Identity("", 0)
         except sqlite3.Error:
             return None
@@ -145,6 +177,8 @@ def connect(
     connection = Connection(uri, **options)
     try:
         connection.lock = lock
+        harden(connection)
+        connection.limit_reads()
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         mode = _prepare(connection, path, mutex)
         connection.files = Files(path, mode)
@@ -168,6 +202,8 @@ def _prepare(connection: Connection, path: Path, mutex: AbstractContextManager[o
             # From here on the file alone shows that it is a database of ours, and which one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    elif wanted == "delete":
+        warn_of_network(str(path))
     connection.identity = found
     connection.counted = found.commits
     connection.execute(f"PRAGMA journal_size_limit = {settings.JOURNAL_SIZE_LIMIT}")

@@ -11,6 +11,7 @@ from durable_nb.records import Progress
 
 __all__ = [
     "APPLICATION_ID",
+    "MESSAGE",
     "MIGRATIONS",
     "PROGRESS",
     "REQUEST",
@@ -48,12 +49,18 @@ SIGNAL: Final = (
 )
 """The columns of ``signals``, in the order of ``SIGNAL_COLUMNS``."""
 
+MESSAGE: Final = (
+    "run_id, topic, payload_format, payload_data, payload_blob, payload_signature, delivery, sent_by, "
+    "sent_at, number, checksum"
+)
+"""The columns of ``messages``, in the order of ``MESSAGE_COLUMNS``."""
+
 REQUEST: Final = "run_id, name, prompt, schema, choices, refused, asked_by, asked_at, checksum"
 """The columns of ``requests``, in the order of ``REQUEST_COLUMNS``."""
 
 PROGRESS: Final = (
     "SELECT run_id, sum(status = 'done') FROM steps GROUP BY run_id",
-    """SELECT run_id, step_id FROM steps WHERE kind = 'signal' AND status = 'started'
+    """SELECT run_id, step_id FROM steps WHERE kind IN ('signal', 'message') AND status = 'started'
         OR kind = 'sleep' AND finished_at > unixepoch() ORDER BY run_id, step_id""",
 )
 """Count the finished steps of each run, and list those it waits for."""
@@ -120,9 +127,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE messages (
             run_id TEXT NOT NULL, topic TEXT NOT NULL, number INTEGER NOT NULL,
             payload_format TEXT NOT NULL, payload_data BLOB NOT NULL, payload_blob TEXT,
-            payload_signature BLOB, sent_by TEXT NOT NULL, sent_at REAL NOT NULL, received_at REAL,
-            checksum INTEGER, PRIMARY KEY (run_id, topic, number)
+            payload_signature BLOB, delivery TEXT NOT NULL, sent_by TEXT NOT NULL, sent_at REAL NOT NULL,
+            received_at REAL, expires_at REAL, checksum INTEGER, PRIMARY KEY (run_id, topic, number),
+            UNIQUE (run_id, topic, delivery)
         ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX unread ON messages (run_id, topic, number) WHERE received_at IS NULL",
+        "CREATE INDEX expiring_messages ON messages (expires_at) WHERE expires_at IS NOT NULL",
+        "CREATE INDEX expiring_signals ON signals (expires_at) WHERE expires_at IS NOT NULL",
     ),
 )
 """The statements that lead from each version to the next. Append only: users' files were made by these."""

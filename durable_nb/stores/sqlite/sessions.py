@@ -18,6 +18,7 @@ from typing import Any
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.host import machine
 from durable_nb.stores.ownership import Owner, Ownership
+from durable_nb.stores.rows import RUN_STATUSES
 from durable_nb.stores.sqlite.connection import HOUSEKEEPING, Connection, Outcome, Work
 from durable_nb.stores.sqlite.database import Database
 from durable_nb.stores.sqlite.errors import translated
@@ -173,7 +174,7 @@ class Sessions(Ownership[FileOwner]):
             return None
         rows: Sequence[Any] = work.outcomes[1].rows
         return {
-            run_id: Run(run_id, "", RunStatus(status), epoch=epoch, owner=owner)
+            run_id: Run(run_id, "", RUN_STATUSES.get(status, RunStatus.DAMAGED), epoch=epoch, owner=owner)
             for run_id, epoch, status, owner in rows
         }
 

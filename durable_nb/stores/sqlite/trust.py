@@ -11,14 +11,15 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from durable_nb import codec, settings
 from durable_nb.codec import signing
 from durable_nb.errors import StoreUnavailable
-from durable_nb.records import Payload, signal_step
+from durable_nb.records import Payload, message_step, signal_step
 from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.errors import translated
+from durable_nb.stores.sqlite.guard import check_schema, harden
 
 __all__ = ["Untrusted", "find_untrusted", "trust"]
 
@@ -27,6 +28,7 @@ _TABLES: Final = {
     "steps": ("run_id, step_id", "payload"),
     "versions": ("run_id, attempt || ':' || step_id", "payload"),
     "signals": ("run_id, name", "payload"),
+    "messages": ("run_id, number || ':' || topic", "payload"),
 }
 """The tables with payloads: the columns that name one, and the prefix of the payload's columns."""
 
@@ -35,9 +37,10 @@ class Untrusted(NamedTuple):
     """A payload without a trusted signature.
 
     Attributes:
-        table: The table with the payload: ``runs``, ``steps``, ``versions`` or ``signals``.
+        table: The table with the payload: ``runs``, ``steps``, ``versions``, ``signals`` or ``messages``.
         run_id: The run it belongs to.
-        name: The step or the signal; ``ATTEMPT:STEP`` in ``versions``; empty for the result of a run.
+        name: The step or the signal; ``ATTEMPT:STEP`` in ``versions``, ``NUMBER:TOPIC`` in ``messages``;
+            empty for the result of a run.
         payload: The payload as it is stored.
     """
 
@@ -49,8 +52,9 @@ class Untrusted(NamedTuple):
     @property
     def step(self) -> str:
         """The step id that its signature covers."""
-        if self.table == "versions":
-            return self.name.partition(":")[2]
+        if self.table in ("versions", "messages"):
+            name = self.name.partition(":")[2]
+            return message_step(name) if self.table == "messages" else name
         return signal_step(self.name) if self.table == "signals" else self.name
 
 
@@ -66,14 +70,17 @@ def find_untrusted(path: Path) -> list[Untrusted]:
     found = []
     try:
         with closing(_open(path)) as connection:
+            database = schema.database_id(connection)
             for table, (names, column) in _TABLES.items():
                 columns = ", ".join(f"{column}_{part}" for part in ("format", "data", "blob", "signature"))
                 for run_id, name, *payload in connection.execute(f"SELECT {names}, {columns} FROM {table}"):
-                    if payload[0] in codec.RUNS_CODE and isinstance(payload[1], bytes):
+                    if _can_be_signed(run_id, name, *payload):
                         found.append(Untrusted(table, run_id, name, Payload(*payload)))
     except sqlite3.Error as error:
         raise translated(error, path) from error
-    return [one for one in found if not signing.is_trusted(one.payload, one.run_id, one.step)]
+    return [
+        one for one in found if not signing.is_trusted(one.payload, one.run_id, one.step, database=database)
+    ]
 
 
 def trust(path: Path, untrusted: Sequence[Untrusted]) -> int:
@@ -90,18 +97,27 @@ def trust(path: Path, untrusted: Sequence[Untrusted]) -> int:
     try:
         with closing(_open(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            database = schema.database_id(connection)
             for one in untrusted:
-                signed += connection.execute(*_signing(one)).rowcount
+                signed += connection.execute(*_signing(one, database)).rowcount
             connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise translated(error, path) from error
     return signed
 
 
-def _signing(one: Untrusted) -> tuple[str, tuple[object, ...]]:
+def _can_be_signed(*values: Any) -> bool:
+    """Return whether a payload would run code when it is loaded, and its row has no value of a wrong type."""
+    run_id, name, form, data, blob, signature = values
+    texts = all(isinstance(text, str) for text in (run_id, name, form))
+    parts = isinstance(data, bytes) and isinstance(signature, bytes | None) and isinstance(blob, str | None)
+    return texts and parts and form in codec.RUNS_CODE
+
+
+def _signing(one: Untrusted, database: str) -> tuple[str, tuple[object, ...]]:
     _, column = _TABLES[one.table]
     key = "? = ''" if one.table == "runs" else f"{_TABLES[one.table][0].partition(', ')[2]} = ?"
-    payload = signing.sign(one.payload, one.run_id, one.step)
+    payload = signing.sign(one.payload, one.run_id, one.step, database=database)
     unchanged = f"{column}_format = ? AND {column}_data IS ? AND {column}_blob IS ?"
     return (
         f"UPDATE {one.table} SET {column}_signature = ? WHERE run_id = ? AND {key} AND {unchanged}",
@@ -115,5 +131,12 @@ def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=settings.BUSY_TIMEOUT, isolation_level=None
     )
-    schema.check(connection, str(path))
+    try:
+        harden(connection)
+        schema.check(connection, str(path))
+        check_schema(connection, str(path))
+        schema.migrate(connection, str(path))
+    except BaseException:
+        connection.close()
+        raise
     return connection

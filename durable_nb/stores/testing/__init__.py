@@ -15,15 +15,24 @@ Example:
 from __future__ import annotations
 
 from durable_nb.stores.testing.leases import LeaseContract
+from durable_nb.stores.testing.messages import MessageContract
 from durable_nb.stores.testing.runs import RunContract
 from durable_nb.stores.testing.samples import sample_step
 from durable_nb.stores.testing.signals import SignalContract
 from durable_nb.stores.testing.steps import StepContract
 
-__all__ = ["JournalContract", "LeaseContract", "RunContract", "SignalContract", "StepContract", "sample_step"]
+__all__ = [
+    "JournalContract",
+    "LeaseContract",
+    "MessageContract",
+    "RunContract",
+    "SignalContract",
+    "StepContract",
+    "sample_step",
+]
 
 
-class JournalContract(RunContract, StepContract, SignalContract):
+class JournalContract(RunContract, StepContract, SignalContract, MessageContract):
     """The whole suite. Subclass it, and define the fixture ``journal``: an empty journal after ``setup``.
 
     If the data outlives the object, define the fixture ``reopen`` too: a coroutine function without arguments

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from durable_nb import codec
 from durable_nb.errors import DurableError, DurableNotice, StoreError
 from durable_nb.records import (
+    Message,
     Payload,
     Progress,
     Run,
@@ -25,7 +26,22 @@ from durable_nb.records import (
     signal_step,
 )
 from durable_nb.stores.base import Journal, reopened
+from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.payloads import keep
+from durable_nb.stores.rows import (
+    REQUEST_COLUMNS,
+    RESULT,
+    RUN_COLUMNS,
+    SIGNAL_COLUMNS,
+    STATUS,
+    STEP_COLUMNS,
+    STEP_PAYLOAD,
+    Row,
+    StepRows,
+    payload_row,
+    recorded_at,
+    step_row,
+)
 from durable_nb.stores.values.base import Store
 
 __all__ = ["StoreJournal"]
@@ -37,8 +53,11 @@ _MARK = "durable_nb"
 _RUN = "durable_nb:run"
 _STEP = "durable_nb:step:{}"
 _REQUEST = "durable_nb:request:{}"
+_NO_FORMAT = -1  # of a payload that is damaged: a row with it cannot be read
+_PAYLOAD_COLUMNS = STEP_COLUMNS[STEP_PAYLOAD : STEP_PAYLOAD + 4] + RUN_COLUMNS[RESULT : RESULT + 4]
 _LIMITATIONS = (
-    "runs and open signals cannot be listed, fresh=True and replacing an invalid signal are refused, two "
+    "runs and open signals cannot be listed, fresh=True, messages and replacing an invalid signal are "
+    "refused, two "
     "processes may own one run, and the steps of a run are read one by one when it is opened"
 )
 
@@ -60,6 +79,7 @@ class StoreJournal(Journal):
         self._ready = False
         self._lock = asyncio.Lock()
         self._numbered: dict[str, dict[str, None]] = {}
+        self._rows = CheckedRows("")
 
     @property
     def location(self) -> str:
@@ -106,7 +126,7 @@ class StoreJournal(Journal):
     async def get_run(self, run_id: str) -> Run | None:
         """Return the run without its steps, or None."""
         found, record = await self._call(self._store.get_step(run_id, _RUN))
-        return _run_from(record) if found else None
+        return self._rows.run(_row(record, RUN_COLUMNS, run_id=run_id)) if found else None
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
         """Return the run and its steps, or None."""
@@ -127,15 +147,8 @@ class StoreJournal(Journal):
 
     async def get_step(self, run_id: str, step_id: str) -> Step | None:
         """Return a step, or None; a plain value in the store counts as the step's result."""
-        found, record = await self._call(self._store.get_step(run_id, step_id))
-        if not found:
-            return None
-        if not (isinstance(record, dict) and _MARK in record):
-            payload = await keep(self, codec.encode(record), run_id, step_id)
-            return Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=payload)
-        fields = _fields(record)
-        fields.update(kind=StepKind(fields["kind"]), status=StepStatus(fields["status"]))
-        return Step(**fields)
+        row = await self._step_row(run_id, step_id)
+        return None if row is None else self._rows.steps([row])[0]
 
     async def put_step(self, step: Step) -> None:
         """Record a step in place of its previous record."""
@@ -154,13 +167,16 @@ class StoreJournal(Journal):
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:
         """Mark steps as ``reset``, and return how many of them exist."""
-        steps = [step for step_id in step_ids if (step := await self.get_step(run.run_id, step_id))]
-        for step in steps:
-            await self.put_step(step._replace(status=StepStatus.RESET))
-        return len(steps)
+        found = [row for step_id in step_ids if (row := await self._step_row(run.run_id, step_id))]
+        for row in found:
+            (step,) = self._rows.steps([(*row[:STATUS], str(StepStatus.RESET), *row[STATUS + 1 :])])
+            await self.put_step(step)
+        return len(found)
 
-    async def put_signal(self, signal: Signal) -> bool:
-        """Deliver a signal; return True if it is the first of its name."""
+    async def put_signal(self, signal: Signal, *, ttl: float | None = None) -> bool:
+        """Deliver a signal; return True if it is the first of its name. A lifetime raises ``StoreError``."""
+        if ttl is not None:
+            raise self._unsupported("delete a signal after a time").at(run_id=signal.run_id)
         return bool(await self._call(self._store.set_signal(signal.run_id, signal.name, _record(signal))))
 
     async def get_signal(self, run_id: str, name: str) -> Signal | None:
@@ -171,11 +187,23 @@ class StoreJournal(Journal):
         if not (isinstance(record, dict) and _MARK in record):
             payload = await keep(self, codec.encode(record), run_id, signal_step(name))
             return Signal(run_id, name, payload)
-        return Signal(**_fields(record))
+        return self._rows.signal(_row(record, SIGNAL_COLUMNS, run_id=run_id, name=name))
 
     async def set_aside_signal(self, signal: Signal, name: str) -> None:  # noqa: ARG002
         """Raise ``StoreError``: a ``Store`` cannot replace a signal."""
         raise self._unsupported("replace an invalid signal").at(run_id=signal.run_id)
+
+    async def put_message(self, message: Message, *, ttl: float | None = None) -> None:  # noqa: ARG002
+        """Raise ``StoreError``: a ``Store`` cannot keep a queue."""
+        raise self._unsupported("keep messages").at(run_id=message.run_id)
+
+    async def unread(self, run_id: str, topic: str, limit: int) -> Sequence[Message]:  # noqa: ARG002
+        """Raise ``StoreError``: a ``Store`` cannot keep a queue."""
+        raise self._unsupported("keep messages").at(run_id=run_id)
+
+    async def receive(self, message: Message, step: Step) -> None:  # noqa: ARG002
+        """Raise ``StoreError``: a ``Store`` cannot keep a queue."""
+        raise self._unsupported("keep messages").at(run_id=message.run_id)
 
     async def request_signal(self, request: SignalRequest, step: Step | None = None) -> SignalRequest:
         """Record the step that waits for a signal, then the request, beside the run's steps."""
@@ -193,7 +221,7 @@ class StoreJournal(Journal):
     async def get_request(self, run_id: str, name: str) -> SignalRequest | None:
         """Return a run's request for a signal of that name, or None."""
         _, record = await self._call(self._store.get_step(run_id, _REQUEST.format(name)))
-        return SignalRequest(**_fields(record)) if record else None
+        return self._rows.request(_row(record, REQUEST_COLUMNS, run_id=run_id, name=name)) if record else None
 
     async def open_signals(self) -> Sequence[SignalRequest]:
         """Raise ``StoreError``: a ``Store`` cannot list."""
@@ -205,13 +233,22 @@ class StoreJournal(Journal):
     async def _put_run(self, run: Run) -> None:
         await self._call(self._store.set_step(run.run_id, _RUN, _record(run)))
 
-    async def _steps(self, run_id: str) -> tuple[Step, ...]:
+    async def _step_row(self, run_id: str, step_id: str) -> Row | None:
+        found, record = await self._call(self._store.get_step(run_id, step_id))
+        if not found:
+            return None
+        if isinstance(record, dict) and _MARK in record:
+            return _row(record, STEP_COLUMNS, run_id=run_id, step_id=step_id)
+        payload = await keep(self, codec.encode(record), run_id, step_id)
+        return step_row(Step(run_id, step_id, StepKind.TASK, StepStatus.DONE, payload=payload))
+
+    async def _steps(self, run_id: str) -> StepRows:
         """Return all steps of a run, in the order in which they were recorded."""
         async with self._lock:
             self._numbered.pop(run_id, None)
             step_ids = list(await self._step_ids(run_id))
-        steps = [step for step_id in step_ids if (step := await self.get_step(run_id, step_id))]
-        return tuple(sorted(steps, key=lambda step: step.recorded_seq))
+        rows = [row for step_id in step_ids if (row := await self._step_row(run_id, step_id))]
+        return self._rows.steps(sorted(rows, key=recorded_at))
 
     async def _step_ids(self, run_id: str) -> dict[str, None]:
         """Return the ids of a run's steps, in the order of their numbers."""
@@ -269,18 +306,20 @@ def _plain_payload(payload: Payload) -> dict[str, Any]:
     return {"format": payload.format, **text}
 
 
-def _fields(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a record, with payloads decoded."""
-    fields = {name: value for name, value in record.items() if name != _MARK}
-    for name in ("payload", "result"):
-        if fields.get(name) is not None:
-            plain = fields[name]
-            data = base64.b64decode(plain["base64"]) if "base64" in plain else plain["data"].encode()
-            signature = bytes.fromhex(plain["signature"]) if "signature" in plain else None
-            fields[name] = Payload(plain["format"], data, signature=signature)
-    return fields
+def _row(record: Any, columns: Sequence[str], **keys: str) -> Row:
+    """Return a record as a row, without a checksum; what is missing is None there."""
+    plain = {**record, **keys} if isinstance(record, dict) else keys
+    parts = (*_payload_row(plain.get("payload")), *_payload_row(plain.get("result")))
+    values = plain | dict(zip(_PAYLOAD_COLUMNS, parts, strict=True))
+    return tuple(values.get(name) for name in columns)
 
 
-def _run_from(record: Any) -> Run:
-    fields = _fields(record)
-    return Run(**{**fields, "status": RunStatus(fields["status"])})
+def _payload_row(plain: Any) -> Row:
+    if plain is None:
+        return payload_row(None)
+    try:
+        data = base64.b64decode(plain["base64"]) if "base64" in plain else plain["data"].encode()
+        signature = bytes.fromhex(plain["signature"]) if "signature" in plain else None
+        return plain["format"], data, None, signature
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return _NO_FORMAT, None, None, None

@@ -159,7 +159,7 @@ class RedisStore(JournalStore):
 
     Example:
         >>> RedisStore("redis://:secret@localhost:6379/0", ttl=86400)
-        <RedisStore 'redis://:***@localhost:6379/0'>
+        <RedisStore 'redis://:\u2039hidden\u203a@localhost:6379/0'>
     """
 
     def __init__(
