@@ -2,7 +2,8 @@
 
 The formats are ``json``, readable and harmless; ``objects``, JSON that names classes; ``bytes``, long bytes
 unchanged; ``pickle``, all other values; ``buffers``, a pickle with its large buffers as separate parts;
-``cell``, the effects of a durable cell; ``failure``, an exception. ``RUNS_CODE`` lists the formats that are
+``cell``, the effects of a durable cell; ``changed``, a result with changes of arguments; ``failure``, an
+exception. ``RUNS_CODE`` lists the formats that are
 loaded only if they are signed.
 """
 
@@ -18,6 +19,7 @@ from durable_nb.errors import DurableError, ResetStep, StepNotRestored
 from durable_nb.records import Payload
 
 __all__ = [
+    "FORGOTTEN",
     "PARTED",
     "RUNS_CODE",
     "decode",
@@ -26,13 +28,18 @@ __all__ = [
     "encode_failure",
     "failure_line",
     "failure_text",
+    "forgotten",
+    "preload",
 ]
 
-RUNS_CODE: Final = frozenset({"objects", "pickle", "failure", "buffers", "cell"})
+RUNS_CODE: Final = frozenset({"objects", "pickle", "failure", "buffers", "cell", "changed"})
 """Formats that import modules or run code when they are decoded."""
 
-PARTED: Final = frozenset({"buffers", "cell"})
+PARTED: Final = frozenset({"buffers", "cell", "changed"})
 """Formats whose bytes are in several parts."""
+
+FORGOTTEN: Final = "forgotten"
+"""The format of a payload whose value the user had removed: it is never decoded."""
 
 _RAW_BYTES: Final = 4096
 """Size in bytes from which a result of type bytes is stored unchanged, without base64 and without a copy."""
@@ -63,6 +70,11 @@ def encode(value: Any) -> Payload:
         return Payload("buffers" if parts else "pickle", data, parts=parts)
 
 
+def preload() -> None:
+    """Import what is imported late: once descriptors or memory have run out, nothing can be imported."""
+    from durable_nb.codec import exceptions, pickling, stand_ins  # noqa: F401
+
+
 def decode(payload: Payload) -> Any:
     """Decode a value.
 
@@ -82,6 +94,11 @@ def decode(payload: Payload) -> Any:
         return _reader(payload.format)(payload)
     except DurableError:
         raise
+    except MemoryError as error:
+        raise StepNotRestored(
+            "there is not enough memory to restore the saved result",
+            remedy="Free memory, or use a machine with more, and start the run again: the result is kept.",
+        ) from error
     except Exception as error:
         raise StepNotRestored(
             f"cannot decode the saved result ({type(error).__name__}: {message_of(error)[:200]}): its bytes "
@@ -97,7 +114,17 @@ def _reader(format: str) -> Callable[[Payload], Any]:
         from durable_nb.codec import pickling
 
         return lambda payload: pickling.loads(payload.data, payload.parts)
+    if format == FORGOTTEN:
+        raise forgotten()
     raise StepNotRestored(
         f"cannot decode the saved result: this version of durable_nb does not know its format, {format!r}",
         remedy="Upgrade with: pip install -U durable_nb",
+    )
+
+
+def forgotten() -> StepNotRestored:
+    """Return the error for a value that the user had removed."""
+    return StepNotRestored(
+        "its value was removed for good by `durable-nb forget`",
+        remedy=("To execute the step again: ", ResetStep()),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any, Final
 
@@ -51,11 +51,18 @@ class Views:
     def __init__(self) -> None:
         self._seen: dict[int, list[Any]] = {}
         self._shared: set[int] = set()
+        self._referred: set[int] = set()
+
+    def refer(self, known: Iterable[Any]) -> None:
+        """Pickle arrays as views of these objects where one of them owns their memory."""
+        self._referred = {id(obj) for obj in known if is_array(type(obj))}
+        self._shared |= self._referred
 
     def found(self) -> bool:
         """Return whether some of the arrays overlap: from now on they are pickled as views."""
-        self._shared = {owner for owner, arrays in self._seen.items() if _overlap(arrays)}
-        return bool(self._shared)
+        overlapping = {owner for owner, arrays in self._seen.items() if _overlap(arrays)}
+        self._shared = overlapping | self._referred
+        return bool(overlapping)
 
     def forget(self) -> None:
         """Release the arrays."""

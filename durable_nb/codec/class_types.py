@@ -18,6 +18,7 @@ from typing import Any, Final
 from durable_nb import _stored
 from durable_nb.codec.builtin_types import NotExact, Write
 from durable_nb.errors import ResetStep, StepNotRestored
+from durable_nb.errors.redaction import hides_value
 from durable_nb.lookup import derives, find
 
 _MODEL_STATE: Final = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
@@ -90,13 +91,15 @@ def write(value: Any, write: Write) -> dict[str, Any]:
         write: The writer for nested values.
 
     Raises:
-        NotExact: Its class is none of the four kinds, or customizes pickling.
+        NotExact: Its class is none of the four kinds, customizes pickling, or hides its value.
 
     Example:
         >>> write(Level.HIGH, lambda inner: inner)
         {'$enum': ['__main__:Level', 'HIGH']}
     """
     kind = type(value)
+    if hides_value(kind):
+        raise NotExact
     for matches, writer in _WRITERS:
         if matches(kind):
             return writer(kind, value, write)

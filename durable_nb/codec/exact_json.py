@@ -211,10 +211,19 @@ def _hook(readers: dict[str, Callable[[Any], Any]]) -> Callable[[dict[str, Any]]
     return read
 
 
+_LONGEST_INT: Final = 50_000
+"""Digits above which a number takes seconds to read: the time grows with the square of their number."""
+
+
 def _int(text: str) -> int:
     try:
         return int(text)
     except ValueError:  # sys.set_int_max_str_digits is lower in this process than in the one that wrote it
+        if len(text) > _LONGEST_INT:
+            raise StepNotRestored(
+                f"cannot decode the saved result: it has a number of {len(text):,} digits",
+                remedy="If you trust who wrote it, allow it: sys.set_int_max_str_digits(0).",
+            ) from None
         return int(Decimal(text))
 
 

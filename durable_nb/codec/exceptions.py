@@ -12,6 +12,7 @@ from typing import Any, Final
 from durable_nb import _stored
 from durable_nb.codec.locate import message_of
 from durable_nb.errors import ResetStep, StepFailed, StepNotRestored
+from durable_nb.errors.redaction import redacted
 from durable_nb.records import Payload
 
 __all__ = ["decode_failure", "encode_failure", "failure_line", "failure_text"]
@@ -27,6 +28,8 @@ _CAUSES: Final = 50
 
 def encode_failure(exc: BaseException) -> Payload:
     """Encode an exception with its notes, its causes and the text of its traceback. This never fails.
+
+    Secrets in its texts are not kept.
 
     Args:
         exc: Any exception.
@@ -73,7 +76,7 @@ def failure_text(payload: Payload) -> str:
         >>> failure_text(encode_failure(ValueError("no")))
         'ValueError: no'
     """
-    return str(_read(payload.data).get("traceback", ""))
+    return redacted(str(_read(payload.data).get("traceback", "")))
 
 
 def failure_line(payload: Payload) -> str:
@@ -90,7 +93,7 @@ def failure_line(payload: Payload) -> str:
         'ValueError: no'
     """
     record = _read(payload.data)
-    message = " ".join(str(record.get("message", "")).split())
+    message = " ".join(redacted(str(record.get("message", ""))).split())
     return f"{_class_name(record)}: {message}" if message else _class_name(record)
 
 
@@ -100,15 +103,16 @@ def _class_name(record: dict[str, Any]) -> str:
 
 
 def _record(exc: BaseException, links: int) -> dict[str, Any]:
-    from durable_nb.codec import stand_ins
+    from durable_nb.codec import stand_ins, without_secrets
 
-    cause, pickles = exc.__cause__, stand_ins.pickles(exc)
-    notes = [note for note in getattr(exc, "__notes__", ()) if isinstance(note, str)]
+    cause, kept = exc.__cause__, without_secrets.copy_of(exc)
+    pickles = stand_ins.pickles(kept)
+    notes = [redacted(note) for note in getattr(exc, "__notes__", ()) if isinstance(note, str)]
     if pickles["pickle"] is None:
-        notes.append(stand_ins.note_of_loss(exc))
+        notes.append(stand_ins.note_of_loss(kept))
     return {
         "class": _class_of(exc),
-        "message": message_of(exc),
+        "message": redacted(message_of(exc)),
         "notes": notes,
         **pickles,
         "suppress": exc.__suppress_context__,
@@ -125,6 +129,7 @@ def _traceback(exc: BaseException) -> str:
         text = "".join(traceback.format_exception(exc)).rstrip("\n")
     except Exception:
         text = f"{type(exc).__qualname__}: {message_of(exc)}"
+    text = redacted(text[-2 * _TRACEBACK :])
     return text if len(text) <= _TRACEBACK else "…\n" + text[-_TRACEBACK:]
 
 

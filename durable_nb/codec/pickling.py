@@ -12,12 +12,13 @@ imported is pickled by name, everything else by value. For what ``__main__`` def
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import cloudpickle
 from cloudpickle import cloudpickle as internals
@@ -26,14 +27,19 @@ from durable_nb import _stored, settings
 from durable_nb.codec.arrays import Views
 from durable_nb.codec.locate import locate, message_of, type_name
 from durable_nb.codec.rules import Rule, Rules, process_objects
+from durable_nb.codec.second_pass import Identified, Named, Owners, holds_nan, nan_of
 from durable_nb.errors import DurableError, ResetStep, StepNotRestored, StepNotSaved
+from durable_nb.errors.redaction import HIDES, redacted
 from durable_nb.lookup import LRU_CACHE, importable, in_main
 
-__all__ = ["Call", "Pickler", "Saver", "Unpickler", "dump_parts", "dumps", "loads", "refusal"]
+__all__ = ["Call", "Pickler", "Saver", "Unpickler", "dump_parts", "dumps", "loads", "part", "refusal"]
 
 _PROTOCOL: Final = 5
 _MESSAGE: Final = 200
 """Characters of an exception's message that are kept in the reason why a value was not saved."""
+
+_COPIED: Final = 1 << 16
+"""Bytes of a stream whose memo is copied without a look at the stream first."""
 
 _NONE: Final[Mapping[Any, Any]] = {}
 
@@ -121,12 +127,15 @@ def refusal(value: Any, blamed: Any, error: BaseException) -> str:
         blamed: The object at which pickling stopped.
         error: The exception that pickling raised.
     """
-    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
-        return "it is nested too deeply to be saved"
+    for each in (error, error.__cause__):
+        if isinstance(each, MemoryError):  # what comes below needs some as well
+            return "there is not enough memory to save it"
+        if isinstance(each, RecursionError):
+            return "it is nested too deeply to be saved"
     kind, path = type_name(type(blamed)), locate(value, blamed)
     at = f" at {path.strip()}" if path else ""
     what = f"{kind} cannot be saved" if path == "" else f"it contains {kind}{at}, which cannot be saved"
-    return f"{what} ({type(error).__name__}: {message_of(error)[:_MESSAGE]})"
+    return f"{what} ({type(error).__name__}: {redacted(message_of(error))[:_MESSAGE]})"
 
 
 def _saved(value: Any, saver: Saver) -> tuple[bytes, tuple[memoryview, ...]]:
@@ -142,6 +151,10 @@ def _saved(value: Any, saver: Saver) -> tuple[bytes, tuple[memoryview, ...]]:
 def _remedy(reason: str) -> str:
     if reason.startswith("it is nested"):
         return "Flatten it, for example to a list with indices."
+    if HIDES in reason:
+        return "Return the name of an environment variable that has it, and read it where it is used."
+    if reason.startswith("there is not enough memory"):
+        return "Free memory or return less, for example the path of a file that the step wrote."
     return "Return plain data, or what to create it from (a path, a URL), and create it where it is used."
 
 
@@ -164,6 +177,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         blamed: The last object that was visited; after a failure, the one that caused it.
         by_value: Ids of the classes and functions that were pickled by value.
         views: The arrays that were pickled.
+        bases: The metaclasses and importable bases of the classes that were pickled by value.
     """
 
     memo: Any
@@ -185,6 +199,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         self.rules = Rules(self.views, rules)
         self.blamed: Any = None
         self.by_value: set[int] = set()
+        self.bases: set[type] = set()
+
+    @property
+    def kinds(self) -> set[type]:
+        """The types of the objects that were pickled, apart from those that pickle itself knows."""
+        return {*self.rules, *self.bases} - {Call}
 
     def reducer_override(self, obj: Any) -> Any:
         """Return the reduce value of one object; pickle calls this for all but a few built-in types."""
@@ -216,8 +236,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         if reduced is NotImplemented or cls.__module__ == "builtins":
             return reduced
         self.by_value.add(id(cls))
+        self.bases.update(each for each in (type(cls), *cls.__mro__) if each.__module__ != "__main__")
         if reduced[0] is internals._make_skeleton_class:  # noqa: SLF001
-            reduced[1][3]["__qualname__"] = cls.__qualname__  # among what its namespace has from the start
+            if "__slots__" in vars(cls) and NamedTuple not in vars(cls).get("__orig_bases__", ()):
+                reduced[1][3]["__slots__"] = cls.__slots__
+            reduced[1][3]["__qualname__"] = cls.__qualname__
             reduced[2][0].pop("__slotnames__", None)  # added by pickle itself at the first instance
             reduced = _stored.make_class, *reduced[1:]
         return self._named(cls, reduced)
@@ -280,6 +303,11 @@ class Call:
         return self._call
 
 
+def part(path: tuple[Any, ...]) -> Call:
+    """Return what stands for an object inside what is known where a pickle is loaded, by a path to it."""
+    return Call(_stored.part, path)
+
+
 class Saver(Pickler):
     """Pickles one value; large buffers are returned as views, not copied.
 
@@ -287,6 +315,10 @@ class Saver(Pickler):
         namespace: The globals of a notebook, for a durable cell; None for the result of a task.
         live: Reduce values by id, as `Pickler` takes them.
         in_parts: Whether large buffers are kept out of the stream.
+        texts: Names of the namespace to look up immutable values under, by their ids, where this is loaded.
+
+    Attributes:
+        files: The files, or cells, whose code was pickled.
     """
 
     def __init__(
@@ -295,41 +327,79 @@ class Saver(Pickler):
         live: Mapping[int, Any] = _NONE,
         *,
         in_parts: bool = True,
+        texts: Named | None = None,
     ) -> None:
+        self._texts = texts or Named()
         self._stream = io.BytesIO()
         self._buffers: list[memoryview] = []
+        self.files: set[str] = set()
         beside = functools.partial(_take, self._buffers) if in_parts else None
         super().__init__(self._stream, beside, namespace=namespace, live=live)
+        self.rules = self._owners = Owners(self.views)
 
-    def save(self, value: Any) -> tuple[bytes, tuple[memoryview, ...]]:
+    def save(
+        self, *values: Any, known: Sequence[tuple[Any, Call]] = (), own: Container[str] = ()
+    ) -> tuple[bytes, tuple[memoryview, ...]]:
         """Return the pickle stream and its out-of-band buffers; the errors of pickling propagate.
 
         Args:
-            value: Any value.
+            values: The values, to be loaded one after another; they may share objects.
+            known: Objects that exist where the pickle is loaded, and calls that return them there. The stream
+                begins with an object of its own for them.
+            own: Names that are among the values, and are not looked up.
         """
-        self._write(value)
-        if self.views.found():
+        self.views.refer(obj for obj, _ in known)
+        self._write(values, known)
+        if self._needs_second_pass(known, own):
             self._stream.seek(0)
             self._stream.truncate()
             self._buffers.clear()
             self.clear_memo()
             self.globals_ref.clear()
-            self._write(value)
+            self._write(values, known)
         return self._stream.getvalue(), tuple(self._buffers)
 
-    def _write(self, value: Any) -> None:
-        if self.namespace is not None:
-            self._put_namespace_first(self.namespace)
-        self.dump(value)
+    def _needs_second_pass(self, known: Sequence[tuple[Any, Call]], own: Container[str]) -> bool:
+        self.files = {code.co_filename for code in self._owners.code}
+        owners, reduced = self._owners.shared({id(obj) for obj, _ in known}, self._pickled)
+        self.live = {**self.live, **reduced}
+        texts = self._named_texts(own)
+        identified = bool(owners) or bool(texts) or holds_nan(self._stream.getbuffer())
+        if identified:
+            self.persistent_id = Identified(self.namespace, owners, texts).id_of
+        return identified or bool(reduced) or bool(self.views.found())
 
-    def _put_namespace_first(self, namespace: dict[str, Any]) -> None:
-        # Loading replaces the marker by the live namespace, so the memo treats them as one: the namespace is
-        # not traversed, and a `globals()` kept in a list is the live namespace again.
-        marker = Call(_stored.namespace)
-        self.dump(marker)
+    def _pickled(self) -> list[Any]:
+        return [obj for _, obj in self.memo.copy().values()]
+
+    def _named_texts(self, own: Container[str]) -> dict[int, tuple[str, Any]]:
+        """Return the values that were pickled and that names which are not `own` are bound to, by id."""
+        names, stream = self._texts, self._stream.getbuffer()
+        if not names or (len(stream) > _COPIED and not names.in_much(bytes(stream), self.namespace or {})):
+            return {}
+        held = [obj for obj in self._pickled() if obj is not self.namespace]
+        held += gc.get_referents(*held)  # pickle does not remember numbers
+        found = {id(value): value for value in held if id(value) in names}
+        return {key: (names[key], value) for key, value in found.items() if names[key] not in own}
+
+    def _write(self, values: Sequence[Any], known: Sequence[tuple[Any, Call]]) -> None:
+        if self.namespace is not None:
+            marker = Call(_stored.namespace)
+            self._put_first(marker, [(self.namespace, marker)])
+        if known:
+            self._put_first([call for _, call in known], known)
+        for value in values:
+            self.dump(value)
+
+    def _put_first(self, markers: Any, known: Iterable[tuple[Any, Call]]) -> None:
+        # Loading replaces a marker by a live object, so the memo treats them as one: the object is not
+        # traversed, and a `globals()` kept in a list is the live namespace again.
+        self.dump(markers)
         memo = self.memo.copy()
-        index, _ = memo.pop(id(marker))
-        self.memo = {**memo, id(namespace): (index, namespace)}
+        for obj, marker in known:
+            index, _ = memo.pop(id(marker))
+            memo[id(obj)] = index, obj
+        self.memo = memo
 
 
 class Unpickler(pickle.Unpickler):
@@ -349,8 +419,27 @@ class Unpickler(pickle.Unpickler):
         buffers: Iterable[bytes | memoryview | DurableError] = (),
         own: Mapping[str, Callable[..., Any]] = _NONE,
     ) -> None:
-        super().__init__(io.BytesIO(data), buffers=_writable(buffers))
+        self._file = io.BytesIO(data)
+        super().__init__(self._file, buffers=_writable(buffers))
         self._own = own
+        self._nans: dict[str, float] = {}
+
+    def persistent_load(self, pid: str | tuple[Any, ...]) -> Any:
+        """Return what pickle would have copied; it calls this for each id that `Identified` gave."""
+        if type(pid) is tuple:
+            return (
+                object.__getattribute__(pid[1], "__dict__")
+                if pid[0] == "attributes"
+                else self._text(*pid[1:])
+            )
+        return nan_of(str(pid), self._nans, self._own.get("nan"))
+
+    def _text(self, name: str, value: Any) -> Any:
+        return self._own["text"](name, value) if "text" in self._own else value
+
+    def has_more(self) -> bool:
+        """Return whether objects are left in the stream."""
+        return self._file.tell() < len(self._file.getbuffer())
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the object that a checkpoint names; pickle calls this for each class and function."""

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import types
+import typing
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -27,7 +28,9 @@ from typing import Any, Final, TypeAlias
 from cloudpickle import cloudpickle as internals
 
 from durable_nb import _stored
-from durable_nb.codec import arrays
+from durable_nb.codec import arrays, subclasses
+from durable_nb.codec.sources import stored_name
+from durable_nb.errors.redaction import HIDES, hides_value
 from durable_nb.lookup import derives, importable
 
 __all__ = ["Rule", "Rules", "has_own_reduction", "process_objects", "reduce_exception"]
@@ -35,6 +38,8 @@ __all__ = ["Rule", "Rules", "has_own_reduction", "process_objects", "reduce_exce
 Rule: TypeAlias = Callable[[Any], Any]
 
 _PROTOCOL: Final = 5
+_FILENAME: Final = 10
+"""The place of a code object's file among the arguments that make it."""
 
 
 class Rules(dict[type, Rule | None]):
@@ -60,7 +65,10 @@ class Rules(dict[type, Rule | None]):
 
 def _reduce_code(code: types.CodeType) -> Any:
     # Only the version of Python that compiled it can execute it.
-    return _stored.code, (sys.version_info[:2], *internals._code_reduce(code)[1])  # noqa: SLF001
+    arguments = internals._code_reduce(code)[1]  # noqa: SLF001
+    if (name := stored_name(code.co_filename)) is not None:
+        arguments = *arguments[:_FILENAME], name, *arguments[_FILENAME + 1 :]
+    return _stored.code, (sys.version_info[:2], *arguments)
 
 
 def _reduce_method(method: types.MethodType) -> Any:
@@ -160,6 +168,8 @@ _BY_TYPE: Final[dict[type, Rule]] = {
     weakref.ref: _reduce_weakref,
     weakref.WeakKeyDictionary: _reduce_weak_dict,
     weakref.WeakValueDictionary: _reduce_weak_dict,
+    getattr(typing, "TypeAliasType", typing.NewType): subclasses.reduce_alias,
+    typing.NewType: subclasses.reduce_new_type,
     **dict.fromkeys(_FILES, _refuse_file),
     **dict.fromkeys(_OF_ASYNCIO, _reduce_bound_to_loop),
     **dict.fromkeys(_OF_THREADS, _reduce_by_init),
@@ -220,6 +230,10 @@ def _refuse_widget(_widget: Any) -> Any:
     raise TypeError("part of a widget's state lives in the front end")
 
 
+def _refuse_secret(_secret: Any) -> Any:
+    raise TypeError(HIDES)
+
+
 def _is_plain_proxy(kind: type) -> bool:
     hooks = {"__reduce__", "__reduce_ex__", "__setstate__"}
     own = any(not hooks.isdisjoint(vars(base)) for base in kind.__mro__ if base is not object)
@@ -239,6 +253,7 @@ _BY_BASE: Final[tuple[tuple[Callable[[type], bool], Rule], ...]] = (
     (lambda kind: issubclass(kind, concurrent.futures.Future), _refuse_future),
     (lambda kind: issubclass(kind, subprocess.Popen), _refuse_process),
     (lambda kind: derives(kind, "ipywidgets", "Widget"), _refuse_widget),
+    (hides_value, _refuse_secret),
     (_is_plain_proxy, _reduce_proxy),
 )
 
@@ -250,6 +265,8 @@ def _by_base(kind: type) -> Rule | None:
     for matches, rule in _BY_BASE:
         if matches(kind):
             return rule
+    if (of_subclass := subclasses.rule_of(kind)) is not None:
+        return of_subclass
     if importable(kind):
         _WITHOUT.add(kind)
     return None

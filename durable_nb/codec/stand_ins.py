@@ -10,7 +10,7 @@ from durable_nb import _stored
 from durable_nb.codec.locate import message_of
 from durable_nb.codec.pickling import Call, dumps
 from durable_nb.codec.rules import has_own_reduction, reduce_exception
-from durable_nb.errors import StepNotSaved
+from durable_nb.codec.without_secrets import cleaned, is_clean
 
 __all__ = ["note_of_loss", "pickles"]
 
@@ -36,16 +36,17 @@ def pickles(exc: BaseException) -> dict[str, str | None]:
 
 def _base64(dump: Callable[[], bytes]) -> str | None:
     try:
-        return base64.b64encode(dump()).decode("ascii")
+        data = dump()
     except Exception:
         return None
+    return base64.b64encode(data).decode("ascii") if is_clean(data) else None
 
 
 def note_of_loss(exc: BaseException) -> str:
-    """Return a note that names the attributes of an exception that cannot be pickled."""
+    """Return a note that names the attributes of an exception that cannot be pickled, or hold a secret."""
     parts = {"args": exc.args, **vars(exc)}
     lost = [name for name, value in parts.items() if not _can_pickle(value)]
-    return f"durable_nb: saved without {', '.join(lost) or 'parts of it'}, which cannot be pickled"
+    return f"durable_nb: saved without {', '.join(lost) or 'parts of it'}, which cannot be saved"
 
 
 def _reduced(exc: BaseException) -> Call:
@@ -66,19 +67,17 @@ def _stand_in(exc: BaseException) -> Call:
     own = {name: value for name, value in vars(exc).items() if name != "__notes__"}
     kept = {name: value for name, value in own.items() if _can_pickle(value)}
     lost = tuple(name for name in own if name not in kept)
-    return Call(_stored.stand_in, (type(exc), message_of(exc), tuple(_replaced(exc.args)), kept, lost))
+    return Call(
+        _stored.stand_in, (type(exc), cleaned(message_of(exc)), tuple(_replaced(exc.args)), kept, lost)
+    )
 
 
 def _can_pickle(value: Any) -> bool:
-    try:
-        dumps(value)
-    except StepNotSaved:
-        return False
-    return True
+    return _base64(lambda: dumps(value)) is not None
 
 
 def _replaced(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
+    for value in map(cleaned, values):
         if _can_pickle(value):
             yield value
         elif isinstance(value, BaseException):  # of a group
