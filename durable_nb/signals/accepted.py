@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb.errors import InvalidOption, SignalInvalid
+from durable_nb.signals import schema
+from durable_nb.signals.schema import Problem
 
 if TYPE_CHECKING:
     from durable_nb.records import SignalRequest
 
-__all__ = ["APPROVAL", "Accepted", "Problem", "check_value", "invalid", "not_a_choice", "problems"]
+__all__ = ["APPROVAL", "Accepted", "check_value", "invalid", "not_a_choice", "problems"]
 
 APPROVAL: Final = "approval"
 """The format of a schema that asks for approval; its ``arguments`` are those which the answer may change."""
@@ -134,19 +134,6 @@ class Accepted:
 _PLAIN_VALUES = "Use plain values: strings, numbers, True, False, None, lists and dicts of them."
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A reason why a value is not accepted.
-
-    Attributes:
-        path: The keys and positions that lead to the wrong part; empty for the whole value.
-        text: What is wrong with that part.
-    """
-
-    path: list[str | int]
-    text: str
-
-
 def check_value(request: SignalRequest, value: Any) -> None:
     """Raise if a request does not accept a value; the waiting call checks it once more.
 
@@ -188,49 +175,15 @@ def _as_json(value: Any) -> Any:
         return _NOT_JSON
 
 
-def _schema_problems(schema: Mapping[str, Any], value: Any) -> list[Problem]:
+def _schema_problems(wanted: Mapping[str, Any], value: Any) -> list[Problem]:
     plain = _as_json(value)
-    if plain is _NOT_JSON:
-        return []
-    from jsonschema import Draft202012Validator
-    from referencing.exceptions import Unresolvable
-
-    try:
-        return [_problem(error) for error in _innermost(Draft202012Validator(schema).iter_errors(plain))]
-    except (
-        Unresolvable,
-        re.error,
-    ):  # not to be checked here, such as a pattern of another language
-        return []
-
-
-def _innermost(errors: Iterable[Any]) -> Iterator[Any]:
-    """Yield the errors, each with its own path; of a union those of the branch that has the value's type."""
-    for error in errors:
-        branches = defaultdict(list)
-        for inner in error.context:
-            branches[inner.schema_path[0]].append(inner)
-        meant = [branch for branch in branches.values() if not any(map(_is_of_another_type, branch))]
-        yield from _innermost(meant[0]) if len(meant) == 1 else (error,)
-
-
-def _is_of_another_type(error: Any) -> bool:
-    return error.validator in ("type", "const", "enum") and not error.path
+    return [] if plain is _NOT_JSON else schema.problems(wanted, plain)
 
 
 def _raise_first(value: Any, found: Sequence[Problem]) -> None:
     for problem in found:
         place = ".".join(map(str, problem.path))
-        raise invalid(value, f"{place}: {problem.text}" if place else problem.text)
-
-
-def _problem(error: Any) -> Problem:
-    path = list(error.absolute_path)
-    if error.validator == "required":  # one error for each missing name, which is only in its message
-        for name in error.validator_value:
-            if error.message.startswith(repr(name)):
-                return Problem([*path, name], "this field is required")
-    return Problem(path, error.message)
+        raise invalid(value, f"{place}: {problem.text}" if place else problem.text, problem.remedy)
 
 
 def _is_plain_type(kind: Any) -> bool:
@@ -258,11 +211,12 @@ def not_a_choice(choices: list[Any]) -> str:
     return f"expected one of {', '.join(map(json.dumps, choices))}"
 
 
-def invalid(value: Any, why: str) -> SignalInvalid:
+def invalid(value: Any, why: str, remedy: str = "Deliver another value.") -> SignalInvalid:
     """Return the error for a value that is not accepted.
 
     Args:
         value: The value.
         why: The reason.
+        remedy: What to do about it.
     """
-    return SignalInvalid(f"{value!r:.200} is not accepted: {why}", remedy="Deliver another value.")
+    return SignalInvalid(f"{value!r:.200} is not accepted: {why}", remedy=remedy)

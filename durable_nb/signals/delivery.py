@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
 from durable_nb.engine.status import format_time
-from durable_nb.errors import error_context
+from durable_nb.errors import StoreUnreadable, error_context
 from durable_nb.records import Signal, signal_step
 from durable_nb.signals import accepted
 from durable_nb.stores.payloads import fetch, keep
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None:
+async def deliver(journal: Journal, signal: Signal, value: Any, *, ttl: float | None = None) -> Signal | None:
     """Deliver a signal to a run, which need not exist yet; the first delivery of a name wins.
 
     Runs on the loop thread.
@@ -37,6 +38,7 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
         journal: The journal of the run.
         signal: The signal.
         value: Its value, for the check.
+        ttl: Seconds after which it is deleted if the run has not begun; None to keep it.
 
     Returns:
         None if this was the first delivery; else the signal that was delivered before.
@@ -47,18 +49,22 @@ async def deliver(journal: Journal, signal: Signal, value: Any) -> Signal | None
     await journal.setup()
     with error_context(run_id=signal.run_id, step=signal_step(signal.name)):
         request = await journal.get_request(signal.run_id, signal.name)
-        known = await journal.get_signal(signal.run_id, signal.name)
+        try:
+            known = await journal.get_signal(signal.run_id, signal.name)
+        except StoreUnreadable:  # it is replaced
+            known = None
         if request is not None and known is None:
-            accepted.check_value(request, value)
-        if await put_signal(journal, signal):
-            return None
-        return await journal.get_signal(signal.run_id, signal.name)
+            await asyncio.to_thread(accepted.check_value, request, value)  # it may take a second
+        while not await put_signal(journal, signal, ttl=ttl):
+            if known := await journal.get_signal(signal.run_id, signal.name):
+                return known  # else it has expired meanwhile
+        return None
 
 
-async def put_signal(journal: Journal, signal: Signal) -> bool:
+async def put_signal(journal: Journal, signal: Signal, *, ttl: float | None = None) -> bool:
     """Write a signal to the store, unchecked; return whether it was the first. Runs on the loop thread."""
     payload = await keep(journal, signal.payload, signal.run_id, signal_step(signal.name))
-    return await journal.put_signal(signal._replace(payload=payload))
+    return await journal.put_signal(signal._replace(payload=payload), ttl=ttl)
 
 
 async def load_payload(journal: Journal, signal: Signal) -> Payload:

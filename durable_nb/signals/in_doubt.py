@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb import fingerprint
-from durable_nb.concurrency.bridge import SYNC
 from durable_nb.engine import resolve
 from durable_nb.engine.explain import describe, refusal
 from durable_nb.errors import ResetStep, StepChanged, StepInDoubt
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["ask"]
 
 _AGAIN, _KEEP, _DONE, _GIVE_UP = "run again", "keep", "it succeeded", "give up"
-_ANSWERS: Final = {_AGAIN: "rerun", _DONE: "value", _GIVE_UP: "fail"}
+_EARLIER = "take back its earlier result"
+_ANSWERS: Final = {_AGAIN: "rerun", _DONE: "value", _GIVE_UP: "fail", _EARLIER: "earlier"}
 
 
 async def ask(caller: Caller, handle: StepHandle, arguments: Mapping[str, Any] | None = None) -> StepHandle:
@@ -40,7 +40,7 @@ async def ask(caller: Caller, handle: StepHandle, arguments: Mapping[str, Any] |
     """
     call, decision, record = handle.call, handle.decision, handle.step
     prompter = current_prompter()
-    if prompter is None or not prompter.can_prompt(blocking=caller.mode is SYNC):
+    if prompter is None or not prompter.can_prompt():
         raise refusal(decision, record, call, arguments)
     call = await _ask_user(caller, handle, describe(decision, record, arguments))
     return await caller.begin(call, arguments)
@@ -51,7 +51,8 @@ async def _ask_user(caller: Caller, handle: StepHandle, prompt: str) -> Call:
     call, record = handle.call, handle.step
     in_doubt = handle.decision.error is StepInDoubt
     name = _question_name(call, record)
-    choices = (_AGAIN, _DONE, _GIVE_UP) if in_doubt else (_AGAIN, _KEEP, _GIVE_UP)
+    choices: tuple[str, ...] = (_AGAIN, _DONE if in_doubt else _KEEP, _GIVE_UP)
+    choices += (_EARLIER,) if handle.decision.kept else ()
     question = waiting.Question(name, f"step {call.step_id!r}: {prompt}", Accepted(choices=choices))
     answer = await waiting.wait_for_answer(caller, question)
     if answer.value == _KEEP:  # the answer is in the store, and applies to this change only
@@ -73,6 +74,6 @@ async def _ask_user(caller: Caller, handle: StepHandle, prompt: str) -> Call:
 
 def _question_name(call: Call, record: Step) -> str:
     """Return a name that is unique for the attempt and the change: an answer applies to these only."""
-    changed = call.code, call.arguments, call.edit, call.drift
+    changed = (call.code, call.arguments, call.edit, call.drift, *call.files)
     about = fingerprint.value((changed, record.attempt, record.recorded_seq)) or ""
     return f"step {call.step_id} {about[:8]}"

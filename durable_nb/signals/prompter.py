@@ -27,14 +27,10 @@ class Prompter(Protocol):
         """Return the seconds for which a call waits if there is no one to prompt; None waits without end."""
 
     def askers(self) -> Sequence[Ask]:
-        """Return the ways to ask the user now; all are used at once."""
+        """Return the ways to ask the user now; all are used at once, in any thread."""
 
-    def can_prompt(self, *, blocking: bool) -> bool:
-        """Return whether the user can answer in this session.
-
-        Args:
-            blocking: Whether the waiting call blocks its thread, so that nothing can be asked meanwhile.
-        """
+    def can_prompt(self) -> bool:
+        """Return whether the user can answer in this session."""
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show that a call waits; return a function that replaces the text shown.

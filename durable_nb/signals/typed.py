@@ -31,7 +31,10 @@ def editable_arguments(request: SignalRequest) -> Any:
     schema = _schema_of(request)
     if schema.get("format") != accepted.APPROVAL:
         return None
-    return schema.get("properties", {}).get("arguments", {}).get("default")
+    try:
+        return schema["properties"]["arguments"]["default"]
+    except (LookupError, TypeError):
+        return None
 
 
 def hint(request: SignalRequest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from durable_nb.errors import SignalInvalid, SignalPending, SignalTimeout
 from durable_nb.records import Signal, SignalRequest, signal_step
 from durable_nb.signals import delivery, watcher
 from durable_nb.signals.accepted import Accepted
+from durable_nb.signals.asking import asking
 from durable_nb.signals.prompter import Ask, Interrupted, current_prompter
 from durable_nb.stores.host import this_process
 from durable_nb.stores.payloads import is_at_hand
@@ -156,7 +158,7 @@ class _OpenQuestion:
     async def _wait_for_signal(self, request: SignalRequest) -> Signal:
         self._show_request(request)
         left = self._remaining(request)
-        askers = self._prompter.askers() if self._prompter and self._caller.mode is ASYNC else ()
+        askers = self._prompter.askers() if self._prompter else ()
         headless_timeout = self._prompter.headless_timeout() if self._prompter and not askers else None
         limits = [limit for limit in (left, headless_timeout) if limit is not None]
         signal = await self._watch_and_ask(request, askers, min(limits, default=None))
@@ -192,6 +194,9 @@ class _OpenQuestion:
         )
         if not askers:
             return await watching
+        if self._caller.mode is not ASYNC:
+            with asking([functools.partial(self._ask, ask, request) for ask in askers]):
+                return await watching
         return await _first_of(watching, [self._ask(ask, request) for ask in askers])
 
     async def _ask(self, ask: Ask, request: SignalRequest) -> None:
