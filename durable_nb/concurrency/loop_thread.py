@@ -141,7 +141,7 @@ def check_process() -> None:
     """Raise ``ForkedProcess`` in a forked child of a process that had stores open."""
     if _thread.forked:
         raise ForkedProcess(
-            f"process {os.getpid()} was forked from the one that owns the run",
+            f"process {os.getpid()} was forked from one that has its runs open",
             remedy="Call durable functions in the parent, or start workers with the 'spawn' method.",
         )
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
 
     from durable_nb.concurrency.bridge import CallMode
+    from durable_nb.engine.in_place import Watch
     from durable_nb.engine.passes import Pass
     from durable_nb.engine.run import RunHandle
-    from durable_nb.records import Payload, RunStatus
+    from durable_nb.records import Message, Payload, RunStatus
 
 __all__ = ["Caller", "StepHandle"]
 
@@ -39,12 +40,16 @@ class StepHandle:
         decision: The decision about the call.
         step: The record: of the checkpoint to replay or to ask about, or of the attempt that begins.
         earlier: The record that the decision was made from; None at the first call.
+        arguments: The arguments by name, if the call has any.
+        watch: What finds the changes that the body makes in them.
     """
 
     call: Call
     decision: Decision
     step: Step
     earlier: Step | None = None
+    arguments: Mapping[str, Any] | None = None
+    watch: Watch | None = None
 
     @property
     def replayed(self) -> bool:
@@ -83,10 +88,10 @@ class Caller:
             StepChanged: The arguments or the code changed, and the policy is to refuse; or its caller
                 cancelled it, as the record says, and does not now.
         """
-        record, decision = await self._decide(call)
+        record, call, decision = await self._decide(call)
         if record is None or decision.action is Action.RUN:
             await self.settle(call)
-            return StepHandle(call, decision, self._attempt(call, record, arguments), record)
+            return StepHandle(call, decision, self._attempt(call, record, arguments), record, arguments)
         if decision.action is Action.REFUSE:
             raise refusal(decision, record, call, arguments)
         if decision.action is Action.REPLAY:
@@ -95,20 +100,23 @@ class Caller:
                 record = await self.mode.store(self.run.move_renamed(record, call.step_id))
             if record.status is StepStatus.CANCELLED:
                 await self._until_cancelled(record)
-        return StepHandle(call, decision, record, record)
+        return StepHandle(call, decision, record, record, arguments)
 
-    async def _decide(self, call: Call) -> tuple[Step | None, Decision]:
+    async def _decide(self, call: Call) -> tuple[Step | None, Call, Decision]:
         check_process()
         if PENDING:  # an interrupted call of this step may be about to be recorded
             await wait_for_pending(self.mode)
         run = self.run
         if not run.journal.whole_runs and call.step_id not in run.history:
             await self.mode.store(run.reload(call.step_id))
-        record, decision = run.decide(call)
+        record, call, decision = run.decide(call)
         if decision.action is Action.ASK:  # another process may have recorded the answer
             await self.mode.store(run.reload(call.step_id))
-            record, decision = run.decide(call)
-        return record, decision
+            record, call, decision = run.decide(call)
+        if record is not None and _may_have_run_before(record):
+            kept = await self.mode.store(run.earlier_result(record.step_id))
+            decision = decision._replace(notice=kept is not None, kept=kept.attempt if kept else 0)
+        return record, call, decision
 
     async def settle(self, call: Call) -> None:
         """Commit that the run continues, with this call, after steps that failed or were cancelled."""
@@ -158,7 +166,7 @@ class Caller:
             code=call.code,
             arguments=call.arguments,
             arguments_repr=fingerprint.show(arguments),
-            lineage=record.lineage if record else None,
+            lineage=record.lineage if record else call.lineage,
             once=call.once,
             started_at=time.time(),
         )
@@ -177,6 +185,7 @@ class Caller:
         status: StepStatus = StepStatus.DONE,
         delivered_by: str | None = None,
         finished_at: float | None = None,
+        message: Message | None = None,
     ) -> None:
         """Commit the checkpoint of a step; when this returns, it is on disk.
 
@@ -186,6 +195,7 @@ class Caller:
             status: Its status.
             delivered_by: Who delivered the result, if no body has made it.
             finished_at: When it ends, if that is not now, in seconds since the epoch.
+            message: The message that it has received, if any.
         """
         step = handle.step._replace(
             status=status,
@@ -194,12 +204,19 @@ class Caller:
             finished_at=finished_at or time.time(),
             delivered_by=delivered_by,
         )
-        handle.step = await self.in_order(self.mode.commit(self.run.commit(step)), step.recorded_seq)
+        handle.step = await self.in_order(self.mode.commit(self.run.commit(step, message)), step.recorded_seq)
         hit("step.recorded")
 
-    async def fail(self, handle: StepHandle, failure: Exception, *, delivered_by: str | None = None) -> None:
-        """Commit that a step has failed for good."""
-        payload = codec.encode_failure(failure)
+    async def fail(
+        self,
+        handle: StepHandle,
+        failure: Exception,
+        *,
+        payload: Payload | None = None,
+        delivered_by: str | None = None,
+    ) -> None:
+        """Commit that a step has failed for good; its failure may be encoded already, as ``payload``."""
+        payload = payload or codec.encode_failure(failure)
         await self.complete(handle, payload, status=StepStatus.FAILED, delivered_by=delivered_by)
         if delivered_by is None:
             self.current.unsettled.add(handle.step)
@@ -226,6 +243,8 @@ class Caller:
             UntrustedCheckpoint: The payload would run code, and no known key has signed it.
         """
         payload = step.payload or codec.encode(None)
+        if payload.format == codec.FORGOTTEN:
+            raise codec.forgotten()
         if is_at_hand(payload):
             return payload
         return await self.mode.store(fetch(self.run.journal, payload, self.run.run_id, step.step_id))
@@ -238,6 +257,11 @@ class Caller:
     async def mark(self, status: RunStatus, result: Payload | None = None) -> None:
         """Commit the status of the run, and its result or failure."""
         await self.mode.commit(self.run.write_status(status, result))
+
+
+def _may_have_run_before(record: Step) -> bool:
+    """Return whether a step without a result may have had one, which is kept."""
+    return record.status is StepStatus.RESET or (record.status is StepStatus.STARTED and record.attempt > 1)
 
 
 def _is_cancelled() -> bool:

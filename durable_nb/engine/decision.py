@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["check_failure", "check_policy", "decide"]
 
 _FIRST = Decision(Action.RUN, "first run")
+_AGAIN = Decision(Action.RUN, "it was executed again")
 _UNCHANGED = Decision(Action.REPLAY, "nothing changed")
 _GIVEN_UP = Decision(Action.REPLAY, "it was given up by the user")
 _CANCELLED = Decision(Action.REPLAY, "its caller cancelled it, and the run continued")
 _CAUGHT = Decision(Action.REPLAY, "it failed, and the run continued after that")
 _FINAL = Decision(Action.REPLAY, "it failed, and its failure is final")
+_SHOWN_FILES = 3
 _POLICIES = {"keep": Action.REPLAY, "rerun": Action.RUN, "ask": Action.ASK, "error": Action.REFUSE}
 
 
@@ -72,6 +74,8 @@ def decide(record: Step | None, call: Call) -> Decision:
     """
     if record is None:
         return _FIRST
+    if call.again:
+        return _AGAIN
     if record.status is StepStatus.DONE:
         return _decide_done(record, call)
     if record.status is StepStatus.RESET:
@@ -111,22 +115,31 @@ def _decide_done(record: Step, call: Call, unchanged: Decision = _UNCHANGED) -> 
 def _changes(record: Step, call: Call) -> Iterator[tuple[str, str]]:
     """Yield the policy and the reason for each change since the record was made.
 
-    Drift means that the code is unchanged, but a value that it reads is another.
+    Drift means that the code is unchanged, but a value or a file that it reads is another.
     """
     if fingerprint.differ(record.code, call.code):
         yield call.on_edit, "its code changed"
     elif call.edit:
         yield call.on_edit, call.edit
-    elif call.drift:
-        yield call.on_drift, f"drifted: {call.drift}"
+    elif call.drift or call.files:
+        yield call.on_drift, _drift(call)
     if fingerprint.differ(record.arguments, call.arguments):
         yield call.on_change, "its arguments changed"
     if record.step_id != call.step_id:
         yield "keep", f"it was called `{record.step_id}`"
 
 
+def _drift(call: Call) -> str:
+    parts = [f"drifted: {call.drift}"] if call.drift else []
+    parts += call.files[:_SHOWN_FILES]
+    rest = len(call.files) - _SHOWN_FILES
+    if rest > 0:
+        parts.append(f"and {rest} more {'file' if rest == 1 else 'files'}")
+    return "; ".join(parts)
+
+
 def _decide_changed(policy: str, reason: str, call: Call) -> Decision:
     action = _POLICIES[policy]
     if action is Action.RUN and call.once:
         action = Action.ASK
-    return Decision(action, reason, notice=True, error=StepChanged)
+    return Decision(action, reason, notice=True, error=StepChanged, more=call.files[_SHOWN_FILES:])

@@ -12,6 +12,7 @@ from durable_nb.errors import (
     RenameCell,
     RenameStep,
     ResetStep,
+    ResolveEarlier,
     ResolveFail,
     ResolveRerun,
     ResolveValue,
@@ -32,6 +33,7 @@ _HOW_TO_RESOLVE = (
     *("If they did not: ", ResolveRerun(), "; if they did: ", ResolveValue(), "; to give the step up: "),
     *(ResolveFail(), "."),
 )
+_TAKE_BACK = (" To take back the result that it had before: ", ResolveEarlier(), ".")
 _OVER = ("to start the run over: ", StartOver(), ".")
 
 
@@ -49,7 +51,8 @@ def refusal(
     kind = decision.error or StepChanged
     what = describe(decision, record, arguments)
     if kind is StepInDoubt:
-        return kind(what, run_id=record.run_id, step=call.step_id, remedy=_HOW_TO_RESOLVE)
+        resolve = (*_HOW_TO_RESOLVE, *_TAKE_BACK) if decision.kept else _HOW_TO_RESOLVE
+        return kind(what, run_id=record.run_id, step=call.step_id, remedy=resolve)
     again: RemedyAction = ResetStep()
     if decision.action is Action.ASK:
         what += ", and this session has no one to ask whether to run it again"
@@ -63,9 +66,11 @@ def describe(decision: Decision, record: Step, arguments: Mapping[str, Any] | No
     """Return why a call is neither replayed nor run, for people: the arguments of ``refusal``."""
     if decision.error is StepInDoubt:
         started = f"started at {_started_at(record)}"
-        return f"{decision.reason} ({started}); its side effects may or may not have happened"
+        kept = f"; the result of attempt {decision.kept} is kept" if decision.kept else ""
+        return f"{decision.reason} ({started}); its side effects may or may not have happened{kept}"
     if record.arguments_repr and arguments:
-        difference = fingerprint.explain(record.arguments_repr, fingerprint.show(arguments))
+        now = fingerprint.show(arguments), record.arguments, fingerprint.arguments(arguments)
+        difference = fingerprint.explain(record.arguments_repr, *now)
         return f"{decision.reason} ({difference})"
     return decision.reason
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from durable_nb.errors import ResetStep, StoreUnreadable
+from durable_nb.engine.files import Writers
+from durable_nb.errors import StoreUnreadable
 from durable_nb.records import Call, Step, StepKind, StepStatus, is_keyed, joining_scopes, scope_of
 from durable_nb.stores.rows import (
     CALLED_SEQ,
@@ -44,6 +45,7 @@ class History(Mapping[str, Step]):
         found = StepRows.of(steps)
         self._check = found.check or _unchecked
         self._rows: dict[str, Row] = {}
+        self._writers: Writers | None = None
         self.damaged: dict[str, Row] = {}
         for row in found.rows:
             try:
@@ -59,6 +61,17 @@ class History(Mapping[str, Step]):
     def __setitem__(self, step_id: str, step: Step) -> None:
         self._rows[step_id] = step_row(step)
         self.damaged.pop(step_id, None)
+        if self._writers is not None:
+            self._writers.add(step)
+
+    @property
+    def writers(self) -> Writers:
+        """The steps that wrote each file last; found once, when a file first differs from its record."""
+        if self._writers is None:
+            self._writers = Writers()  # before the steps are read: one that is added meanwhile is not lost
+            for step in self.values():
+                self._writers.add(step)
+        return self._writers
 
     def __contains__(self, step_id: object) -> bool:
         return step_id in self._rows or step_id in self.damaged
@@ -90,16 +103,16 @@ class History(Mapping[str, Step]):
     def _damaged_record_of(self, call: Call) -> Step:
         if call.step_id in self.damaged:
             return self[call.step_id]
-        other, row = next(iter(self.damaged.items()))
-        raise StoreUnreadable(
-            f"the call has no record, and the damaged record of step {other!r} may be its own",
-            run_id=row[0],
-            step=call.step_id,
-            remedy=(
-                "Restore a backup of the database, or give the damaged record up: ",
-                ResetStep(step=other),
-            ),
-        )
+        other = next(iter(self.damaged))
+        try:
+            return self[other]
+        except StoreUnreadable as error:
+            raise StoreUnreadable(
+                f"the call has no record, and the damaged record of step {other!r} may be its own",
+                run_id=error.run_id,
+                step=call.step_id,
+                remedy=error.remedy_text,
+            ) from None
 
     def reset(self, step_id: str) -> None:
         """Note that a step was reset; its record may be damaged."""

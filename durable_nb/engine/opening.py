@@ -6,6 +6,7 @@ import asyncio
 import platform
 import time
 import warnings
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import fingerprint
@@ -13,9 +14,10 @@ from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.caller import Caller
 from durable_nb.engine.failpoints import hit
+from durable_nb.engine.passes import NOTHING
 from durable_nb.engine.run import RunHandle
-from durable_nb.errors import DurableNotice, RunChanged, StartOver, error_context
-from durable_nb.records import Run, RunStatus, set_aside_id
+from durable_nb.errors import DurableNotice, RunChanged, RunHeld, StartOver, TakeOver, error_context
+from durable_nb.records import Run, RunStatus, original_id, set_aside_id
 from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from durable_nb.engine.passes import Pass
     from durable_nb.stores.base import Journal
 
-__all__ = ["check_same_run", "open_run", "status_after"]
+__all__ = ["check_same_run", "find_run", "open_run", "status_after"]
 
 
 async def open_run(current: Pass, mode: CallMode, *, fresh: bool = False, take_over: bool = False) -> Caller:
@@ -43,13 +45,10 @@ async def open_run(current: Pass, mode: CallMode, *, fresh: bool = False, take_o
         RunChanged: The id is recorded with other arguments, or for another workflow.
         StoreError: The store cannot be opened.
     """
-    journal, opening = current.journal, current.opening
-    with error_context(run_id=opening.run_id):
-        # First: the pass before this one may have been interrupted with a commit under way.
-        await wait_for_pending(mode)
-        # Two submissions: a caller may leave while the owner's heartbeat is awaited, which takes
-        # seconds. Once the run is being written, the commit is completed, and undone if the caller has left.
-        known = await mode.store(_check_known(journal, opening, fresh=fresh, take_over=take_over))
+    # Two submissions: a caller may leave while the owner's heartbeat is awaited, which takes seconds. Once
+    # the run is being written, the commit is completed, and undone if the caller has left.
+    known = await find_run(current, mode, fresh=fresh, take_over=take_over)
+    with error_context(run_id=current.opening.run_id):
         aside = known if fresh else None
         current.run = await mode.commit(_open_run(current, aside, take_over=take_over), undo=_undo_open)
     run = current.run.run
@@ -60,8 +59,24 @@ async def open_run(current: Pass, mode: CallMode, *, fresh: bool = False, take_o
     return Caller(current, mode)
 
 
+async def find_run(
+    current: Pass, mode: CallMode, *, fresh: bool = False, take_over: bool = False
+) -> Run | None:
+    """Return the run as recorded before the pass, if there is one, and raise if it may not be opened.
+
+    The arguments and errors are those of ``open_run``.
+    """
+    if current.known is NOTHING:
+        with error_context(run_id=current.opening.run_id):
+            # First: the pass before this one may have been interrupted with a commit under way.
+            await wait_for_pending(mode)
+            work = _check_known(current.journal, current.opening, fresh=fresh, take_over=take_over)
+            current.known = await mode.store(work)
+    known: Run | None = current.known
+    return known
+
+
 async def _check_known(journal: Journal, opening: Run, *, fresh: bool, take_over: bool) -> Run | None:
-    """Return the run as recorded, if there is one, and raise if it may not be opened."""
     await journal.setup()
     known = await journal.get_run(opening.run_id)
     if known is not None and not fresh:
@@ -74,7 +89,8 @@ async def _check_known(journal: Journal, opening: Run, *, fresh: bool, take_over
 async def _open_run(current: Pass, aside: Run | None, *, take_over: bool) -> RunHandle:
     journal = current.journal
     if aside is not None:
-        await journal.rename_run(aside.run_id, set_aside_id(aside.run_id, aside.epoch))
+        for each in await _with_children(journal, aside, take_over=take_over):
+            await journal.rename_run(each.run_id, set_aside_id(each.run_id, each.epoch))
     now = time.time()
     opening = current.opening._replace(
         owner=this_process(),
@@ -87,6 +103,40 @@ async def _open_run(current: Pass, aside: Run | None, *, take_over: bool) -> Run
     journal.watch(run.run, current.lose)
     hit("run.opened")
     return run
+
+
+async def _with_children(journal: Journal, run: Run, *, take_over: bool) -> list[Run]:
+    """Return a run after the runs that it has called, and these after those that they have called.
+
+    Raises:
+        RunHeld: One of them is under way.
+    """
+    if not journal.whole_runs:
+        return [run]
+    called = defaultdict(list)
+    for each in await journal.list_runs():
+        if each.parent and original_id(each.run_id) == each.run_id and each.status is not RunStatus.DAMAGED:
+            called[each.parent].append(each)
+    abandoned = await journal.abandoned()
+    found, left = [run], [run]
+    while left:
+        children = [each for each in called.pop(left.pop().run_id, ()) if each.run_id != run.run_id]
+        for child in children:
+            if child.status in (RunStatus.RUNNING, RunStatus.WAITING) and child.run_id not in abandoned:
+                _check_free(child, take_over=take_over)
+        found += children
+        left += children
+    return found[::-1]
+
+
+def _check_free(child: Run, *, take_over: bool) -> None:
+    if take_over:
+        return
+    raise RunHeld(
+        f"it has called run {child.run_id!r}, which is under way, and is set aside with it",
+        run_id=child.parent,
+        remedy=("Wait until that ends, or take both over: ", TakeOver(), "."),
+    )
 
 
 def _undo_open(opened: Future[RunHandle], reason: BaseException) -> Coroutine[Any, Any, None]:
@@ -125,7 +175,8 @@ def check_same_run(known: Run, opening: Run) -> None:
             remedy=remedy,
         )
     if fingerprint.differ(known.arguments, opening.arguments):
-        difference = fingerprint.explain(known.arguments_repr, opening.arguments_repr)
+        shown = known.arguments_repr, opening.arguments_repr
+        difference = fingerprint.explain(*shown, known.arguments, opening.arguments)
         raise RunChanged(
             f"the run was started with other arguments ({difference})",
             run_id=known.run_id,

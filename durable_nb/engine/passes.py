@@ -15,6 +15,7 @@ from durable_nb.engine.unsettled import Unsettled
 from durable_nb.errors import DurableNotice, StepError
 
 if TYPE_CHECKING:
+    from durable_nb.engine.in_place import Watch
     from durable_nb.engine.run import RunHandle
     from durable_nb.errors import RunHeld
     from durable_nb.records import Run
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NOTHING", "Pass"]
 
 NOTHING: Final = object()
-"""The value of a pass whose code has not returned."""
+"""Stands for what is not there yet: the value of a pass, and the run as it was recorded before."""
 
 
 class Pass:
@@ -36,6 +37,7 @@ class Pass:
             synchronous, or the cells of a notebook.
 
     Attributes:
+        known: The run as it was recorded before this pass, or None; ``NOTHING`` until it is read.
         run: The open run; None until it is open.
         claims: The ids of the steps whose calls are running, each with an object that identifies the call.
         replays: The ids of the calls that replayed, in order.
@@ -43,6 +45,8 @@ class Pass:
         outcome: The future of its result or exception, for the calls that join.
         value: What its code returned, once it has.
         waits_for: The passes that its code has called or joined, and that have not ended.
+        in_use: The steps that are running and have an object, by its id, with their watches of it.
+        noticed: The code of the tasks about whose replays the user was told once.
         unsettled: The steps that failed or were cancelled, and after which the code has not continued yet.
     """
 
@@ -50,6 +54,7 @@ class Pass:
         self.journal = journal
         self.opening = opening
         self.thread = threading.get_ident()
+        self.known: Any = NOTHING
         self.run: RunHandle | None = None
         self.claims: dict[str, object] = {}
         self.replays: list[str] = []
@@ -61,6 +66,8 @@ class Pass:
         self.waits_for: list[Pass] = []
         self._branches: list[weakref.ref[asyncio.Future[Any]]] = []
         self.unsettled = Unsettled()
+        self.in_use: dict[int, list[tuple[str, Watch]]] = {}
+        self.noticed: set[str] = set()
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = weakref.WeakKeyDictionary()
         self._task = task
         self._cancelling = task.cancelling() if task is not None else 0

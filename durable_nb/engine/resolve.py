@@ -21,7 +21,7 @@ from durable_nb.errors import (
     StepNotFound,
     error_context,
 )
-from durable_nb.records import Action, Call, Decision, Step, StepStatus, scope_of
+from durable_nb.records import Action, Call, Decision, RunStatus, Step, StepKind, StepStatus, scope_of
 from durable_nb.stores.errors import unknown_run
 from durable_nb.stores.host import this_process
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ANSWERS", "find_step", "record_answer", "recorded_run", "resolve_step", "with_inner"]
 
-ANSWERS = ("rerun", "value", "fail")
+ANSWERS = ("rerun", "value", "fail", "earlier")
 
 _RESOLVED = Decision(Action.RUN, "it was resolved by the user")
 
@@ -81,7 +81,8 @@ async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) ->
         caller: The caller of the run.
         step_id: The step.
         answer: ``rerun``: execute it again, a finished step too; ``value``: it succeeded and returned
-            ``value``; ``fail``: it is given up, and its call raises.
+            ``value``; ``fail``: it is given up, and its call raises; ``earlier``: the last result that it had
+            before it ran again is taken back, a finished step's too.
         value: What it returned.
 
     Raises:
@@ -94,6 +95,7 @@ async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) ->
     _check_answer(answer, value)
     await wait_for_pending(caller.mode)
     if answer == "rerun" and step_id in caller.run.history.damaged:
+        await _enter_again(caller)
         await caller.reset(with_inner(caller.run, step_id))
         return
     step = await find_step(caller, step_id)
@@ -101,7 +103,9 @@ async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) ->
         raise _not_in_doubt(step, "the step is running now", "Wait until it ends.")
     if step.is_awaited:
         deliver = "Deliver the signal: wf.sync.complete(RUN_ID, NAME, VALUE)."
-        raise _not_in_doubt(step, "the step waits for a signal", deliver)
+        if step.kind is StepKind.MESSAGE:
+            deliver = "Send a message: wf.sync.send(RUN_ID, TOPIC, VALUE)."
+        raise _not_in_doubt(step, f"the step waits for a {step.kind}", deliver)
     await record_answer(caller, step, answer, value)
 
 
@@ -111,12 +115,40 @@ async def record_answer(caller: Caller, step: Step, answer: str, value: Any) -> 
     if answer == "rerun":
         # The steps inside a step in doubt have finished and replay; of a step that is done, all run again.
         again = with_inner(caller.run, step_id) if step.status is StepStatus.DONE else [step_id]
+        await _enter_again(caller)
         await caller.reset(again)
+        return
+    if answer == "earlier":
+        await _take_back(caller, step)
         return
     if step.status in (StepStatus.DONE, StepStatus.RESET):
         what = "is done" if step.status is StepStatus.DONE else "will run at its next call"
         raise _not_in_doubt(step, f"the step is not in doubt: it {what}", ("To run it again: ", ResetStep()))
+    await _enter_again(caller)
     await _record_outcome(caller, step, answer, value)
+
+
+async def _enter_again(caller: Caller) -> None:
+    """Have a run that is done entered again, before one of its steps is changed: its result rests on them."""
+    if caller.run.run.status is RunStatus.DONE:
+        await caller.mark(RunStatus.INTERRUPTED)
+
+
+async def _take_back(caller: Caller, step: Step) -> None:
+    """Record the earlier result of a step as that of its code and arguments of now."""
+    kept = await caller.mode.store(caller.run.earlier_result(step.step_id))
+    if kept is None:
+        raise _not_in_doubt(step, "no earlier result of the step is kept", ("To run it again: ", ResetStep()))
+    back = kept._replace(
+        status=StepStatus.DONE,
+        attempt=step.attempt + 1,  # the store keeps the result that it replaces
+        epoch=caller.run.run.epoch,
+        code=step.code,
+        arguments=step.arguments,
+        arguments_repr=step.arguments_repr,
+    )
+    await _enter_again(caller)
+    await caller.mode.commit(caller.run.commit_again(back))
 
 
 async def _record_outcome(caller: Caller, step: Step, answer: str, value: Any) -> None:
@@ -159,7 +191,7 @@ def with_inner(run: RunHandle, step_id: str) -> list[str]:
 def _check_answer(answer: str, value: Any) -> None:
     if answer not in ANSWERS:
         raise InvalidOption(
-            f"invalid answer {answer!r}: expected 'rerun', 'value' or 'fail'",
+            f"invalid answer {answer!r}: expected 'rerun', 'value', 'fail' or 'earlier'",
             remedy=("For example: ", ResolveRerun()),
         )
     if answer != "value" and value is not None:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from durable_nb.engine.decision import decide
 from durable_nb.engine.failpoints import hit
+from durable_nb.engine.files import changes
 from durable_nb.engine.history import History
 from durable_nb.records import Decision, Run, Step, StepStatus
 from durable_nb.stores.payloads import keep, moved
+from durable_nb.stores.rows import StepRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from durable_nb.records import Call, Payload, RunStatus, SignalRequest
+    from durable_nb.records import Call, Message, Payload, RunStatus, SignalRequest
     from durable_nb.stores.base import Journal
 
 __all__ = ["RunHandle"]
@@ -34,6 +36,7 @@ class RunHandle:
 
     Attributes:
         tick: Returns the next sequence number of the run.
+        messages: The numbers of the messages that its calls have taken in this pass, by topic.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: Iterable[Step]) -> None:
@@ -42,13 +45,19 @@ class RunHandle:
         self.run_id = run.run_id
         self.history = History(steps)
         self.tick = itertools.count(self.history.last_seq + 1).__next__
+        self.messages: dict[str, set[int]] = {}
 
-    def decide(self, call: Call) -> tuple[Step | None, Decision]:
-        """Return the record of a call, and the decision about it; nothing is run or written."""
+    def decide(self, call: Call) -> tuple[Step | None, Call, Decision]:
+        """Return the record of a call, the call with the files that have changed since, and the decision.
+
+        Nothing is run or written.
+        """
         record = self.history.record_of(call)
+        if record is not None and record.lineage and record.status is StepStatus.DONE:
+            call = call._replace(files=tuple(changes(record, lambda: self.history.writers)))
         if record is not None and call.called_seq and self._was_caught(record):
             record = record._replace(status=StepStatus.CAUGHT)
-        return record, decide(record, call)
+        return record, call, decide(record, call)
 
     def _was_caught(self, record: Step) -> bool:
         # Before there was a status for it, the steps that came after a failure said that it was caught.
@@ -56,17 +65,35 @@ class RunHandle:
         earlier = record.status is StepStatus.FAILED and record.epoch < self.run.epoch
         return earlier and self.history.continued_after(record, same_pass=True)
 
-    async def commit(self, step: Step) -> Step:
-        """Commit a step, with its payload; return it as it is recorded."""
+    async def earlier_result(self, step_id: str) -> Step | None:
+        """Return the last attempt of a step whose result was, or will be, replaced; None if there is none.
+
+        A failure is no result, and a damaged record is left out.
+        """
+        versions = StepRows.of(await self.journal.versions(self.run_id, step_id))
+        kept = list(versions.intact())
+        record = self.history.get(step_id)
+        if record is not None and record.status is StepStatus.RESET:
+            kept.append(record)
+        results = [step for step in kept if step.payload and step.payload.format != "failure"]
+        return results[-1] if results else None
+
+    async def commit(self, step: Step, message: Message | None = None) -> Step:
+        """Commit a step, with its payload, and the message it has received; return it as it is recorded."""
         if step.payload is not None:
             hit("blob.before")
             step = step._replace(payload=await keep(self.journal, step.payload, self.run_id, step.step_id))
             hit("blob.after")
+        return await self._put(step, message)
+
+    async def commit_again(self, step: Step) -> Step:
+        """Commit a step whose payload is one that the store keeps already."""
         return await self._put(step)
 
-    async def _put(self, step: Step) -> Step:
+    async def _put(self, step: Step, message: Message | None = None) -> Step:
         hit("commit.before")
-        await self.journal.put_step(step)
+        put = self.journal.put_step(step) if message is None else self.journal.receive(message, step)
+        await put
         hit("commit.after")
         # History changes here, after the commit and on the loop thread: a cancelled caller changes neither.
         self.history[step.step_id] = step

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from durable_nb import fingerprint
 from durable_nb.engine.naming import check_name
-from durable_nb.errors import InvalidOption, StepError
+from durable_nb.errors import InvalidOption, NoOpenRun, OpenRun, StepError
 from durable_nb.records import BRANCH, KEY, child_step
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ __all__ = [
     "Scope",
     "current_scope",
     "enter_scope",
+    "escaped",
     "find_pass",
+    "required_scope",
 ]
 
 _UNNAMED = ""
@@ -88,9 +90,34 @@ class Scope:
             StepError: The call is named by its arguments, and one of them has no stable fingerprint.
         """
         self.current.check_stopped()
-        if threading.get_ident() == self._thread:
-            return self._counted(_escaped(name))
+        if self.is_ordered():
+            return self._counted(escaped(name))
         return self._keyed(name, arguments, "calls from other threads are identified")
+
+    def is_ordered(self) -> bool:
+        """Return whether the calls of this thread come in the order of the program."""
+        return threading.get_ident() == self._thread
+
+    def ordered_id(self, name: str, remedy: str = "") -> str:
+        """Return the id of the next call of what has no arguments: ``now``, then ``now#1``.
+
+        Args:
+            name: The name.
+            remedy: What to do about a call without an order; by default, to name it.
+
+        Raises:
+            StepError: The calls have no order here, and nothing else tells them apart.
+        """
+        self.current.check_stopped()
+        if not self.is_ordered():
+            raise StepError(
+                "calls in ordinary cells and from other threads have no order that identifies them",
+                run_id=self.run.run_id,
+                step=name,
+                remedy=remedy
+                or f"Name the call: {name}(step_id='…'). In a durable cell calls are named by order.",
+            )
+        return self._counted(escaped(name))
 
     def named_id(self, step_id: str, owner: str = "") -> str:
         """Return the id of a call that the user named.
@@ -108,7 +135,7 @@ class Scope:
     def internal_id(self, step_id: str, owner: str = "") -> str:
         """Return the id of a call that this package named: see ``named_id``."""
         self.current.check_stopped()
-        key = _escaped(step_id)
+        key = escaped(step_id)
         holder = self._owners.setdefault(key, owner or step_id)
         if holder != (owner or step_id):
             called = f"a call of {holder!r}" if holder != _UNNAMED else "a call without step_id="
@@ -123,7 +150,7 @@ class Scope:
     def child_id(self, run_id: str) -> str:
         """Return the id of a call of another run: ``run:order-a17``, then ``run:order-a17#1``."""
         self.current.check_stopped()
-        return self._counted(_escaped(child_step(run_id)))
+        return self._counted(escaped(child_step(run_id)))
 
     def move_here(self) -> None:
         """Name the calls of this thread in their order from now on."""
@@ -169,7 +196,7 @@ class Scope:
                 remedy=f"Name the call: {name}(…, step_id='…'). In a durable cell calls are named by order.",
             )
         key = (fingerprint.value(arguments) or "")[:12]
-        return self._counted(f"{_escaped(name)}{KEY}{key}]")
+        return self._counted(f"{escaped(name)}{KEY}{key}]")
 
 
 class KeyedScope(Scope):
@@ -180,6 +207,10 @@ class KeyedScope(Scope):
     def step_id(self, name: str, arguments: str) -> str:
         """Return the id of a call with these arguments: ``fetch[9f1c…]``, then ``fetch[9f1c…]#1``."""
         return self._keyed(name, arguments, "calls in ordinary cells are identified")
+
+    def is_ordered(self) -> bool:
+        """Return False: the cells may be run in any order."""
+        return False
 
     def tick(self) -> int:
         """Return 0: no call is later than another, in whatever order the cells were run."""
@@ -213,20 +244,45 @@ class CellScope(Scope):
 
     def _like(self, name: str) -> Iterator[str]:
         """Yield the ids of calls of that name: the recorded ones, then new ones without end."""
-        first = self.path + _escaped(name)
+        first = self.path + escaped(name)
         recorded = list(self.run.history)
         yield from (each for each in recorded if each == first or each.startswith(f"{first}#"))
         yield from (each for number in itertools.count(1) if (each := f"{first}#{number}") not in recorded)
 
 
 @functools.lru_cache
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """Return a name as it is part of a step id.
+
+    Example:
+        >>> escaped("a/b")
+        'a%2Fb'
+    """
     return name.translate(_ESCAPES)
 
 
 def current_scope() -> Scope | None:
     """Return the scope that a call made here belongs to; None outside every run."""
     return CURRENT.get()
+
+
+def required_scope(attached: Scope | None, what: str) -> Scope:
+    """Return the scope that a call made here belongs to: see ``current_scope``.
+
+    Args:
+        attached: The scope of calls outside every scope, as in ordinary cells.
+        what: The call, for the message.
+
+    Raises:
+        NoOpenRun: The call is outside every run.
+    """
+    scope = current_scope() or attached
+    if scope is None:
+        raise NoOpenRun(
+            f"{what} was called outside a run",
+            remedy=("Call it in a @wf.workflow, or open a run: ", OpenRun()),
+        )
+    return scope
 
 
 def find_pass(journal: Journal, run_id: str, *attached: Scope | None) -> Pass | None:

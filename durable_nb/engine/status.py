@@ -9,8 +9,8 @@ from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_nb import codec
-from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable, StoreUnreadable
+from durable_nb import codec, settings
+from durable_nb.errors import DurableError, StepNotRestored, StoreUnavailable, StoreUnreadable, printable
 from durable_nb.records import (
     Progress,
     RunSnapshot,
@@ -40,6 +40,7 @@ __all__ = [
     "format_duration",
     "format_time",
     "list_runs",
+    "one_line",
     "one_run",
     "set_up",
 ]
@@ -165,9 +166,7 @@ class Status(RunSnapshot):
         """Return a row for each failure: those of steps, then the run's own if it is another one."""
         ended_badly = (StepStatus.FAILED, StepStatus.CAUGHT, StepStatus.DAMAGED)
         failed = [step for step in self.steps if step.status in ended_badly]
-        found: list[tuple[str, ...]] = [
-            (_printable(one.step_id), _failure_line(one.payload)) for one in failed
-        ]
+        found: list[tuple[str, ...]] = [(one_line(one.step_id), _failure_line(one.payload)) for one in failed]
         own = _failure_line(self.run.result)
         if self.run.status is RunStatus.FAILED and own not in {error for _, error in found}:
             found.append(("the run", own))
@@ -300,13 +299,13 @@ async def set_up(journal: Journal) -> None:
 def _run_row(run: Run, progress: Progress) -> tuple[str, ...]:
     waits_for = ", ".join(progress.waits_for) if run.status is RunStatus.WAITING else ""
     facts = (run.run_id, run.workflow, run.status.value, f"{progress.done} done", waits_for)
-    return tuple(map(_printable, (*facts, format_time(run.updated_at), run.owner or "")))
+    return tuple(map(one_line, (*facts, format_time(run.updated_at), run.owner or "")))
 
 
 def _step_row(step: Step) -> tuple[str, ...]:
     took = format_duration(step.seconds) if step.finished_at else ""
     facts = (step.step_id, step.kind.value, step.status.value, str(step.attempt), took)
-    return tuple(map(_printable, (*facts, format_time(step.finished_at))))
+    return tuple(map(one_line, (*facts, format_time(step.finished_at))))
 
 
 def format_time(seconds: float | None) -> str:
@@ -321,9 +320,10 @@ def format_time(seconds: float | None) -> str:
         return f"{seconds:g} s after 1970"
 
 
-def _printable(text: str) -> str:
-    """Replace characters that could break a line or control a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def one_line(text: str) -> str:
+    """Return text on one line that controls no terminal, and is not longer than a name may be."""
+    text = text if len(text) <= settings.LONGEST_NAME else f"{text[: settings.LONGEST_NAME]}…"
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _failure_line(payload: Payload | None) -> str:
@@ -333,4 +333,4 @@ def _failure_line(payload: Payload | None) -> str:
         line = codec.failure_line(payload)
     except StepNotRestored:
         return "recorded, but not readable here"
-    return _printable(line if len(line) <= _ERROR_WIDTH else f"{line[:_ERROR_WIDTH]}…")
+    return one_line(line if len(line) <= _ERROR_WIDTH else f"{line[:_ERROR_WIDTH]}…")

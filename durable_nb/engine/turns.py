@@ -21,7 +21,7 @@ _ROUNDS: Final = 100
 """Rounds of the event loop after which the next result is returned although other code is never idle."""
 
 _ROUNDS_UNSEEN: Final = 10
-"""The same for an event loop that does not show whether other code can run."""
+"""Rounds after which it is returned on an event loop that does not show whether other code can run."""
 
 
 class Turns:

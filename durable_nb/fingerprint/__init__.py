@@ -7,8 +7,8 @@ None for a value that has no stable fingerprint. ``shown`` and ``difference`` ar
 from __future__ import annotations
 
 from durable_nb.fingerprint.arguments import arguments, differ, explain, show, unknown
-from durable_nb.fingerprint.code import function, source, syntax
-from durable_nb.fingerprint.display import difference, is_secret, shown
+from durable_nb.fingerprint.code import function, plain_function, source, syntax
+from durable_nb.fingerprint.display import difference, shown
 from durable_nb.fingerprint.values import value
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "difference",
     "explain",
     "function",
-    "is_secret",
+    "plain_function",
     "show",
     "shown",
     "source",

@@ -73,18 +73,27 @@ def show(values: Mapping[str, Any] | None) -> str | None:
     return _json(shown(values)) if values else None
 
 
-def explain(recorded: str | None, called: str | None) -> str:
+def explain(
+    recorded: str | None, called: str | None, before: str | None = None, after: str | None = None
+) -> str:
     """Return the differences between two outputs of :func:`show`, for a message.
 
     Args:
         recorded: The output of :func:`show` for one call.
         called: The output of :func:`show` for another call.
+        before: The output of :func:`arguments` for the first call: names what differs and is shown alike.
+        after: The output of :func:`arguments` for the other call.
 
     Example:
-        >>> explain('{"n": "3"}', '{"n": "4"}')
-        'n: 3 → 4'
+        >>> explain('{"n": "3", "pw": "…"}', '{"n": "4", "pw": "…"}', "n=ab pw=cd", "n=ef pw=gh")
+        'n: 3 → 4; pw: another value'
     """
-    return difference(json.loads(recorded or "{}"), json.loads(called or "{}"))
+    old, new = json.loads(recorded or "{}"), json.loads(called or "{}")
+    were, are = _parsed(before or ""), _parsed(after or "")
+    differ = [name for name in were if were[name] != are.get(name, were[name])]
+    alike = [f"{name}: another value" for name in differ if old.get(name) == new.get(name)]
+    texts = [difference(old, new), *alike]
+    return "; ".join(filter(None, texts))
 
 
 def _parsed(line: str) -> dict[str, str]:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from xxhash import xxh3_128_hexdigest
 
+from durable_nb.errors.redaction import HIDDEN
+
 __all__ = ["function", "plain_function", "source", "syntax"]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -108,6 +110,8 @@ def _digest(kind: str, text: str) -> str:
 def _node(fn: FunctionType) -> _Function | None:
     lines = linecache.getlines(fn.__code__.co_filename, fn.__globals__)
     found = _best(_functions("".join(lines)), fn) if lines else None
+    if found and HIDDEN in "".join(lines[_first_line(found) - 1 : found.end_lineno]):
+        return None  # restored from a checkpoint, without the secrets in it: it has another fingerprint
     # A file may not parse as a whole, such as a cell with a magic in it, while the function's block does.
     return found or _best(_functions(_block(fn)), fn, anywhere=True)
 

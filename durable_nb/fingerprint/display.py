@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from durable_nb import settings
+from durable_nb.errors.redaction import HIDDEN, is_secret, redacted
 from durable_nb.lookup import derives
 
-__all__ = ["difference", "is_secret", "shown"]
+__all__ = ["difference", "shown"]
 
-_HIDDEN: Final = "\u2039hidden\u203a"
 _ITEMS: Final = 30
-_SECRET: Final = re.compile(
-    r"pass(word|wd|phrase)|secret|credential|bearer|cookie|api_?key|token$|tokens$|token_|(^|_)pwd"
-    r"|(^|_)(auth|authorization)($|_)|(private|session|access|signing|encryption|secret|auth)_?key"
-)
-_NUMBER_OF_TOKENS: Final = re.compile(r"tokens$|token_?(count|limit|budget)s?$")
-_WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
-_URL_PASSWORD: Final = re.compile(r"(://[^/:@\s]*:)[^/@\s]+(?=@)")
 
 
 def shown(arguments: Mapping[str, Any]) -> dict[str, str]:
-    r"""Return bounded reprs of arguments, without addresses; secrets, recognized by name, are hidden.
+    r"""Return bounded reprs of arguments, without addresses and without secrets.
 
     Args:
         arguments: The values by name. Large values are not written in full first; a failing repr is no error.
@@ -83,34 +75,10 @@ def _clipped_pair(old: str, new: str) -> tuple[str, str]:
 
 def _shown(name: Any, value: Any) -> str:
     if is_secret(name, value):
-        return _HIDDEN
-    text = _ADDRESS.sub("", _URL_PASSWORD.sub(r"\1" + _HIDDEN, _SHORT.repr(value)))
+        return HIDDEN
+    text = _ADDRESS.sub("", redacted(_SHORT.repr(value)))
     width = settings.SHOWN_ARGUMENT
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def is_secret(name: object, value: object = None) -> bool:
-    """Return whether a name is likely to be that of a secret, which is neither shown nor stored.
-
-    Args:
-        name: The name.
-        value: Its value: a name such as ``max_tokens`` with a number is not a secret.
-
-    Example:
-        >>> is_secret("api_key"), is_secret("max_tokens", 500)
-        (True, False)
-    """
-    if type(name) is not str:
-        return False
-    secret, tokens = _sounds_like(name)
-    return secret and not (tokens and type(value) in (int, float))
-
-
-@functools.lru_cache
-def _sounds_like(name: str) -> tuple[bool, bool]:
-    """Return whether a name is like that of a secret, and whether it is like that of a number of tokens."""
-    plain = _WORD_START.sub("_", name).replace("-", "_").replace(" ", "_").lower()
-    return _SECRET.search(plain) is not None, _NUMBER_OF_TOKENS.search(plain) is not None
 
 
 class _Short(reprlib.Repr):
@@ -122,6 +90,7 @@ class _Short(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = _ITEMS
         self.maxdict = self.maxarray = _ITEMS
         self.maxstring = self.maxlong = self.maxother = settings.SHOWN_ARGUMENT
+        self.looked_at = 4 * settings.SHOWN_ARGUMENT
 
     def repr1(self, x: Any, level: int) -> str:
         try:
@@ -131,6 +100,11 @@ class _Short(reprlib.Repr):
             return super().repr1(x, level) if fields is None else self._record(x, fields, level)
         except Exception:
             return f"<{type(x).__qualname__}: repr failed>"
+
+    def repr_str(self, x: str, level: int) -> str:
+        # Without secrets before it is shortened: part of one has another shape.
+        middle = len(x) > 2 * self.looked_at
+        return super().repr_str(redacted(x[: self.looked_at] + x[-self.looked_at :] if middle else x), level)
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         if level <= 0:
@@ -148,7 +122,7 @@ class _Short(reprlib.Repr):
         return self._unordered(x, level, "frozenset({", "})")
 
     def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 (reprlib calls it so)
-        text = repr(x)
+        text = redacted(repr(x)[: self.looked_at])
         return text if len(text) <= self.maxother else text[: self.maxother - 1] + "…"
 
     def _unordered(self, items: Any, level: int, left: str, right: str) -> str:
@@ -164,7 +138,7 @@ class _Short(reprlib.Repr):
         return f"{type(x).__qualname__}({', '.join(texts)})"
 
     def _item(self, name: Any, value: Any, level: int) -> str:
-        return _HIDDEN if is_secret(name, value) else self.repr1(value, level - 1)
+        return HIDDEN if is_secret(name, value) else self.repr1(value, level - 1)
 
 
 _SHORT: Final = _Short()

@@ -44,7 +44,7 @@ async def _perform(caller: Caller, call: Call, enter: Callable[[], Awaitable[Any
     with error_context(run_id=caller.run.run_id, step=call.step_id):
         handle = await caller.begin(call)
         if handle.replayed:
-            return VALUES.unpack(handle, await caller.replay(handle))
+            return VALUES.unpack(caller, handle, await caller.replay(handle))
     with caller.noting_cancellation(handle):
         try:
             value = await enter()

@@ -5,23 +5,38 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 import types
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from durable_nb import codec, fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import branches, scopes
+from durable_nb.engine.finished import recorded_result
 from durable_nb.engine.naming import check_run_id, check_same_everywhere
 from durable_nb.engine.opening import open_run, status_after
-from durable_nb.errors import DurableError, DurableNotice, InvalidRunId
+from durable_nb.engine.passes import NOTHING
+from durable_nb.errors import (
+    DurableError,
+    DurableNotice,
+    InvalidOption,
+    InvalidRunId,
+    StartOver,
+    StepNotRestored,
+    StepTimeout,
+    UntrustedCheckpoint,
+)
 from durable_nb.records import Call, Run, RunStatus
 from durable_nb.workflow import active_runs, child
 from durable_nb.workflow.async_functions import async_if_owner_is, mark_async
+from durable_nb.workflow.awaitables import AwaitedCall
 from durable_nb.workflow.task import Arguments, WorkflowLike, check_function, name_of
+from durable_nb.workflow.waits import as_seconds
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
@@ -42,15 +57,32 @@ class WorkflowFunction(Generic[P, R]):
         workflow: The workflow it belongs to.
         function: The function.
         template: A template for run ids, or None.
+        timeout: The time that a run may take, from its beginning, in all passes together.
+
+    Raises:
+        InvalidOption: The function is synchronous, and has a timeout.
     """
 
-    def __init__(self, workflow: WorkflowLike, function: Callable[P, R], template: str | None) -> None:
+    def __init__(
+        self,
+        workflow: WorkflowLike,
+        function: Callable[P, R],
+        template: str | None,
+        timeout: float | timedelta | None = None,
+    ) -> None:
         check_function(function, "workflow")
         functools.update_wrapper(self, function)
         self.workflow = workflow
         self.function = function
         self.template = template
+        self.timeout = timeout
         self.is_async = inspect.iscoroutinefunction(function)
+        self._seconds = as_seconds(timeout)
+        if timeout is not None and not self.is_async:
+            raise InvalidOption(
+                f"invalid timeout={timeout!r}: expected an async workflow, as nothing ends synchronous code",
+                remedy="Make it async def, or give its tasks a timeout.",
+            )
         if self.is_async:
             mark_async(self)
         self._arguments = Arguments(function)
@@ -68,15 +100,19 @@ class WorkflowFunction(Generic[P, R]):
         Cancelling that call leaves the run alone; cancelling the first call ends it for all.
 
         A run that is started in another run has its own history: the other run is its ``parent``, and has no
-        step for its result. When the parent resumes, the function is entered again and replays its own steps.
-        If the run failed, and the parent caught that and continued, the failure is a step of the parent.
+        step for its result. If the run failed, and the parent caught that and continued, the failure is a
+        step of the parent.
+
+        A run that is done returns its recorded result, and its function is not entered. It is entered again,
+        and its finished steps replay, if it or one of its tasks was edited, if a file that a step used has
+        changed, if one of its steps was reset, or if its result could not be saved.
 
         Args:
             run_id: The id of the run in its database.
             args: The function's arguments.
-            kwargs: The function's keyword arguments, and two options: ``fresh=True`` sets the recorded run
-                aside under another id and starts over; ``take_over=True`` takes the run from the process that
-                owns it.
+            kwargs: The function's keyword arguments, and two options: ``fresh=True`` sets the recorded run,
+                and those that it called, aside under other ids and starts over; ``take_over=True`` takes the
+                run from the process that owns it.
 
         Raises:
             RunChanged: The id is recorded with other arguments, or for another workflow.
@@ -98,7 +134,9 @@ class WorkflowFunction(Generic[P, R]):
         enter = functools.partial(self._pass, opening, body, mode, fresh=fresh, take_over=take_over)
         scope = scopes.current_scope()
         work = enter() if scope is None else child.perform_child(scope, opening, enter, mode)
-        result: Any = work if self.is_async else run_blocking(work)
+        result: Any = (
+            AwaitedCall(work, f"{name_of(self.function)}(…)") if self.is_async else run_blocking(work)
+        )
         return result  # type: ignore[no-any-return]
 
     @property
@@ -140,14 +178,16 @@ class WorkflowFunction(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        return WorkflowFunction(self.workflow, types.MethodType(self.function, instance), self.template)
+        method = types.MethodType(self.function, instance)
+        return WorkflowFunction(self.workflow, method, self.template, self.timeout)
 
     def __repr__(self) -> str:
         return f"<workflow {self.workflow_id}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of a workflow function that a cell defined."""
-        return {"workflow": self.workflow, "function": self.function, "template": self.template}
+        names = ("workflow", "function", "template", "timeout")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         WorkflowFunction.__init__(self, **state)
@@ -169,8 +209,26 @@ class WorkflowFunction(Generic[P, R]):
             if not is_new:
                 return await active_runs.join(current, mode)
             with interrupts.guarded_pass():
-                current.value = await self._once_through(current, body, mode, **options)
+                take_over = options.get("take_over", False)
+                if fresh or not await self._is_done(current, mode, take_over=take_over):
+                    current.value = await self._once_through(current, body, mode, **options)
             return current.value
+
+    async def _is_done(self, current: Pass, mode: CallMode, *, take_over: bool) -> bool:
+        """Return whether the run has ended before; its recorded result is the value of the pass then."""
+        codes = {scopes.escaped(name): task.code for name, task in self.workflow.tasks.items()}
+        try:
+            payload = await recorded_result(current, mode, codes, take_over=take_over)
+            if payload is None:
+                return False
+            current.value = _restored(current.opening.run_id, payload)
+        except BaseException:
+            current.end()
+            raise
+        if current.value is NOTHING:
+            return False
+        current.end()
+        return True
 
     async def _once_through(
         self, current: Pass, body: Callable[[], Any], mode: CallMode, **options: bool
@@ -179,9 +237,26 @@ class WorkflowFunction(Generic[P, R]):
             if self.is_async:
                 branches.install_task_factory(asyncio.get_running_loop())
             with scopes.enter_scope(scopes.Scope(current)):
-                value = await mode.body(body)
+                value = await self._in_time(caller, mode.body(body))
         await finish(caller, value)
         return value
+
+    async def _in_time(self, caller: Caller, work: Awaitable[Any]) -> Any:
+        if self._seconds is None:
+            return await work
+        run = caller.run.run
+        limit = asyncio.timeout(max(0.0, min(self._seconds, self._seconds - (time.time() - run.created_at))))
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():  # the body's own
+                raise
+        raise StepTimeout(
+            f"the run took longer than its timeout of {self._seconds:g} s",
+            run_id=run.run_id,
+            remedy=("Set a longer timeout=…, or start it over: ", StartOver()),
+        )
 
 
 @asynccontextmanager
@@ -230,13 +305,27 @@ async def finish(caller: Caller, value: Any) -> None:
 
 
 def _result(run_id: str, value: Any) -> Payload | None:
-    """Return the encoded result of a run; it is never replayed, so that failing to encode it is a notice."""
+    """Return the encoded result of a run; a run without one is entered again, so that failing is a notice."""
     try:
         return codec.encode(value)
     except DurableError as error:
         message = f"run {run_id!r} is done, but its result was not saved: {error}"
         warnings.warn(message, DurableNotice, stacklevel=2)
         return None
+
+
+def _restored(run_id: str, payload: Payload) -> Any:
+    """Return the recorded result of a run; ``NOTHING``, with a notice, if it cannot be restored."""
+    try:
+        return codec.decode(payload)
+    except UntrustedCheckpoint:
+        raise
+    except StepNotRestored as error:
+        message = (
+            f"run {run_id!r} is done, but its result was not restored: {error.what}; it is entered again"
+        )
+        warnings.warn(message, DurableNotice, stacklevel=2)
+        return NOTHING
 
 
 async def _mark_ended(caller: Caller, error: BaseException) -> None:

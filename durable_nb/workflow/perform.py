@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
-from durable_nb.errors import DurableNotice, ResetStep, error_context
-from durable_nb.records import Action, Call, StepStatus
+from durable_nb.engine import opened
+from durable_nb.engine.files import not_on_record, unrecorded
+from durable_nb.errors import DurableNotice, ResetStep, ResolveEarlier, error_context
+from durable_nb.records import Action, Call, StepKind, StepStatus
 from durable_nb.signals import in_doubt
 from durable_nb.workflow.retry import Policy, execute_with_retries, is_ours
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from durable_nb.engine.caller import Caller, StepHandle
     from durable_nb.records import Payload
 
-__all__ = ["VALUES", "StepCodec", "notify", "perform"]
+__all__ = ["VALUES", "StepCodec", "kept_result", "notify", "perform"]
 
 
 class StepCodec:
@@ -27,9 +30,17 @@ class StepCodec:
         """Tell the user that a changed step was replayed, or that it runs again."""
         notify(handle)
 
-    def executing(self, handle: StepHandle) -> AbstractContextManager[object]:  # noqa: ARG002
+    def executing(self, caller: Caller, handle: StepHandle) -> AbstractContextManager[object]:  # noqa: ARG002
         """Return a context manager in which the body is executed, with all its attempts."""
         return nullcontext()
+
+    def mentioned(self, arguments: Mapping[str, Any] | None) -> Iterable[str]:  # noqa: ARG002
+        """Return the paths of the files that a call mentions: here, none.
+
+        Args:
+            arguments: The call's arguments by name.
+        """
+        return ()
 
     def pack(self, handle: StepHandle, value: Any) -> Payload:  # noqa: ARG002
         """Return what is kept of a body that has returned ``value``.
@@ -39,7 +50,18 @@ class StepCodec:
         """
         return codec.encode(value)
 
-    def unpack(self, handle: StepHandle, payload: Payload) -> Any:
+    def pack_failure(self, handle: StepHandle, failure: Exception) -> Payload:  # noqa: ARG002
+        """Return what is kept of a body that has failed."""
+        return codec.encode_failure(failure)
+
+    def completed(self, handle: StepHandle) -> None:
+        """Tell the user what a step that is committed does not have on record."""
+        further = unrecorded(handle.step)
+        if further:
+            where = f"run {handle.step.run_id!r}, step {handle.call.step_id!r}"
+            warnings.warn(f"{where}: {not_on_record(further)}", DurableNotice, stacklevel=3)
+
+    def unpack(self, caller: Caller, handle: StepHandle, payload: Payload) -> Any:  # noqa: ARG002
         """Restore what was kept, and return the value; raise the failure of a step that failed."""
         if handle.step.status in (StepStatus.FAILED, StepStatus.CAUGHT):
             raise codec.decode_failure(payload)
@@ -80,27 +102,50 @@ async def perform(
             if handle.decision.notice:
                 step_codec.notify(handle)
             if handle.replayed:
-                return step_codec.unpack(handle, await caller.replay(handle))
+                payload = await caller.replay(handle)
+                opened.include_replayed(handle.step)
+                return step_codec.unpack(caller, handle, payload)
             policy.check_thread(caller.mode)
             with caller.noting_cancellation(handle):
                 await caller.start(handle)
-                value = await _execute(caller, handle, body, policy, step_codec)
-                await caller.complete(handle, step_codec.pack(handle, value))
+                mentioned = functools.partial(step_codec.mentioned, arguments)
+                with opened.recording(caller.run.journal.address, mentioned) as used:
+                    value = await _execute(caller, handle, body, policy, step_codec, used)
+                payload = step_codec.pack(handle, value)
+                handle.step = used.record_on(handle.step)
+                await caller.complete(handle, payload)
+            step_codec.completed(handle)
             return value
     finally:
         del caller.current.claims[call.step_id]
 
 
 async def _execute(
-    caller: Caller, handle: StepHandle, body: Callable[[], Any], policy: Policy, step_codec: StepCodec
+    caller: Caller,
+    handle: StepHandle,
+    body: Callable[[], Any],
+    policy: Policy,
+    step_codec: StepCodec,
+    used: opened.Recording,
 ) -> Any:
-    with step_codec.executing(handle):
+    with step_codec.executing(caller, handle):
         try:
             return await execute_with_retries(caller, handle.call, body, policy)
         except Exception as failure:
             if not is_ours(failure):
-                await caller.fail(handle, failure)
+                payload = step_codec.pack_failure(handle, failure)
+                if handle.call.kind is not StepKind.CELL:  # whose lineage is made when it succeeds
+                    handle.step = used.record_on(handle.step)
+                await caller.fail(handle, failure, payload=payload)
             raise
+
+
+def kept_result(handle: StepHandle) -> str:
+    """Return what to type for the result that a step had before it ran again; empty if none is kept."""
+    if not handle.decision.kept:
+        return ""
+    back = ResolveEarlier(handle.step.run_id, handle.call.step_id)
+    return f"; the result of attempt {handle.decision.kept} is kept, to take it back: {back}"
 
 
 def notify(handle: StepHandle) -> None:
@@ -111,5 +156,5 @@ def notify(handle: StepHandle) -> None:
         again = ResetStep(run_id, step)
         message = f"{where}: replayed although {reason}. To run it again: {again}"
     else:
-        message = f"{where}: run again, since {reason}"
+        message = f"{where}: run again, since {reason}{kept_result(handle)}"
     warnings.warn(message, DurableNotice, stacklevel=3)

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from durable_nb.engine import opened
 from durable_nb.errors import DurableError, StepError, StepFailed, StepNotSaved
 from durable_nb.workflow.task import Task
 
@@ -31,10 +32,12 @@ class RemoteCall:
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
+        self._recording = opened.current_recording()
 
     def __call__(self, _nonce: str = "") -> bytes:
-        """Execute the call and return its outcome as bytes."""
-        return _execute_blob(self.blob)
+        """Execute the call in a thread of this process, and return its outcome as bytes."""
+        with opened.recording_here(self._recording):
+            return _execute_blob(self.blob)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pickle.loads, (_pickled(functools.partial(_execute_blob, self.blob)),)

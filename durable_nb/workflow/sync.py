@@ -14,6 +14,9 @@ from durable_nb.signals.accepted import Accepted
 from durable_nb.signals.waiting import NOTHING, Question
 from durable_nb.workflow import active_runs, waits
 from durable_nb.workflow.map import map_in_threads
+from durable_nb.workflow.messages import SyncMessages
+from durable_nb.workflow.recorded_values import SyncRecordedValues
+from durable_nb.workflow.run_methods import SyncRunMethods
 
 if TYPE_CHECKING:
     from durable_nb.workflow.task import WorkflowLike
@@ -23,7 +26,7 @@ __all__ = ["SyncWorkflow"]
 R = TypeVar("R")
 
 
-class SyncWorkflow:
+class SyncWorkflow(SyncMessages, SyncRecordedValues, SyncRunMethods):
     """The async methods of a workflow as synchronous ones, which block the caller.
 
     Args:
@@ -55,9 +58,11 @@ class SyncWorkflow:
         question = Question(name, prompt, accepted, seconds, default, poll)
         return run_blocking(waits.ask_question(self._workflow, question, SYNC))
 
-    def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
+    def complete(
+        self, run_id: str, name: str, payload: Any = None, *, ttl: float | timedelta | None = None
+    ) -> bool:
         """Deliver a signal to a run: see ``Workflow.complete``."""
-        return run_blocking(waits.complete(self._workflow, run_id, name, payload, SYNC))
+        return run_blocking(waits.complete(self._workflow, run_id, name, payload, SYNC, ttl=ttl))
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Let time pass in a run: see ``Workflow.sleep``."""
@@ -76,6 +81,10 @@ class SyncWorkflow:
     def resolve(self, run_id: str, step_id: str, answer: str, value: Any = None) -> None:
         """Resolve a step in doubt: see ``Workflow.resolve``."""
         run_blocking(self._resolve(run_id, step_id, answer, value, SYNC))
+
+    def reset(self, run_id: str, step_id: str) -> None:
+        """Have a step run again at its next call: see ``Workflow.reset``."""
+        run_blocking(self._resolve(run_id, step_id, "rerun", None, SYNC))
 
     def status(self, run_id: str) -> Status:
         """Return the status of a run: see ``Workflow.status``."""

@@ -7,9 +7,10 @@ import functools
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from durable_nb import fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
@@ -17,13 +18,20 @@ from durable_nb.concurrency.timeouts import can_interrupt
 from durable_nb.engine import scopes
 from durable_nb.engine.caller import Caller
 from durable_nb.errors import DurableNotice
-from durable_nb.records import Call
+from durable_nb.fingerprint.mentions import mentioned_files, mentions_anything, module_of
+from durable_nb.records import Call, StepStatus
+from durable_nb.workflow import changes
 from durable_nb.workflow.async_functions import mark_async
-from durable_nb.workflow.perform import perform
+from durable_nb.workflow.awaitables import AwaitedCall
+from durable_nb.workflow.perform import StepCodec, perform
 from durable_nb.workflow.retry import Policy
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from durable_nb.engine.caller import StepHandle
     from durable_nb.engine.scopes import Scope
+    from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
 
 __all__ = ["Arguments", "Task", "WorkflowLike", "check_function", "name_of"]
@@ -64,10 +72,54 @@ class WorkflowLike(Protocol):
     name: str
     attached: Scope | None
     active_run_ids: list[str]
+    tasks: WeakValueDictionary[str, Task[..., Any]]
 
     @property
     def journal(self) -> Journal:
         """The journal that keeps its runs."""
+
+
+class _TaskCodec(StepCodec):
+    """Keeps the value that a task returns and its changes of arguments, and finds the files that it mentions.
+
+    Args:
+        function: The function.
+        is_local: Whether its body is executed here, not on an executor.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, is_local: bool) -> None:
+        self._is_local = is_local
+        plain = fingerprint.plain_function(function)
+        self._function = plain if plain is not None and mentions_anything(plain) else None
+        # Its own module is left out: it often defines other tasks, and each edit of one would concern all.
+        self._module = module_of(plain)
+
+    def mentioned(self, arguments: Mapping[str, Any] | None) -> Iterable[str]:
+        """Return the paths among the arguments and in the function, and the files of modules that it uses."""
+        return mentioned_files([*(arguments or {}).values(), self._function], [self._module])
+
+    def executing(self, caller: Caller, handle: StepHandle) -> AbstractContextManager[object]:
+        """Watch the arguments while the body is executed."""
+        return changes.watching(caller, handle)
+
+    def pack(self, handle: StepHandle, value: Any) -> Payload:
+        """Return the encoded result, with what the body changed in the arguments."""
+        return changes.pack(handle, value, is_local=self._is_local)
+
+    def pack_failure(self, handle: StepHandle, failure: Exception) -> Payload:
+        """Return the encoded failure, with what the body changed in the arguments."""
+        return changes.pack_failure(handle, failure, is_local=self._is_local)
+
+    def completed(self, handle: StepHandle) -> None:
+        """Tell the user what a step that is committed does not have on record."""
+        super().completed(handle)
+        changes.say_what_is_lost(handle)
+
+    def unpack(self, caller: Caller, handle: StepHandle, payload: Payload) -> Any:
+        """Return the result or raise the failure, with the changes of the arguments made again."""
+        if handle.step.status in (StepStatus.FAILED, StepStatus.CAUGHT):
+            raise changes.unpack_failure(caller.current, handle, payload)
+        return changes.unpack(caller.current, handle, payload)
 
 
 class Task(Generic[P, R]):
@@ -80,6 +132,7 @@ class Task(Generic[P, R]):
         workflow: The workflow; calls outside every scope belong to the run that is attached to it.
         on_edit: The policy for a checkpoint if the function was edited.
         on_change: The policy for a checkpoint if the arguments changed.
+        on_drift: The policy for a checkpoint if files that it used have changed since.
         failure: The policy for a recorded failure: ``caught``, ``final`` or ``retry``.
         once: Whether its body is never started twice unless the user says so.
         executed: The function to execute in a run, if it is another one.
@@ -87,6 +140,7 @@ class Task(Generic[P, R]):
 
     Attributes:
         arguments: Binds the arguments of a call, for its fingerprint.
+        code: The fingerprint of the function; None if it has no source.
     """
 
     def __init__(
@@ -98,6 +152,7 @@ class Task(Generic[P, R]):
         workflow: WorkflowLike,
         on_edit: str,
         on_change: str,
+        on_drift: str = settings.TASK_ON_DRIFT,
         failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executed: Callable[P, R] | None = None,
@@ -110,10 +165,12 @@ class Task(Generic[P, R]):
         self.name = name
         self.policy = policy
         self.workflow = workflow
-        self.on_edit, self.on_change, self.failure, self.once = on_edit, on_change, failure, once
+        self.on_edit, self.on_change, self.on_drift = on_edit, on_change, on_drift
+        self.failure, self.once = failure, once
         self.arguments = Arguments(function)
         self.is_async = inspect.iscoroutinefunction(function)
-        self._code = fingerprint.function(function)
+        self.code = fingerprint.function(function)
+        self._codec = _TaskCodec(function, is_local=executor is None)
         if self.is_async:
             mark_async(self)
 
@@ -138,8 +195,8 @@ class Task(Generic[P, R]):
         call = self._call(scope, arguments, named)
         body = functools.partial(self._executed, *args, **kwargs)
         caller = Caller(scope.current, ASYNC if self.is_async else SYNC)
-        work = perform(caller, call, body, self._policy_here(), arguments)
-        result: Any = work if self.is_async else run_blocking(work)
+        work = perform(caller, call, body, self._policy_here(), arguments, self._codec)
+        result: Any = AwaitedCall(work, f"{self.name}(…)") if self.is_async else run_blocking(work)
         return result  # type: ignore[no-any-return]
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -150,7 +207,8 @@ class Task(Generic[P, R]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of a task: its function and options, never a class of ours."""
-        options = {name: getattr(self, name) for name in ("name", "on_edit", "on_change", "failure", "once")}
+        kept = ("name", "on_edit", "on_change", "on_drift", "failure", "once")
+        options = {name: getattr(self, name) for name in kept}
         limits = {name: getattr(self.policy, name) for name in Policy.__slots__}
         made_of = {"workflow": self.workflow, "function": self.function}
         return {**made_of, "options": {**options, **limits, "executor": self._executor}}
@@ -184,10 +242,11 @@ class Task(Generic[P, R]):
             step_id = scope.named_id(named, self.name)
         return Call(
             step_id,
-            code=self._code,
+            code=self.code,
             arguments=fingerprints,
             on_edit=self.on_edit,
             on_change=self.on_change,
+            on_drift=self.on_drift,
             once=self.once,
             failure=self.failure,
             called_seq=scope.tick(),

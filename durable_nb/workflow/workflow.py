@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from weakref import WeakValueDictionary
 
 from durable_nb import settings
 from durable_nb._stored import process_object
@@ -16,17 +17,20 @@ from durable_nb.engine.caller import Caller
 from durable_nb.engine.decision import check_failure, check_policy
 from durable_nb.engine.naming import check_run_id
 from durable_nb.engine.status import Status, one_run
-from durable_nb.signals.accepted import Accepted
-from durable_nb.signals.waiting import NOTHING, Question
 from durable_nb.stores import StoreLike, hold, let_go
 from durable_nb.stores.registry import anchored
-from durable_nb.workflow import active_runs, executors, waits
+from durable_nb.workflow import active_runs, executors
+from durable_nb.workflow.awaitables import awaited
 from durable_nb.workflow.backoff import BackoffStrategy, exponential
 from durable_nb.workflow.entrypoint import WorkflowFunction
 from durable_nb.workflow.map import map_concurrently
+from durable_nb.workflow.messages import Messages
+from durable_nb.workflow.recorded_values import RecordedValues
 from durable_nb.workflow.retry import Failures, Policy
+from durable_nb.workflow.run_methods import RunMethods
 from durable_nb.workflow.sync import SyncWorkflow
 from durable_nb.workflow.task import Task, check_function, name_of
+from durable_nb.workflow.waits import Waits
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,13 +46,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Workflow:
+class Workflow(Waits, Messages, RecordedValues, RunMethods):
     """Tasks and workflow functions whose results are kept in one store.
 
     Args:
         name: The name of the workflow, the first part of its functions' ids.
-        db: A path, a URL such as ``sqlite:///runs.db``, or a store. A relative path is resolved now, in the
-            current folder.
+        db: A path, which is resolved now; a URL such as ``sqlite:///runs.db``; or a store.
         default_retries: Attempts of a task after its first one.
         default_backoff: Seconds to wait before each of them; see ``durable_nb.backoff``.
 
@@ -56,8 +59,7 @@ class Workflow:
         InvalidOption: An argument is invalid (also a ValueError).
 
     Example:
-        >>> wf = Workflow("orders", db="orders.db")
-        >>> wf
+        >>> Workflow("orders", db="orders.db")
         <Workflow 'orders' on 'orders.db'>
     """
 
@@ -73,6 +75,7 @@ class Workflow:
         self.policy = Policy(default_retries, default_backoff or exponential())
         self.attached: scopes.Scope | None = None
         self.active_run_ids: list[str] = []
+        self.tasks: WeakValueDictionary[str, Task[..., Any]] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} on {str(self.db)!r}>"
@@ -122,6 +125,7 @@ class Workflow:
         timeout: float | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        on_drift: str = settings.TASK_ON_DRIFT,
         failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executor: executors.ExecutorLike | None = None,
@@ -136,20 +140,16 @@ class Workflow:
                 ``name``: the name of its steps; by default that of the function.
                 ``retries``: attempts after the first one.
                 ``backoff``: seconds to wait before each, by the 0-based number of the attempt that failed.
-                ``retry_on``, ``give_up_on``: the failures after which another attempt is made, or none: a
-                class, a tuple of classes, or a predicate.
+                ``retry_on``, ``give_up_on``: which failures are retried: a class, a tuple, or a predicate.
                 ``timeout``: seconds that an attempt may take. Outside the main thread, a sync function needs
                 an ``executor`` for it.
-                ``on_edit``: the policy for a checkpoint if the function was edited: ``keep`` it, ``rerun``,
-                ``ask`` or ``error``.
-                ``on_change``: the policy if the arguments changed: ``error``, ``rerun``, ``keep`` or ``ask``.
-                ``failure``: what a resumed run does with a recorded failure: ``caught`` replays it if the run
-                continued after it, and otherwise executes the body again; ``final`` always replays it;
-                ``retry`` always executes the body again.
+                ``on_edit``, ``on_change``, ``on_drift``: the policies for a checkpoint if the function was
+                edited, the arguments changed, or files did: ``keep`` it, ``rerun``, ``ask`` or ``error``.
+                ``failure``: whether a resumed run replays a recorded failure, or executes the body again:
+                ``caught`` replays it if the run continued after it, ``final`` always, ``retry`` never.
                 ``once``: do not start the body a second time unless told to: a step that was killed or failed
                 is in doubt until ``resolve`` says how it ended. ``retries`` is 0 then unless it is given.
-                ``executor``: a ``concurrent.futures.Executor`` that executes the body, or a function that
-                returns one, which is called again if the executor breaks.
+                ``executor``: an executor for the body, or a function that returns one, again if it breaks.
 
         Raises:
             TypeError: The argument is not a function, or it is a generator function.
@@ -172,6 +172,7 @@ class Workflow:
         backoff: BackoffStrategy | None = None,
         on_edit: str = settings.TASK_ON_EDIT,
         on_change: str = settings.TASK_ON_CHANGE,
+        on_drift: str = settings.TASK_ON_DRIFT,
         failure: str = settings.TASK_FAILURE,
         once: bool = False,
         executor: executors.ExecutorLike | None = None,
@@ -184,39 +185,56 @@ class Workflow:
         executed = None
         if executor is not None:
             executed = executors.on_executor(function, executor, timeout=policy.timeout)
-        return Task(
+        task = Task(
             function,
             name=name or name_of(function),
             policy=policy,
             workflow=self,
             on_edit=check_policy("on_edit", on_edit),
             on_change=check_policy("on_change", on_change),
+            on_drift=check_policy("on_drift", on_drift),
             failure=check_failure(failure),
             once=once,
             executed=executed,
             executor=executor,
         )
+        self.tasks[task.name] = task
+        return task
 
     @overload
     def workflow(self, function: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
     @overload
-    def workflow(self, /, *, id: str | None = None) -> Callable[[Callable[P, R]], WorkflowFunction[P, R]]: ...
+    def workflow(
+        self, /, *, id: str | None = None, timeout: float | timedelta | None = None
+    ) -> Callable[[Callable[P, R]], WorkflowFunction[P, R]]: ...
 
-    def workflow(self, function: Callable[..., Any] | None = None, /, *, id: str | None = None) -> Any:
+    def workflow(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        id: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
         """Make a function the entry point of runs.
 
         Args:
             function: The function.
             id: A template for run ids, filled from the arguments, such as ``order-{order_id}``. By default
                 the id is workflow name, function name and argument values, joined by ``-``.
+            timeout: Seconds, or a timedelta, that a run of an async function may take, from its beginning; a
+                restart does not reset it. A run that takes longer fails with ``StepTimeout``.
+
+        Raises:
+            InvalidOption: The function is synchronous, and has a timeout (also a ValueError).
 
         Example:
             >>> @Workflow("orders").workflow(id="order-{order_id}")
             ... async def process(order_id: str) -> str: ...
         """
         if function is None:
-            return lambda function: WorkflowFunction(self, function, id)
-        return WorkflowFunction(self, function, id)
+            return lambda function: WorkflowFunction(self, function, id, timeout)
+        return WorkflowFunction(self, function, id, timeout)
 
     def move_to(self, *, name: str | None = None, db: StoreLike | None = None) -> None:
         """Change the name or the database for later runs; a run that is open is not moved."""
@@ -230,95 +248,7 @@ class Workflow:
             hold(current.journal, self)
         self.attached = scopes.KeyedScope(current) if current else None
 
-    async def signal(
-        self,
-        name: str,
-        poll: float = settings.SIGNAL_POLL,
-        *,
-        prompt: str | None = None,
-        schema: Any = None,
-        choices: Sequence[Any] | None = None,
-        timeout: float | timedelta | None = None,
-        default: Any = NOTHING,
-    ) -> Any:
-        """Wait in a run for a value from outside; one that was delivered before is returned at once.
-
-        A value that is not accepted is set aside, and the next one awaited.
-
-        Args:
-            name: The signal's name; a run gets one value for it, wherever it waits.
-            poll: Seconds between two reads of a store that cannot report changes; SQLite and Redis can.
-            prompt: The text shown to the user who is asked.
-            schema: A type: bool, int, float, str, list, dict, or, with pydantic installed, any type that it
-                validates, such as a model, a dataclass or a TypedDict. The value is converted to it.
-            choices: A list of the only values that are accepted.
-            timeout: Seconds, or a timedelta, after which the wait ends; a restart does not reset it.
-            default: The value returned then.
-
-        Raises:
-            NoOpenRun: It is called outside a run (also a RuntimeError).
-            SignalTimeout: No value was delivered in time, and there is no ``default`` (also a TimeoutError).
-            SignalPending: The notebook is run without a front end, and has no one to prompt.
-
-        Example:
-            >>> async def review(wf: Workflow) -> str:
-            ...     return "published" if await wf.signal("approval") else "withdrawn"
-        """
-        accepted, seconds = Accepted(schema, choices), waits.as_seconds(timeout)
-        question = Question(name, prompt, accepted, seconds, default, poll)
-        return await waits.ask_question(self, question, ASYNC)
-
-    async def complete(self, run_id: str, name: str, payload: Any = None) -> bool:
-        """Deliver a signal to a run, from any process, also before it exists; the first delivery wins.
-
-        Args:
-            run_id: The run.
-            name: The signal's name.
-            payload: The value, kept as it is: False and None are answers too.
-
-        Returns:
-            True if this was the first delivery.
-
-        Raises:
-            SignalInvalid: The run waits for the signal, and does not accept this value (also a ValueError).
-
-        Example:
-            >>> async def approve(wf: Workflow) -> bool:
-            ...     return await wf.complete("order-a17", "approval", {"approved": True})
-        """
-        return await waits.complete(self, run_id, name, payload, ASYNC)
-
-    async def sleep(self, seconds: float | timedelta) -> None:
-        """Let time pass in a run; after a restart, only the rest of it.
-
-        Args:
-            seconds: How long, in seconds or as a timedelta.
-
-        Raises:
-            NoOpenRun: It is called outside a run (also a RuntimeError).
-            InvalidOption: ``seconds`` is neither a number >= 0 nor a timedelta (also a ValueError).
-
-        Example:
-            >>> async def remind(wf: Workflow) -> None:
-            ...     await wf.sleep(timedelta(days=3))
-        """
-        await waits.sleep(self, seconds, ASYNC)
-
-    async def sleep_until(self, moment: datetime) -> None:
-        """Wait in a run until a moment, which is recorded at the first call.
-
-        Args:
-            moment: The moment; one without a time zone is in local time.
-
-        Raises:
-            NoOpenRun: It is called outside a run (also a RuntimeError).
-
-        Example:
-            >>> async def new_year(wf: Workflow) -> None:
-            ...     await wf.sleep_until(datetime(2030, 1, 1))
-        """
-        await waits.sleep_until(self, moment, ASYNC)
-
+    @awaited
     async def map(
         self, function: Callable[..., Awaitable[R]], /, *iterables: Iterable[Any], limit: int | None = None
     ) -> list[R]:
@@ -352,13 +282,14 @@ class Workflow:
             run_id: The run.
             step_id: The step, as the error names it.
             answer: ``rerun``: execute it again, a finished step too; ``value``: it succeeded and returned
-                ``value``; ``fail``: it is given up, and its call raises.
+                ``value``; ``fail``: it is given up, and its call raises; ``earlier``: the last result that
+                it had before it ran again is taken back.
             value: What it returned.
 
         Raises:
             RunNotFound: The database has no run of that id.
             StepNotFound: The run has no step of that name.
-            StepError: The step is not in doubt.
+            StepError: The step is not in doubt, or no earlier result of it is kept.
             RunHeld: Another living process has the run open.
 
         Example:
@@ -366,6 +297,24 @@ class Workflow:
             ...     await wf.resolve("order-a17", "charge", "value", "receipt 4711")
         """
         await self._resolve(run_id, step_id, answer, value, ASYNC)
+
+    async def reset(self, run_id: str, step_id: str) -> None:
+        """Have a step run again at its next call; its earlier result is kept.
+
+        Args:
+            run_id: The run.
+            step_id: The step.
+
+        Raises:
+            RunNotFound: The database has no run of that id.
+            StepNotFound: The run has no step of that name.
+            RunHeld: Another living process has the run open.
+
+        Example:
+            >>> async def load_again(wf: Workflow) -> None:
+            ...     await wf.reset("monday", "load")
+        """
+        await self._resolve(run_id, step_id, "rerun", None, ASYNC)
 
     async def status(self, run_id: str) -> Status:
         """Return the status of a run: its record, its steps, and the usage of its agents.
