@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import math
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 from IPython.core.error import UsageError
@@ -16,6 +18,8 @@ from durable_nb import settings
 from durable_nb.engine.resolve import ANSWERS
 from durable_nb.notebook.cell import CellOptions
 from durable_nb.notebook.display import badge
+from durable_nb.notebook.every_cell import CELLS
+from durable_nb.notebook.made_again import LIVE
 from durable_nb.workflow import backoff
 from durable_nb.workflow.retry import Policy
 
@@ -29,6 +33,7 @@ __all__ = [
     "reset_parser",
     "runs_parser",
     "status_parser",
+    "unmarked_options",
     "workflow_parser",
 ]
 
@@ -114,9 +119,11 @@ def workflow_parser() -> LineParser:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--done", action="store_true")
     parser.add_argument("--badge", choices=badge.BADGES)
+    parser.add_argument("--cells", choices=CELLS)
     return parser
 
 
+@functools.cache  # making it takes 2 ms, and each cell needs it
 def step_parser() -> LineParser:
     parser = LineParser("%%durable_step")
     parser.add_argument("name", metavar="NAME")
@@ -126,6 +133,8 @@ def step_parser() -> LineParser:
     parser.add_argument("--on-edit", choices=POLICIES, default=settings.CELL_ON_EDIT)
     parser.add_argument("--on-drift", choices=POLICIES, default=settings.CELL_ON_DRIFT)
     parser.add_argument("--once", action="store_true")
+    parser.add_argument("--live", choices=LIVE, default="keep")
+    parser.add_argument("--exclude", type=_names, default=(), metavar="NAME[,NAME]")
     return parser
 
 
@@ -208,6 +217,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not all(name.isidentifier() for name in names):
+        raise argparse.ArgumentTypeError(f"invalid names {text!r}: expected e.g. token or token,password")
+    return names
+
+
 def parse_seconds(text: str) -> float:
     """Return the seconds of a duration on a magic's line, with an optional unit: s, m or h.
 
@@ -251,4 +267,22 @@ def parse_step(line: str) -> CellOptions:
     """Parse the options on the first line of a durable cell, after the magic."""
     parsed = step_parser().parse_line(line)
     policy = Policy(parsed.retries, parsed.backoff or backoff.exponential(), timeout=parsed.timeout)
-    return CellOptions(parsed.name, policy, parsed.on_edit, parsed.once, parsed.on_drift)
+    return CellOptions(
+        parsed.name,
+        policy,
+        parsed.on_edit,
+        parsed.once,
+        parsed.on_drift,
+        live=parsed.live,
+        exclude=parsed.exclude,
+    )
+
+
+def unmarked_options(step_id: str, *, again: bool) -> CellOptions:
+    """Return the options of a cell without a magic.
+
+    Args:
+        step_id: The id of its step.
+        again: Whether this pass has executed the cell before.
+    """
+    return replace(parse_step(shlex.quote(step_id)), marked=False, again=again, live="rerun")

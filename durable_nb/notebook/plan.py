@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from durable_nb import fingerprint
+from durable_nb.engine.status import one_line
+from durable_nb.notebook.every_cell import UnmarkedSteps, is_ordinary
 from durable_nb.notebook.lineage import names
 from durable_nb.notebook.lineage.compare import (
     CellInputs,
@@ -19,20 +23,23 @@ from durable_nb.notebook.lineage.compare import (
 from durable_nb.notebook.lineage.origins import Lineage, Origins
 from durable_nb.notebook.lineage.statements import STAR, Statement, statements
 from durable_nb.notebook.shell import frontend
-from durable_nb.records import Action, Call, Step, StepKind, scope_of
+from durable_nb.notebook.shell.durable_cells import magic_first
+from durable_nb.notebook.shell.frontend import CodeCell
+from durable_nb.records import Action, Step, StepKind, scope_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from durable_nb.engine.run import RunHandle
+    from durable_nb.notebook.cell import CellOptions
 
-__all__ = ["Planned", "plan", "spell_plan"]
+__all__ = ["GONE", "MAY_RUN", "Planned", "plan", "spell_plan"]
 
 GONE: Final = "gone"
 MAY_RUN: Final = "may run"
 ORDINARY: Final = "runs"
 
-_DURABLE: Final = re.compile(r"\s*%%durable_step\b(?P<line>[^\n]*)\n?(?P<body>.*)", re.DOTALL)
+_DURABLE: Final = re.compile(r"\s*%%durable_step\b(?!\?)(?P<line>[^\n]*)\n?(?P<body>.*)", re.DOTALL)
 _UNKNOWN: Final = "?"
 
 
@@ -58,41 +65,53 @@ def plan(
     run: RunHandle,
     notebook: Path,
     *,
-    parse: Callable[[str], Any],
+    parse: Callable[[str], CellOptions],
     transform: Callable[[str], str],
+    every_cell: bool,
 ) -> list[Planned]:
-    """Return the predicted action for each cell; drift is not predicted, since values are not known yet.
+    """Return the predicted action for each cell; drift of values is not predicted: they are not known yet.
 
     Args:
         run: The run.
         notebook: The notebook's file.
         parse: Parses the options on the first line of a durable cell.
         transform: Converts a cell to Python, as IPython does.
+        every_cell: Whether cells without a magic are steps.
 
     Raises:
         InvalidOption: The file is not a notebook.
     """
     cells = frontend.code_cells(notebook)
     planner = _Planner(run, cells, parse, transform)
+    planner.unmarked = UnmarkedSteps(run.history.values()) if every_cell else None
     planned = [planner.cell(place, cell) for place, cell in enumerate(cells, 1)]
     return [*planned, *planner.gone()]
 
 
 def spell_plan(planned: Sequence[Planned]) -> str:
     """Return a plan as a table for a terminal."""
-    width = max((len(each.step) for each in planned), default=0)
+    steps = [one_line(each.step) for each in planned]
+    width = max(map(len, steps), default=0)
     lines = [
-        f"{each.place or '':>4}  {each.step:<{width}}  {each.action:<7}  {each.reason}".rstrip()
-        for each in planned
+        f"{each.place or '':>4}  {step:<{width}}  {each.action:<7}  {one_line(each.reason)}".rstrip()
+        for each, step in zip(planned, steps, strict=True)
     ]
     return "\n".join(lines)
 
 
 class _Planner:
+    unmarked: UnmarkedSteps | None = None
+    """The steps of the cells without a magic; None if these are no steps."""
+
     def __init__(
-        self, run: RunHandle, cells: list[str], parse: Callable[[str], Any], transform: Callable[[str], str]
+        self,
+        run: RunHandle,
+        cells: list[CodeCell],
+        parse: Callable[[str], CellOptions],
+        transform: Callable[[str], str],
     ) -> None:
         self._run = run
+        self._placed = {cell.id for cell in cells if cell.id is not None}
         self._parse = parse
         self._transform = transform
         self._origins = Origins()
@@ -103,11 +122,16 @@ class _Planner:
         recorded = [lineage_of(step) for step in run.history.values() if step.lineage]
         self._changing = {source.code for reads in recorded for source in reads.sources()}
 
-    def cell(self, place: int, text: str) -> Planned:
-        durable = _DURABLE.match(text)
+    def cell(self, place: int, cell: CodeCell) -> Planned:
+        durable = _DURABLE.match(magic_first(cell.source))
         if durable is not None:
-            return self._durable(place, durable["line"], durable["body"])
-        found = list(statements(names.parse(self._transform(text))))
+            return self._durable(place, self._parse(durable["line"]), self._transform(durable["body"]))
+        python = self._transform(cell.source)
+        if self.unmarked is not None and cell.source.strip() and not is_ordinary(cell, python):
+            step_id, _ = self.unmarked.claim(cell, fingerprint.source(python), self._placed)
+            self._taken.add(step_id)
+            return self._durable(place, replace(self._parse(shlex.quote(step_id)), marked=False), python)
+        found = list(statements(names.parse(python)))
         last = found[-1:]
         self._origins.execute(f"#{place}", found, lambda each: each not in last or self._changes(each))
         return Planned(place, "", ORDINARY)
@@ -119,20 +143,19 @@ class _Planner:
                 reason = "its cell is no longer in the notebook; its result stays recorded"
                 yield Planned(0, step.step_id, GONE, reason)
 
-    def _durable(self, place: int, line: str, body: str) -> Planned:
-        options = self._parse(line)
-        python = self._transform(body)
-        call: Call = options.call(options.name, python)
+    def _durable(self, place: int, options: CellOptions, python: str) -> Planned:
+        call = options.call(options.name, python)
         if self._codes.setdefault(call.step_id, call.code) != call.code:
             reason = "another cell already uses this step name"
             return Planned(place, call.step_id, Action.REFUSE.value, reason)
         inputs = inputs_of(self._origins, python, {})
-        if call.step_id not in self._run.history:
+        if options.marked and call.step_id not in self._run.history:
             call = call._replace(renamed=former_id(self._run, call, inputs, self._is_gone))
             self._taken.add(call.renamed)
         record = self._run.history.get(call.step_id) or self._run.history.get(call.renamed)
-        _, decision = self._run.decide(with_changes(call, record, inputs))
+        _, _, decision = self._run.decide(with_changes(call, record, inputs, self._origins))
         action, reason = decision.action.value, decision.reason
+        reason += f": {'; '.join(decision.more)}" if decision.more else ""
         if decision.action is Action.REPLAY:
             action, reason = self._after_replay(action, reason, record, inputs)
         if action != Action.REPLAY.value:

@@ -13,6 +13,7 @@ NOTEBOOK: Final[errors.Spelling] = {
     errors.ResolveRerun: "%durable_resolve {step} rerun",
     errors.ResolveValue: "%durable_resolve {step} value EXPR",
     errors.ResolveFail: "%durable_resolve {step} fail",
+    errors.ResolveEarlier: "%durable_resolve {step} earlier",
     errors.RenameCell: "%%durable_step OTHER_NAME",
     errors.OpenRun: "%durable_workflow {run}",
     errors.StartOver: "%durable_workflow {run} --fresh",

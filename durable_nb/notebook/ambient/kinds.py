@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from IPython.core.getipython import get_ipython
 
-from durable_nb import fingerprint
-from durable_nb.notebook.ambient import loggers, patches
+from durable_nb.errors.redaction import SENSITIVE, secret_in
+from durable_nb.notebook.ambient import loggers, patches, shell_state
 
-__all__ = ["KINDS", "PATCHES", "SENSITIVE", "NotKeptError", "secrets"]
-
-SENSITIVE: Final = "its name marks it as a secret"
-"""Why a value is not saved."""
+__all__ = ["KINDS", "PATCHES", "NotKeptError", "secrets"]
 
 PATCHES: Final = "what was set in modules"
 """A kind that is found by the attributes a cell assigns to: modules hold too much to be compared."""
 
 _WITHOUT_WINDOWS: Final = ("agg", "cairo", "pdf", "pgf", "ps", "svg")
 """matplotlib's backends that work in every front end."""
+
+_INLINE: Final = "matplotlib_inline.backend_inline"
+"""The module that shows figures in a notebook."""
 
 
 class NotKeptError(Exception):
@@ -61,13 +62,13 @@ def _entries(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[dict
 
 def _variables(before: dict[str, str], after: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     changed, deleted = _entries(before, after)
-    return {name: text for name, text in changed.items() if not fingerprint.is_secret(name)}, deleted
+    return {name: text for name, text in changed.items() if not secret_in(name, text)}, deleted
 
 
 def secrets(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
     """Return why environment variables that changed are not saved: their names mark them as secrets."""
     changed, _ = _entries(before.get("environment"), after.get("environment", {}))
-    return {f"os.environ[{name!r}]": SENSITIVE for name in changed if fingerprint.is_secret(name)}
+    return {f"os.environ[{name!r}]": SENSITIVE for name, text in changed.items() if secret_in(name, text)}
 
 
 def _put_variables(module: Any, change: tuple[dict[str, str], list[str]]) -> None:
@@ -144,7 +145,7 @@ def _read_backend(module: Any) -> str | None:
     backend = dict.get(module.rcParams, "backend")
     if not isinstance(backend, str):
         return None
-    return "inline" if backend == "module://matplotlib_inline.backend_inline" else backend.lower()
+    return "inline" if backend == f"module://{_INLINE}" else backend.lower()
 
 
 def _put_backend(module: Any, backend: str | None) -> None:
@@ -155,9 +156,19 @@ def _put_backend(module: Any, backend: str | None) -> None:
     module.use(backend)
 
 
+def _is_inline_loaded(_module: Any) -> bool:
+    return _INLINE in sys.modules
+
+
+def _load_inline(_module: Any, is_loaded: bool) -> None:
+    """Load the inline backend, if a cell did: it reads its options then, and not again when these change."""
+    if is_loaded:
+        importlib.import_module(_INLINE)
+
+
 def _inline_options(module: Any, options: Any = None) -> dict[str, Any]:
     kind = module.InlineBackend
-    options = options or (kind.instance() if kind.initialized() else kind())
+    options = options or (kind.instance() if kind.initialized() else kind(parent=get_ipython()))
     return {name: copy.copy(getattr(options, name)) for name in options.trait_names(config=True)}
 
 
@@ -168,6 +179,8 @@ def _put_inline_options(module: Any, change: tuple[dict[str, Any], list[str]]) -
     for name, value in sorted(change[0].items()):  # `figure_format` would set `figure_formats`
         setattr(options, name, value)
 
+
+_SHELL: Final = "IPython.core.interactiveshell"
 
 KINDS: Final = (
     Kind(
@@ -234,6 +247,8 @@ KINDS: Final = (
         lambda module: module.setlocale(module.LC_ALL),
         lambda module, name: module.setlocale(module.LC_ALL, name),
     ),
+    # It sets an option of numpy as well, which the cell may have set to another value.
+    Kind("precision of floats", _SHELL, shell_state.precision, shell_state.put_precision),
     Kind(
         "numpy's print options",
         "numpy",
@@ -276,8 +291,35 @@ KINDS: Final = (
         lambda _: getattr(get_ipython(), "ast_node_interactivity", None),
         lambda _, which: setattr(get_ipython(), "ast_node_interactivity", which),
     ),
+    Kind(
+        "__future__ features of cells",
+        _SHELL,
+        shell_state.compiler_flags,
+        shell_state.put_compiler_flags,
+    ),
+    Kind("configuration", _SHELL, shell_state.configuration, shell_state.put_configuration, _entries),
+    Kind("mode of tracebacks", _SHELL, shell_state.error_mode, shell_state.put_error_mode),
+    Kind("formatters", _SHELL, shell_state.formatters, shell_state.put_formatters, _entries),
+    Kind("aliases", _SHELL, shell_state.aliases, shell_state.put_aliases, _entries),
+    Kind(
+        "extensions",
+        _SHELL,
+        shell_state.extensions,
+        shell_state.put_extensions,
+        lambda before, after: [name for name in after if name not in (before or ())],
+        before_names=True,
+    ),
+    Kind("magics", _SHELL, shell_state.magics, shell_state.put_magics, _entries),
     Kind(PATCHES, "sys", lambda _: None, patches.put),
     Kind("matplotlib's backend", "matplotlib", _read_backend, _put_backend, before_names=True),
+    Kind(
+        "the inline backend",
+        "matplotlib",
+        _is_inline_loaded,
+        _load_inline,
+        fresh=lambda _: False,
+        before_names=True,
+    ),
     Kind(
         "inline figures' options",
         "matplotlib_inline.config",
@@ -285,6 +327,13 @@ KINDS: Final = (
         _put_inline_options,
         _entries,
         lambda module: _inline_options(module, module.InlineBackend()),
+    ),
+    Kind(
+        "formats of figures",
+        "matplotlib.figure",
+        shell_state.figure_formats,
+        shell_state.put_figure_formats,
+        fresh=lambda _: {},
     ),
 )
 """All kinds, in the order in which they are restored."""

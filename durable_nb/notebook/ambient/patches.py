@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import itertools
 import operator
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from durable_nb import _stored
 from durable_nb.lookup import importable
 
 __all__ = ["Patch", "put", "set_by"]
@@ -35,6 +37,7 @@ def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Ite
         user_ns: The namespace, after the cell.
         stored: The assigned attributes: ``("config", "DEBUG")`` for `config.DEBUG = True`.
     """
+    yield from _streams()
     for name, *between, attribute in stored:
         holder: Any = user_ns.get(name)
         for part in between:
@@ -43,6 +46,14 @@ def set_by(user_ns: Mapping[str, Any], stored: Iterable[tuple[str, ...]]) -> Ite
             yield Patch(holder.__name__, attribute, getattr(holder, attribute))
         elif issubclass(type(holder), type) and attribute in vars(holder) and importable(holder):
             yield Patch(holder.__module__, f"{holder.__qualname__}.{attribute}", vars(holder)[attribute])
+
+
+def _streams() -> Iterator[Patch]:
+    """Yield the streams in place of the process's own: the cell may have written to one, and changed it."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not _stored.STREAMS[name] and type(stream).__module__.partition(".")[0] != "ipykernel":
+            yield Patch("sys", name, stream)
 
 
 def put(_module: ModuleType, patches: Iterable[tuple[str, str, Any]]) -> None:

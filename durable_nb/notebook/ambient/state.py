@@ -15,12 +15,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from durable_nb import fingerprint
 from durable_nb.codec.pickling import Call, Saver, refusal
 from durable_nb.errors import DurableError
+from durable_nb.errors.redaction import SENSITIVE, redacted, secret_in
 from durable_nb.notebook.ambient import patches
-from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, SENSITIVE, NotKeptError, secrets
-from durable_nb.notebook.namespace.pickling import load
+from durable_nb.notebook.ambient.kinds import KINDS, PATCHES, NotKeptError, secrets
+from durable_nb.notebook.namespace.pickling import Stream
 from durable_nb.notebook.namespace.scan import named_objects
 
 __all__ = ["SavedState", "StateSnapshot", "restore_state", "snapshot_state"]
@@ -88,8 +88,8 @@ class StateSnapshot:
                 except Exception as error:
                     unsaved[kind.name] = _why(saver.blamed, error)
         saved = SavedState(pickled, unsaved | secrets(self._before, after))
-        if stored:
-            _save_patches(saved, user_ns, live(), patches.set_by(user_ns, stored))
+        if found := list(patches.set_by(user_ns, stored)):
+            _save_patches(saved, user_ns, live(), found)
         return saved
 
 
@@ -104,7 +104,7 @@ def _save_patches(
         if id(patch.value) in live:
             patch = patch._replace(value=Call(*live[id(patch.value)]))
         try:
-            if fingerprint.is_secret(patch.path, patch.value):
+            if secret_in(patch.path, patch.value):
                 raise NotKeptError(SENSITIVE)
             saver.save(tuple(patch))
             kept.append(tuple(patch))
@@ -134,7 +134,9 @@ def restore_state(user_ns: dict[str, Any], saved: SavedState, *, before_names: b
     for kind in KINDS:
         if kind.name in saved.pickled and kind.before_names == before_names:
             try:
-                kind.put(importlib.import_module(kind.module), load(saved.pickled[kind.name], (), user_ns))
+                kind.put(
+                    importlib.import_module(kind.module), Stream(saved.pickled[kind.name], (), user_ns).load()
+                )
             except Exception as error:
                 failed[kind.name] = _why(None, error)
     return failed
@@ -153,5 +155,5 @@ def _read_all() -> tuple[dict[str, Any], dict[str, str]]:
 
 def _why(blamed: object, error: Exception) -> str:
     if isinstance(error, NotKeptError) or blamed is None:
-        return str(error) if isinstance(error, NotKeptError) else f"{type(error).__name__}: {error}"
+        return str(error) if isinstance(error, NotKeptError) else redacted(f"{type(error).__name__}: {error}")
     return refusal(None, blamed, error)

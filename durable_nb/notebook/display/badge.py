@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from IPython.display import display
 
 from durable_nb.engine.status import Table, format_duration
-from durable_nb.errors import InvalidOption
+from durable_nb.errors import InvalidOption, printable
+from durable_nb.errors.redaction import HIDES, SENSITIVE, redacted_message
+from durable_nb.notebook.namespace.saved import EXCLUDED
 
 __all__ = [
     "BADGES",
@@ -17,6 +19,7 @@ __all__ = [
     "check_badge",
     "listed",
     "show_cell",
+    "show_made_again",
     "show_run",
     "show_stopped",
     "show_tables",
@@ -32,6 +35,12 @@ _LINE = f'<div style="color: {_GREY}; {_STYLE}">{{mark}}&ensp;<b>{{name}}</b>&en
 _WARNING = f'<div style="color: {_AMBER}; {_STYLE}">⚠&ensp;{{}}</div>'
 
 
+_READ_IT = (
+    "Read it in an ordinary cell, from the environment or with getpass.getpass(): "
+    "a value that is written in a cell stays in the notebook."
+)
+
+
 def show_cell(
     badge: str,
     *,
@@ -41,6 +50,8 @@ def show_cell(
     seconds: float,
     names: tuple[str, ...] = (),
     unsaved: Mapping[str, str] | None = None,
+    untried: str = "",
+    again: Mapping[str, str] | None = None,
     notices: tuple[str, ...] = (),
 ) -> None:
     """Show the status line of a durable cell.
@@ -53,6 +64,8 @@ def show_cell(
         seconds: Seconds that its execution took, now or when it was recorded.
         names: The names that were saved or restored.
         unsaved: Names that could not be saved, with the reasons.
+        untried: Which names were not loaded for a trial, and why.
+        again: What a later cell that reads such a name executes again; by default nothing.
         notices: Further warnings for the user.
     """
     facts = {"run": run, "step": step, "action": "replayed" if replayed else "executed", "seconds": seconds}
@@ -61,19 +74,39 @@ def show_cell(
     verb = "restored" if replayed else "saved"
     if names:
         text += f" · {verb} {listed(names)}"
+    excluded = [name for name, reason in (unsaved or {}).items() if reason == EXCLUDED]
+    if excluded:
+        text += f" · excluded {listed(excluded)}"
+    if untried:
+        text += f" · {untried}"
     warnings = [
-        f"{name} is not {verb}: {reason}. Create it in an ordinary cell."
+        f"{name} is not {verb}: {reason}. {_advice(reason, (again or {}).get(name))}"
         for name, reason in (unsaved or {}).items()
+        if reason != EXCLUDED
     ]
     warnings += notices
     if notices:
-        facts["notice"] = "\n".join(notices)
+        facts["notice"] = redacted_message("\n".join(notices))
     plain = f"durable step {step}" + (f" · not saved: {listed(list(unsaved))}" if unsaved else "")
     _display_line(badge, "↺" if replayed else "✓", step, text, plain, warnings, facts)
 
 
+def _advice(reason: str, again: str | None) -> str:
+    if again is None and (SENSITIVE in reason or HIDES in reason):
+        return _READ_IT
+    if again is None:
+        return "Create it in an ordinary cell."
+    return f"After a restart, a cell that reads it executes `{again}` again."
+
+
 def show_stopped(
-    badge: str, *, run: str, step: str, changed: tuple[str, ...], restorable: tuple[str, ...]
+    badge: str,
+    *,
+    run: str,
+    step: str,
+    changed: tuple[str, ...],
+    restorable: tuple[str, ...],
+    interrupted: bool = False,
 ) -> None:
     """Show the status line of a durable cell that failed or was interrupted; none if it changed no names.
 
@@ -83,19 +116,43 @@ def show_stopped(
         step: The step's id.
         changed: The names that it had changed before it stopped.
         restorable: Those of them that finished steps wrote, which `%durable_restore` restores.
+        interrupted: Whether the user interrupted it, so that `%durable_keep` keeps them.
     """
     if not changed:
         return
     text = f"changed before it stopped: {listed(changed)}"
     if restorable:
         text += f" · to restore {listed(restorable)}: %durable_restore"
+    if interrupted:
+        text += " · to keep that as its result: %durable_keep"
     facts = {"run": run, "step": step, "action": "stopped"}
     _display_line(badge, "✗", step, text, f"durable step {step} stopped · {text}", [], facts)
 
 
-def show_run(badge: str, *, run: str, text: str) -> None:
+def show_made_again(
+    badge: str, *, run: str, step: str, name: str, text: str, failure: str, others: Sequence[str]
+) -> None:
+    """Show the status line of a name that was made again since it could not be restored.
+
+    Args:
+        badge: ``full``, ``plain`` or ``off``.
+        run: The run id.
+        step: The id of the step that made it first.
+        name: The name.
+        text: The statements that were executed again.
+        failure: The exception that they raised; empty if they succeeded.
+        others: The other statements that changed its value, which were not executed.
+    """
+    outcome = f"could not be made again: {failure}" if failure else f"made again by `{text}` of step {step}"
+    changes = listed([f"`{each}`" for each in dict.fromkeys(others)])
+    warnings = [f"not done again: {changes}"] if others and not failure else []
+    facts = {"run": run, "made": name, "of": step}
+    _display_line(badge, "✗" if failure else "↻", name, outcome, f"durable name {name}", warnings, facts)
+
+
+def show_run(badge: str, *, run: str, text: str, warnings: Iterable[str] = ()) -> None:
     """Show the status line of a run."""
-    _display_line(badge, "▸", run, text, f"durable run {run}", [], {"run": run})
+    _display_line(badge, "▸", run, text, f"durable run {run}", [*warnings], {"run": run})
 
 
 class SignalLine:
@@ -116,7 +173,7 @@ class SignalLine:
         shown = (
             self._bundle("✓" if is_over else "?", text)
             if form is None
-            else {"text/plain": text, "text/html": form}
+            else {"text/plain": printable(text), "text/html": form}
         )
         self._handle: Any = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
@@ -129,7 +186,7 @@ class SignalLine:
         if self._badge == "off":
             return {}
         if self._badge == "plain":
-            return {"text/plain": f"durable signal {self._name}"}
+            return {"text/plain": printable(f"durable signal {self._name}")}
         return _full(mark, self._name, text, [])
 
 
@@ -164,10 +221,11 @@ def _display_line(
     badge: str, mark: str, name: str, text: str, plain: str, warnings: list[str], facts: dict[str, Any]
 ) -> None:
     metadata = {"durable_nb": facts}
+    text, warnings = redacted_message(text), [redacted_message(each) for each in warnings]
     if badge == "off":
         bundle: dict[str, str] = {}
     elif badge == "plain":
-        bundle = {"text/plain": plain}
+        bundle = {"text/plain": printable(plain)}
     else:
         bundle = _full(mark, name, text, warnings)
     display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
@@ -176,7 +234,7 @@ def _display_line(
 def _full(mark: str, name: str, text: str, warnings: list[str]) -> dict[str, str]:
     line = _LINE.format(mark=mark, name=html.escape(name), text=html.escape(text))
     return {
-        "text/plain": "\n".join([f"{mark} {name} · {text}", *(f"⚠ {warning}" for warning in warnings)]),
+        "text/plain": printable("\n".join([f"{mark} {name} · {text}", *(f"⚠ {each}" for each in warnings)])),
         "text/html": line + "".join(_WARNING.format(html.escape(warning)) for warning in warnings),
     }
 

@@ -12,16 +12,19 @@ __all__ = ["DISPLAYS", "coalesced"]
 DISPLAYS: Final = frozenset({"display_data", "update_display_data"})
 """The messages that may name a display for later updates."""
 
+_FEW: Final = 16
+"""Carriage returns in a line up to which it is kept as it was printed; a bar of progress has more."""
+
 _COLOR_CODES: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 def coalesced(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    r"""Return the fewest messages that result in equal output in a front end.
+    """Return the fewest messages that result in equal output in a front end.
 
     Example:
-        >>> chunks = [{"type": "stream", "content": {"name": "stdout", "text": t}} for t in ("1%", "\r99%")]
+        >>> chunks = [{"type": "stream", "content": {"name": "stdout", "text": text}} for text in "ab"]
         >>> coalesced(chunks)
-        [{'type': 'stream', 'content': {'name': 'stdout', 'text': '99%'}}]
+        [{'type': 'stream', 'content': {'name': 'stdout', 'text': 'ab'}}]
     """
     screen = _Screen()
     for message in messages:
@@ -78,7 +81,7 @@ def _stream_name(message: dict[str, Any]) -> str | None:
 
 def _joined(name: str, chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     text = "".join(chunk["content"]["text"] for chunk in chunks)
-    lines = [_visible(line) if "\r" in line else line for line in text.split("\n")]
+    lines = [_visible(line) if line.count("\r") > _FEW else line for line in text.split("\n")]
     return {"type": "stream", "content": {"name": name, "text": "\n".join(lines)}}
 
 
@@ -87,11 +90,12 @@ def _visible(line: str) -> str:
     plain = _COLOR_CODES.sub("", line)
     if "\x1b" in plain or "\b" in plain:  # the cursor moves: only the front end knows what is overwritten
         return line
+    text = line.rstrip("\r")
     kept: list[str] = []
     covered = -1
-    for part in reversed(line.split("\r")):
+    for part in reversed(text.split("\r")):
         width = len(_COLOR_CODES.sub("", part))
         if width > covered:
             kept.append(part)
             covered = width
-    return "\r".join(reversed(kept))
+    return "\r".join(reversed(kept)) + line[len(text) :]

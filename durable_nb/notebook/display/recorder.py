@@ -16,9 +16,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from durable_nb import settings
+from IPython.lib.pretty import pretty
+
+from durable_nb import _stored, settings
 from durable_nb.notebook.display.coalesce import DISPLAYS, coalesced
-from durable_nb.notebook.namespace.snapshot import NO_RESULT
+from durable_nb.notebook.namespace.restore import NO_RESULT
 
 __all__ = ["MARK", "Recorder", "Recording", "replay"]
 
@@ -46,8 +48,8 @@ class Recording:
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
-        """The visible outputs, as JSON messages."""
-        return coalesced(self.messages)
+        """The visible outputs, as JSON messages; widgets as the text of their last state."""
+        return coalesced(filter(None, map(_without_widget, self.messages)))
 
 
 class Recorder:
@@ -150,8 +152,6 @@ class Recorder:
             return
         if message["msg_type"] != "stream":  # copy: a display may hold objects that the cell changes later
             content = session.unpack(session.pack(content))
-            if "data" in content and len(content["data"]) > 1:
-                content["data"].pop(WIDGET, None)
         self._keep(message["parent_header"].get("msg_id"), message["msg_type"], content)
 
     def _listen_to_terminal(self, hook: Any) -> None:
@@ -213,7 +213,7 @@ def replay(shell: Any, outputs: Iterable[dict[str, Any]], *, result: Any = NO_RE
 
 def _display_output(shell: Any, kind: str, content: dict[str, Any]) -> None:
     if kind == "stream":
-        stream = getattr(sys, content["name"])
+        stream = _stream(content["name"])
         stream.write(content["text"])
         stream.flush()
     elif kind == "execute_result":
@@ -236,6 +236,39 @@ def _display_result(hook: Any, data: dict[str, Any], metadata: dict[str, Any]) -
     hook.finish_displayhook()
 
 
+def _without_widget(message: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a message that needs no widget's state in its kernel; None if its widget was closed."""
+    content = message["content"]
+    data = content.get("data", {})
+    if WIDGET not in data or len(data) == 1:
+        return message
+    rest = {mime: value for mime, value in data.items() if mime != WIDGET}
+    text = _widget_text(data[WIDGET].get("model_id"))
+    if text is not None:
+        rest["text/plain"] = text
+    return None if text == "" else {**message, "content": {**content, "data": rest}}
+
+
+def _widget_text(model_id: str | None) -> str | None:
+    """Return the text of a widget's state now; "" if it is not shown any more, None if it is not known."""
+    module = sys.modules.get("ipywidgets.widgets.widget")
+    widget = getattr(module, "_instances", {}).get(model_id)
+    if widget is None:
+        return None if module is None else ""
+    try:
+        hidden = widget.layout.visibility == "hidden" or widget.layout.display == "none"
+        text: str = "" if hidden else pretty(widget)  # type: ignore[no-untyped-call]
+    except Exception:  # a widget without a layout, or of the user's
+        return None
+    return text
+
+
+def _stream(name: str) -> Any:
+    """Return the stream on which a kernel sends output, also while a cell has put another in its place."""
+    own = _stored.STREAMS[name]
+    return own if hasattr(own, "watch_fd_thread") else getattr(sys, name)
+
+
 def _flush_figures() -> None:
     # Otherwise matplotlib would display them only after the cell.
     inline = sys.modules.get("matplotlib_inline.backend_inline")
@@ -245,13 +278,14 @@ def _flush_figures() -> None:
 
 def _flush_streams() -> None:
     # A kernel sends printed text up to 0.2 s later, from another thread.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    for name in ("stdout", "stderr"):
+        _stream(name).flush()
 
 
 def _drain_pipes() -> None:
     """Wait until a kernel's threads have read the output of subprocesses and C code from the pipes."""
-    piped = [stream for stream in (sys.stdout, sys.stderr) if getattr(stream, "_fid", None) is not None]
+    streams = [_stream("stdout"), _stream("stderr")]
+    piped = [stream for stream in streams if getattr(stream, "_fid", None) is not None]
     deadline = time.monotonic() + settings.OUTPUT_PATIENCE
     while any(map(_has_pending_output, piped)) and time.monotonic() < deadline:
         time.sleep(settings.OUTPUT_POLL)

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -21,10 +21,20 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from durable_nb.errors import DurableError, InvalidOption
+from durable_nb.notebook.shell.durable_cells import STEP_MAGIC, magic_first
 
-__all__ = ["CellReport", "CellState", "Report", "pending_cells", "run_notebook"]
+__all__ = [
+    "CellReport",
+    "CellState",
+    "HeadlessFailed",
+    "OnCell",
+    "OnKernel",
+    "Report",
+    "pending_cells",
+    "read_notebook",
+    "run_notebook",
+]
 
-STEP_MAGIC = "%%durable_step"
 METADATA = "durable_nb"
 STARTUP_TIMEOUT = 60
 STARTS = 3
@@ -38,6 +48,10 @@ NOTEBOOK_VARIABLE = "JPY_SESSION_NAME"
 """The environment variable in which a kernel finds its notebook's path, to recognize renamed steps."""
 
 
+class HeadlessFailed(DurableError):
+    """Code that is executed before or after the cells of a notebook failed."""
+
+
 class CellState(StrEnum):
     """The state of a cell; ``ran`` is for ordinary cells, ``executed`` and ``replayed`` for durable ones."""
 
@@ -48,6 +62,9 @@ class CellState(StrEnum):
     REPLAYED = "replayed"
     FAILED = "failed"
     KILLED = "killed"
+
+
+_UNFINISHED = {CellState.WAITING, CellState.RUNNING, CellState.FAILED, CellState.KILLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +101,14 @@ class Report:
         pid: The kernel's process id, if the kernel is a process of this machine.
         took: Seconds from before the kernel's start to after its end.
         notebook: The notebook with the outputs received so far.
+        ended: The exit status of a kernel that died, as ``subprocess`` has it; None if it is unknown.
     """
 
     cells: tuple[CellReport, ...]
     pid: int | None
     took: float
     notebook: Any = field(repr=False)
+    ended: int | None = None
 
     @property
     def died(self) -> bool:
@@ -99,8 +118,7 @@ class Report:
     @property
     def finished(self) -> bool:
         """True if every cell succeeded."""
-        unfinished = {CellState.WAITING, CellState.RUNNING, CellState.FAILED, CellState.KILLED}
-        return not any(cell.state in unfinished for cell in self.cells)
+        return not any(cell.state in _UNFINISHED for cell in self.cells)
 
     @property
     def saved(self) -> float:
@@ -125,6 +143,9 @@ async def run_notebook(
     kernel_name: str | None = None,
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
+    notebook: Any = None,
+    first: Sequence[str] = (),
+    last: Sequence[str] = (),
 ) -> Report:
     """Run a notebook's code cells in order, in a kernel of its own, until one fails or the kernel dies.
 
@@ -138,15 +159,18 @@ async def run_notebook(
         kernel_name: The name of an installed kernel; by default a kernel of the current Python interpreter.
         timeout: Seconds that each cell may take; unlimited by default.
         env: Environment variables for the kernel, in place of those of this process.
+        notebook: The notebook as it is to be executed, if that is not as it is in the file.
+        first: Code that is executed before the cells, and is none of them.
+        last: Code that is executed after them, if all succeeded.
 
     Returns:
         The report of the run.
 
     Raises:
         InvalidOption: The file does not exist or is not a notebook, or no kernel has that name.
-        DurableError: The kernel did not start.
+        DurableError: The kernel did not start, or code of ``first`` or ``last`` failed.
     """
-    notebook = _read(path)
+    notebook = read_notebook(path) if notebook is None else notebook
     started = time.monotonic()
     client = _client(notebook, timeout)
     async with _kernel(client, kernel_name, cwd, _environment(path, env)):
@@ -154,8 +178,11 @@ async def run_notebook(
         if on_kernel is not None:
             on_kernel(pid)
         execution = _Execution(client, list(pending_cells(notebook)), on_cell or _ignore)
-        await execution.run()
-    return Report(tuple(execution.cells), pid, time.monotonic() - started, notebook)
+        await execution.run(first, last)
+        ended = await client.km.provisioner.poll() if execution.died else None
+        if last and execution.finished:  # it closes what is open
+            await client.km.shutdown_kernel()
+    return Report(tuple(execution.cells), pid, time.monotonic() - started, notebook, ended)
 
 
 def pending_cells(notebook: Any) -> tuple[CellReport, ...]:
@@ -168,7 +195,7 @@ def pending_cells(notebook: Any) -> tuple[CellReport, ...]:
         InvalidOption: The file does not exist or is not a notebook.
     """
     if isinstance(notebook, str | os.PathLike):
-        notebook = _read(notebook)
+        notebook = read_notebook(notebook)
     return tuple(
         CellReport(index, _title(cell.source))
         for index, cell in enumerate(notebook.cells)
@@ -184,7 +211,37 @@ class _Execution:
         self.cells = cells
         self.on_cell = on_cell
 
-    async def run(self) -> None:
+    @property
+    def died(self) -> bool:
+        return any(cell.state is CellState.KILLED for cell in self.cells)
+
+    @property
+    def finished(self) -> bool:
+        return all(cell.state not in _UNFINISHED for cell in self.cells)
+
+    async def run(self, first: Sequence[str], last: Sequence[str]) -> None:
+        for code in first:
+            await self._execute_code(code)
+        if await self._execute_cells():
+            for code in last:
+                await self._execute_code(code)
+
+    async def _execute_code(self, code: str) -> None:
+        """Execute code that is no cell.
+
+        Raises:
+            DurableError: It failed.
+        """
+        self.client.kc.session.metadata = {}
+        reply = await self.client.kc.execute_interactive(
+            code, store_history=False, allow_stdin=False, output_hook=_ignore, timeout=STARTUP_TIMEOUT
+        )
+        content = reply["content"]
+        if content["status"] != "ok":
+            raise HeadlessFailed(content.get("evalue") or content.get("ename") or "the kernel did not answer")
+
+    async def _execute_cells(self) -> bool:
+        """Execute the cells; return whether all succeeded."""
         for position, cell in enumerate(self.cells):
             running = replace(cell, state=CellState.RUNNING)
             self._report(position, running)
@@ -194,10 +251,13 @@ class _Execution:
             ended = replace(ended, took=took, saved=max(0.0, ended.saved - took))
             self._report(position, ended)
             if ended.state in {CellState.FAILED, CellState.KILLED}:
-                return
+                return False
+        return True
 
     async def _execute(self, cell: CellReport) -> CellReport:
         source = self.client.nb.cells[cell.index]
+        # As JupyterLab does: by its id a cell is known after the notebook was changed.
+        self.client.kc.session.metadata = {"cellId": source.id} if "id" in source else {}
         try:
             await self.client.async_execute_cell(source, cell.index)
         except DeadKernelError:
@@ -239,14 +299,19 @@ def _with_facts(cell: CellReport, outputs: list[Any]) -> CellReport:
 
 
 def _title(source: str) -> str:
-    first = source.strip().splitlines()[0]
+    first = magic_first(source).strip().splitlines()[0]
     if first.startswith(STEP_MAGIC):
         words = first.removeprefix(STEP_MAGIC).split()
         return words[0] if words else STEP_MAGIC
     return first.lstrip("# ") or first
 
 
-def _read(path: str | os.PathLike[str]) -> Any:
+def read_notebook(path: str | os.PathLike[str]) -> Any:
+    """Return a notebook as nbformat reads it.
+
+    Raises:
+        InvalidOption: The file does not exist or is not a notebook.
+    """
     try:
         return nbformat.read(Path(path), as_version=4)  # type: ignore[no-untyped-call]
     except OSError as error:
@@ -324,5 +389,5 @@ async def _end(client: Any) -> None:
         await client.km.shutdown_kernel(now=True)
 
 
-def _ignore(cell: CellReport) -> None:
+def _ignore(_: object) -> None:
     """The default for `on_cell`."""

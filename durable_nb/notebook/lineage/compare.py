@@ -11,6 +11,7 @@ from durable_nb.notebook.lineage.names import Mentioned, mentioned, outer_reads,
 from durable_nb.notebook.lineage.origins import Chain, Lineage, Origins, Source, difference, step_source
 from durable_nb.notebook.lineage.statements import Statement, statements
 from durable_nb.records import Call, Step, StepKind, StepStatus, scope_of
+from durable_nb.stores.errors import damaged_lineage
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import RunHandle
@@ -40,6 +41,8 @@ class CellInputs:
         values: Fingerprints of the small values among them.
         cell: The cell's id, if the front end sent one.
         mentioned: Names and attributes that occur in its code.
+        reads: Names that it reads before it has bound them itself.
+        unmarked: Whether the cell has no magic that names its step.
     """
 
     body: tuple[Statement, ...] = ()
@@ -47,10 +50,17 @@ class CellInputs:
     values: Mapping[str, str] = field(default_factory=dict)
     cell: str | None = None
     mentioned: Mentioned = field(default_factory=Mentioned)
+    reads: frozenset[str] = frozenset()
+    unmarked: bool = False
 
 
 def inputs_of(
-    origins: Origins, source: str, user_ns: Mapping[str, Any], cell: str | None = None
+    origins: Origins,
+    source: str,
+    user_ns: Mapping[str, Any],
+    cell: str | None = None,
+    *,
+    marked: bool = True,
 ) -> CellInputs:
     """Return the inputs of a durable cell.
 
@@ -59,12 +69,15 @@ def inputs_of(
         source: The cell's Python.
         user_ns: The namespace; empty if nothing has been executed.
         cell: The cell's id, if the front end sent one.
+        marked: Whether the cell has a magic that names its step.
     """
     tree = parse(source)
     direct = outer_reads(tree)
     names = origins.of(sorted(direct))
     values = drift.small_values(user_ns, _judged_by_value({*direct, *names}, names))
-    return CellInputs(tuple(statements(tree)), names, values, cell, mentioned(tree))
+    return CellInputs(
+        tuple(statements(tree)), names, values, cell, mentioned(tree), frozenset(direct), not marked
+    )
 
 
 def _judged_by_value(reads: Iterable[str], names: Mapping[str, Chain]) -> Iterator[str]:
@@ -73,20 +86,36 @@ def _judged_by_value(reads: Iterable[str], names: Mapping[str, Chain]) -> Iterat
 
 
 def lineage_of(record: Step) -> Lineage:
-    """Return the lineage of a recorded cell; an empty one if none was recorded."""
-    return Lineage.from_json(record.lineage) if record.lineage else Lineage(record.step_id)
+    """Return the lineage of a recorded cell; an empty one if none was recorded.
+
+    Raises:
+        StoreUnreadable: It has another shape than durable_nb writes.
+    """
+    try:
+        found = Lineage.from_json(record.lineage) if record.lineage else None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise damaged_lineage(record) from error
+    return found or Lineage(record.step_id)
 
 
-def with_changes(call: Call, record: Step | None, inputs: CellInputs) -> Call:
-    """Return a call with the edit and the drift of its inputs since they were recorded."""
+def with_changes(call: Call, record: Step | None, inputs: CellInputs, origins: Origins) -> Call:
+    """Return a call with the edit and the drift of its inputs since they were recorded.
+
+    Args:
+        call: The call.
+        record: The step as it was recorded; None if it was not.
+        inputs: The inputs of its cell.
+        origins: The origins of names now; the cell may have changed names that its code does not mention.
+    """
     if record is None or not record.lineage:
         return call
     recorded = lineage_of(record)
-    own = {name for name, chain in inputs.names.items() if any(call.step_id in one.steps for one in chain)}
+    names = {**origins.of(name for name in recorded.names if name not in inputs.names), **inputs.names}
+    own = {name for name, chain in names.items() if any(call.step_id in one.steps for one in chain)}
     moved = [name for name in drift.drifted(recorded.values, inputs.values) if name not in own]
     # A name without an origin may be bound by a cell that was not executed; running would raise a NameError.
-    moved += [name for name in recorded.names if name not in inputs.names and name not in moved]
-    edit = difference(recorded, inputs.names, call.step_id)
+    moved += [name for name in recorded.names if name not in names and name not in moved]
+    edit = difference(recorded, names, call.step_id)
     return call._replace(edit=edit, drift=", ".join(f"`{name}`" for name in moved))
 
 
@@ -141,7 +170,7 @@ def step_sources(step_id: str, lineage: Lineage, inputs: CellInputs) -> dict[str
             lineage.known_as,
             version,
             steps=frozenset(steps),
-            reads_later=later.get(name, frozenset()),
+            reads_later=later.get(name, frozenset()).union(lineage.holds.get(name, ())),
             imports=version.startswith(MODULE),
         )
         for name, version in lineage.versions.items()

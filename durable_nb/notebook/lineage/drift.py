@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import sysconfig
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from durable_nb import fingerprint
+from durable_nb.errors.redaction import is_credential
+from durable_nb.fingerprint import mentions
 
 __all__ = ["drifted", "portable", "small_values"]
 
@@ -40,38 +40,20 @@ def portable(name: str, value: Any) -> str | None:
     A module of the user's own is identified by its source; installed modules have no fingerprint.
 
     Args:
-        name: The name it is bound to; secrets are not stored, not even as fingerprints.
+        name: The name it is bound to; keys and passwords are not stored, not even as fingerprints.
         value: The value.
     """
     try:
-        return None if fingerprint.is_secret(name, value) else _fingerprint(value)
-    except Exception:  # raised by the user's code or a placeholder: the step must not fail because of it
+        return None if is_credential(name, value) else _fingerprint(value)
+    except Exception:  # the user's code, a placeholder, a file: the step must not fail because of it
         return None
 
 
 def _fingerprint(value: Any) -> str | None:
-    if isinstance(value, ModuleType):
-        return _own_module(value)
-    if isinstance(value, FunctionType | type):
-        return None if value.__module__ == "__main__" else _own_module(sys.modules.get(value.__module__))
+    if isinstance(value, ModuleType | FunctionType | type):
+        module = mentions.module_of(value)
+        return None if module is None else fingerprint.source(Path(str(module.__file__)).read_text("utf-8"))
     return fingerprint.value(value) if _is_small(value) else None
-
-
-def _own_module(module: ModuleType | None) -> str | None:
-    """Fingerprint the source of a module that is neither installed nor part of Python."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or _installed(Path(file)):
-        return None
-    try:
-        return fingerprint.source(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _installed(file: Path) -> bool:
-    places = [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    package = Path(fingerprint.__file__).parents[1]
-    return any(file.is_relative_to(place) for place in (*places, package))
 
 
 def _is_small(value: Any) -> bool:

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from durable_nb.fingerprint.mentions import looks_like_path
+
 __all__ = [
     "Mentioned",
     "bound_by",
@@ -59,16 +61,18 @@ class Mentioned(NamedTuple):
         bound: Names that it binds or deletes, including in functions that declare them global.
         named: All names that it binds, deletes or reads, and all attribute names.
         attributes: Attributes that it assigns to: ``("a", "b", "c")`` for `a.b.c = 1`.
+        paths: Literal texts that look like paths.
     """
 
     bound: frozenset[str] = frozenset()
     named: frozenset[str] = frozenset()
     attributes: frozenset[tuple[str, ...]] = frozenset()
+    paths: frozenset[str] = frozenset()
 
 
 def mentioned(body: Iterable[ast.stmt]) -> Mentioned:
     """Collect the names and attributes that occur in a cell's code."""
-    bound, named, attributes = set[str](), set[str](), set[tuple[str, ...]]()
+    bound, named, attributes, paths = set[str](), set[str](), set[tuple[str, ...]](), set[str]()
     for top in body:
         bound.update(stored(top, ast.Store), stored(top, ast.Del))
         for node in ast.walk(top):
@@ -77,11 +81,15 @@ def mentioned(body: Iterable[ast.stmt]) -> Mentioned:
                     named.add(name)
                 case ast.Global(names=names):
                     bound.update(names)
+                case ast.Constant(value=str(text)) if looks_like_path(text):
+                    paths.add(text)
                 case ast.Attribute(attr=name, ctx=ctx):
                     named.add(name)
                     if isinstance(ctx, ast.Store):
                         attributes.add(_dotted(node))
-    return Mentioned(frozenset(bound), frozenset(bound | named), frozenset(attributes - {()}))
+    return Mentioned(
+        frozenset(bound), frozenset(bound | named), frozenset(attributes - {()}), frozenset(paths)
+    )
 
 
 def _dotted(node: ast.expr) -> tuple[str, ...]:

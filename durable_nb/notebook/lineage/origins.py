@@ -8,6 +8,7 @@ changed since. Nothing here runs the user's code.
 from __future__ import annotations
 
 import builtins
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,12 +17,19 @@ from typing import Any, Final, Self
 
 from xxhash import xxh3_128_hexdigest
 
+from durable_nb.errors.redaction import redacted
 from durable_nb.notebook.lineage.statements import STAR, Statement
 
-__all__ = ["Chain", "Lineage", "Origins", "Source", "difference", "step_source"]
+__all__ = ["UNSAVED", "Chain", "Lineage", "Origins", "Source", "difference", "step_source"]
+
+UNSAVED: Final = "unsaved:"
+"""How the version of a name begins that its step could not save."""
 
 _BUILTINS: Final = frozenset(dir(builtins))
 _Key = tuple[str, str, int]
+
+
+_KINDS: Final = {"as": str, "names": dict, "own": list, "values": dict, "gave": dict, "deleted": list}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +137,10 @@ class Origins:
     def _imported(self, name: str) -> bool:
         return any(source.imports for source in self._chains.get(name, ()))
 
+    def unsaved(self) -> set[str]:
+        """Return the names that the durable steps that wrote them could not save."""
+        return {name for name, chain in self._chains.items() if chain and chain[-1].code.startswith(UNSAVED)}
+
     def of(self, names: Iterable[str]) -> dict[str, Chain]:
         """Return the origins of names, including the names that functions among them read."""
         left, found = list(names), dict[str, Chain]()
@@ -179,8 +191,11 @@ class Lineage:
         own: Names that it read after having changed them itself, in a kernel where it ran before.
         values: Fingerprints of the small values that it read.
         versions: Versions of the values that it wrote, by name.
+        holds: Names of the classes and functions that these values hold, by their names.
         deleted: Names that it deleted.
         cell: The id of its cell in the notebook, if the front end sent one.
+        unmarked: Whether its cell has no magic that names the step.
+        notebook: The path of the notebook; empty if the kernel was not told.
     """
 
     known_as: str
@@ -188,8 +203,11 @@ class Lineage:
     own: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    holds: Mapping[str, Collection[str]] = field(default_factory=dict)
     deleted: tuple[str, ...] = ()
     cell: str | None = None
+    unmarked: bool = False
+    notebook: str = ""
 
     def to_json(self) -> str:
         """Serialize; a source that several names share is written once."""
@@ -213,28 +231,38 @@ class Lineage:
             "deleted": self.deleted,
             "cell": self.cell,
             "nodes": nodes,
+            **({"holds": self.holds} if self.holds else {}),
+            **({"unmarked": True} if self.unmarked else {}),
+            **({"notebook": self.notebook} if self.notebook else {}),
         }
         return json.dumps(written, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read the output of `to_json`."""
+    def from_json(cls, text: str) -> Self | None:
+        """Read the output of `to_json`; None if the text is the record of a task, which names files alone."""
         written = json.loads(text)
         nodes: list[Source] = []
+        if not written.keys() - {"files"}:
+            return None
+        if any(not isinstance(written[key], kind) for key, kind in _KINDS.items()):
+            raise TypeError("not a lineage")
 
         def chains(reads: dict[str, list[int]]) -> dict[str, Chain]:
             return {name: tuple(nodes[place] for place in places) for name, places in reads.items()}
 
         for code, shown, step, reads in written["nodes"]:
-            nodes.append(Source(code, shown, step, chains(reads)))
+            nodes.append(Source(code, _without_secrets(shown), step, chains(reads)))
         return cls(
             written["as"],
             chains(written["names"]),
             tuple(written["own"]),
             written["values"],
             written["gave"],
+            {name: tuple(held) for name, held in written.get("holds", {}).items()},
             tuple(written["deleted"]),
             written["cell"],
+            written.get("unmarked", False),
+            str(written.get("notebook", "")),
         )
 
     def sources(self) -> Collection[Source]:
@@ -246,6 +274,10 @@ class Lineage:
                 found[source.digest] = source
                 left += [one for chain in source.reads.values() for one in chain]
         return found.values()
+
+
+_without_secrets: Final = functools.lru_cache(maxsize=4096)(redacted)
+"""For texts of a database that was written before they were stored without."""
 
 
 def difference(recorded: Lineage, now: Mapping[str, Chain], step: str) -> str:

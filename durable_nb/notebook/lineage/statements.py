@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from durable_nb import fingerprint
+from durable_nb.errors.redaction import redacted_source
 from durable_nb.notebook.lineage.names import bound_by, read_later, read_now, same_scope, stored
 
-__all__ = ["STAR", "Statement", "statements"]
+__all__ = ["STAR", "Statement", "shown_text", "statements"]
 
 STAR: Final = "*"
 """Stands for the names of a star import, which the syntax tree does not show."""
@@ -36,7 +37,7 @@ class Statement:
 
     Attributes:
         code: Fingerprint of its syntax tree.
-        text: Its beginning, as shown to the user; values bound to secret-looking names are hidden.
+        text: Its beginning, as shown to the user and as stored, without secrets.
         reads_now: Names that it reads when it is executed.
         reads_later: Names that functions defined in it read when they are called.
         binds: Names that it binds unconditionally; `STAR` for those of a star import.
@@ -89,7 +90,7 @@ def _statement(node: ast.stmt) -> Statement:
         certain, changes = frozenset(), changes | {node.target.id}
     return Statement(
         code=fingerprint.syntax(node),
-        text=_text(node, everywhere),
+        text=shown_text(node),
         reads_now=now,
         reads_later=frozenset(read_later([node])),
         binds=certain,
@@ -103,11 +104,9 @@ def _statement(node: ast.stmt) -> Statement:
     )
 
 
-def _text(node: ast.stmt, bound: Iterable[str]) -> str:
-    shown = next((name for name in bound if fingerprint.is_secret(name)), None)
-    if shown is not None:
-        return f"{shown} = …"
-    first, *rest = ast.unparse(node).splitlines() or [""]
+def shown_text(node: ast.stmt) -> str:
+    """Return the beginning of a statement, for people, without secrets."""
+    first, *rest = redacted_source(ast.unparse(node)).splitlines() or [""]
     return first if len(first) <= _SHOWN and not rest else f"{first[:_SHOWN]} …"
 
 

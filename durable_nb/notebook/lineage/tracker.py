@@ -22,14 +22,15 @@ from durable_nb.notebook.lineage.compare import (
     with_changes,
 )
 from durable_nb.notebook.lineage.names import parse
-from durable_nb.notebook.lineage.origins import Lineage, Origins
+from durable_nb.notebook.lineage.origins import UNSAVED, Lineage, Origins
 from durable_nb.notebook.lineage.statements import Statement, statements
 from durable_nb.notebook.shell import frontend
 from durable_nb.records import Call, Step
 
 if TYPE_CHECKING:
     from durable_nb.engine.run import RunHandle
-    from durable_nb.notebook.namespace.snapshot import Changes, SavedNames
+    from durable_nb.notebook.namespace.saved import SavedNames
+    from durable_nb.notebook.namespace.snapshot import Changes
 
 __all__ = ["Tracker"]
 
@@ -58,9 +59,10 @@ class Tracker:
         line = _failed_line(result.error_in_exec, self.shell.user_ns)
         self._record(info.raw_cell, lambda statement: self._mutated_receiver(statement, result), line)
 
-    def inputs_of(self, source: str) -> CellInputs:
+    def inputs_of(self, source: str, *, marked: bool = True) -> CellInputs:
         """Return the inputs of a durable cell, from its Python source."""
-        return inputs_of(self.origins, source, self.shell.user_ns, frontend.cell_id(self.shell))
+        cell = frontend.cell_id(self.shell)
+        return inputs_of(self.origins, source, self.shell.user_ns, cell, marked=marked)
 
     def with_lineage(self, run: RunHandle, call: Call, inputs: CellInputs, called: Iterable[str]) -> Call:
         """Return a call with its former id, if the cell was renamed, and the changes of its inputs.
@@ -71,10 +73,14 @@ class Tracker:
             inputs: The inputs of its cell.
             called: The steps that were called in this pass.
         """
-        if call.step_id not in run.history:
+        if inputs.unmarked:
+            begun = Lineage(call.step_id, cell=inputs.cell, unmarked=True)
+            call = call._replace(lineage=begun.to_json())
+        elif call.step_id not in run.history:
             is_gone = self._gone(call.step_id, inputs, set(called))
             call = call._replace(renamed=former_id(run, call, inputs, is_gone))
-        return with_changes(call, run.history.get(call.step_id) or run.history.get(call.renamed), inputs)
+        record = run.history.get(call.step_id) or run.history.get(call.renamed)
+        return with_changes(call, record, inputs, self.origins)
 
     def lineage(
         self, record: Step | None, call: Call, inputs: CellInputs, changes: Changes, saved: SavedNames
@@ -88,18 +94,27 @@ class Tracker:
             changes: The cell's changes to the namespace.
             saved: Those changes as saved.
         """
-        own = tuple(n for n, chain in inputs.names.items() if any(call.step_id in one.steps for one in chain))
+        # What it changed in place, it has read, also where its code does not mention it.
+        names = {**self.origins.of((*changes.mutated, *changes.along)), **inputs.names}
+        own = {name for name, chain in names.items() if any(call.step_id in one.steps for one in chain)}
+        known = lineage_of(record) if record is not None else Lineage(call.step_id)
+        # What it reads from its own earlier execution is compared by what that one has read.
+        names |= {name: known.names[name] for name in own if name in known.names}
+        own -= known.names.keys()
         changed = (*changes.created, *changes.rebound, *changes.mutated)
         written = [name for name in changed if name in self.shell.user_ns]  # pyplot's figures have no name
         bound = {name: one.code for one in inputs.body for name in one.binds}
         return Lineage(
-            known_as=lineage_of(record).known_as if record else call.step_id,
-            names={name: chain for name, chain in inputs.names.items() if name not in own},
-            own=own,
+            known_as=known.known_as,
+            names={name: chain for name, chain in names.items() if name not in own},
+            own=tuple(sorted(own)),
             values=inputs.values,
             versions={name: self._version(name, saved, bound, call.code or "") for name in written},
+            holds={name: held for name in written if (held := changes.scan.code_in(name))},
             deleted=changes.deleted,
             cell=inputs.cell,
+            unmarked=inputs.unmarked,
+            notebook=str(frontend.notebook_file() or ""),
         )
 
     def record_step(self, step_id: str, lineage: Lineage, inputs: CellInputs) -> None:
@@ -147,7 +162,7 @@ class Tracker:
     def _version(self, name: str, saved: SavedNames, bound: Mapping[str, str], code: str) -> str:
         value = self.shell.user_ns[name]
         if name in saved.unsaved:
-            return f"unsaved:{code}"
+            return f"{UNSAVED}{code}"
         kind = type(value)  # a placeholder's __class__ raises
         if kind is ModuleType:
             return f"{MODULE}{value.__name__}"

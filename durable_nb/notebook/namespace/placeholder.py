@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from durable_nb.errors import StepNotRestored
 
-__all__ = ["Placeholder", "placeholder", "reason_of"]
+__all__ = ["Placeholder", "name_of", "placeholder", "reason_of", "step_of"]
 
 _ALLOWED: Final = frozenset({"__class__", "__repr__", "__str__", "__format__", "__doc__", "__sizeof__"})
 """Attributes that tracebacks, ``%whos`` and displays read; reading any other one raises."""
@@ -88,3 +88,13 @@ def reason_of(value: object) -> str | None:
         value: Any object.
     """
     return _described(value)[2] if type(value) is Placeholder else None
+
+
+def step_of(value: Placeholder) -> str:
+    """Return the id of the step that could not save the value."""
+    return _described(value)[1]
+
+
+def name_of(value: Placeholder) -> str:
+    """Return the name to which a placeholder was bound."""
+    return _described(value)[0]

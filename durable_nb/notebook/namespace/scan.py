@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import fractions
 import marshal
+import pathlib
 import re
 import sys
 import time
 import types
+import typing
+import uuid
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Self
@@ -14,18 +20,25 @@ from typing import Any, Final, Self
 import xxhash
 
 from durable_nb import settings
+from durable_nb.codec.parts import find_parts
 from durable_nb.codec.pickling import Call, refusal
-from durable_nb.lookup import LRU_CACHE, importable
+from durable_nb.codec.second_pass import Named, has_identity
+from durable_nb.lookup import LRU_CACHE, derives, importable
 from durable_nb.notebook.namespace.figures import open_figures
-from durable_nb.notebook.namespace.pickling import Fingerprinter, OverBudget, reference
-from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, containers, is_flat
+from durable_nb.notebook.namespace.marks import mark
+from durable_nb.notebook.namespace.pickling import Fingerprinter, OverBudget, Reference, reference
+from durable_nb.notebook.namespace.reach import names_in
+from durable_nb.notebook.namespace.saved import EXCLUDED
+from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, is_flat
 
-__all__ = ["RESULT", "Identities", "Scan", "named_objects", "reachable_names"]
+__all__ = ["RESULT", "Identities", "Scan", "is_code", "named_objects", "reachable_names"]
 
 RESULT: Final = "<result>"
 """The name under which a cell's last value is saved; not an identifier, so it clashes with no user's name."""
 
 _OWNED_BY_IPYTHON: Final = re.compile(r"_i?\d*|_{2,3}|_i{2,3}|_[dio]h|In|Out|__\w+__")
+
+_LAST_RESULTS: Final = frozenset({"_", "__", "___"})
 
 
 _FEW: Final = 100
@@ -33,6 +46,17 @@ _FEW: Final = 100
 
 _WITHOUT_IDENTITY: Final = 2
 """The marshal version that writes equal atoms alike, whether they are one object or two."""
+
+_COMPARED_BY_IS: Final = (
+    *(tuple, frozenset, datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
+    *(decimal.Decimal, fractions.Fraction, pathlib.PurePath, uuid.UUID),
+)
+
+_EMPTY: Final[tuple[object, ...]] = ((), frozenset())
+
+_NAMED_TYPES: Final = frozenset(
+    {typing.NewType, typing.TypeVar, typing.ParamSpec, getattr(typing, "TypeAliasType", typing.NewType)}
+)
 
 _BY_IDENTITY: Final = ATOMS | {types.ModuleType}
 """Types whose instances are compared by identity alone."""
@@ -110,11 +134,14 @@ class Scan:
         self.failed: dict[str, str] = {}
         self.skipped: list[str] = []
         self.anchors = anchors
-        self.sharing = Sharing(anchors)
+        self.sharing = Sharing(anchors, fingerprinter.namespace)
         self.fingerprinter = fingerprinter
         self._finds_sharing = finds_sharing
-        self._code_types = {kind for kind in set(map(type, values.values())) if _is_code(kind)}
+        self._code_types = {kind for kind in set(map(type, values.values())) if _is_function_or_class(kind)}
         self._anchored = {name: id(value) for name, value in values.items() if id(value) in anchors}
+        self._constants = (
+            {id(value) for value in values.values() if _is_constant(value)} if finds_sharing else set()
+        )
         self._first_name: dict[int, str] = {}  # an object with two names is fingerprinted once
 
     @classmethod
@@ -124,6 +151,7 @@ class Scan:
         hidden: Collection[str],
         first: Collection[str] = (),
         before: Mapping[int, object] | None = None,
+        assigned: Collection[str] = (),
     ) -> Self:
         """Scan a namespace.
 
@@ -132,9 +160,11 @@ class Scan:
             hidden: Names that are never considered.
             first: Names to scan without a time limit; the others share a budget of ``SWEEP_BUDGET`` seconds.
             before: The anchors of the previous scan; None for the first scan, which ignores sharing.
+            assigned: Names that the user's code has bound: then IPython's own ``_`` is one of the user's.
         """
         found = {**user_ns, **open_figures()}
-        values = {name: value for name, value in found.items() if name not in hidden and _is_name(name)}
+        named = {name: value for name, value in found.items() if name not in hidden and _is_name(name)}
+        values = {**named, **{name: user_ns[name] for name in _LAST_RESULTS & {*assigned} & user_ns.keys()}}
         anchors = {**(before or {}), **_anchors(values)}
         scan = cls(values, anchors, Fingerprinter(user_ns, anchors), finds_sharing=before is not None)
         scan._note_all(first)
@@ -150,39 +180,103 @@ class Scan:
             self._note(name, self.values[name])
         self.fingerprinter.until = None
 
-    def closure(self, changed: Iterable[str]) -> list[list[str]]:
-        """Return the groups of names that must be saved together with the changed ones.
+    def in_reach(self, names: Collection[str]) -> set[str]:
+        """Return the names that share objects with these, directly or through others, and these."""
+        return self.sharing.bound_to(names, frozenset(self.anchors))
 
-        Saving a class or function requires saving the names that hold it, which may share objects with
-        further classes and functions; repeats until nothing is added.
+    def shared(self, saved: Collection[str]) -> tuple[dict[int, Reference], set[str]]:
+        """Find the objects in saved names that other names hold.
+
+        Args:
+            saved: The names to save, with `RESULT` if it was noted.
+
+        Returns:
+            References by the ids of the objects, and names that hold some of them where no path leads to:
+            these must be saved too.
         """
-        names, anchors = set(changed), None
-        while anchors != (now := self._saved_anchors(names)):
-            anchors = now
-            names = self.sharing.bound_to(names, anchors)
-        among = (name for name in self.values if name in names)
-        return self.sharing.groups(among, self._saved_anchors(names))
+        live, anchors = self.live(saved), frozenset(self.anchors)
+        wanted = set().union(*(self.sharing.keys(name, anchors) for name in saved)) - live.keys()
+        left_out = {*saved, *self.failed}
+        staying = {name: value for name, value in self.values.items() if name not in left_out}
+        whole = {name: one for name, one in staying.items() if id(one) in wanted and _can_be_known(name, one)}
+        wanted -= self._constants
+        found = {id(one): Reference(name, (), one) for name, one in whole.items()}
+        along = set[str]()
+        for name, value in staying.items() if wanted else ():
+            common = (self.sharing.keys(name, anchors) & wanted) - found.keys()
+            if common:
+                parts = find_parts(value, common)
+                found |= {key: Reference(name, path, obj) for key, (obj, path) in parts.items()}
+                if common - parts.keys() and id(value) not in anchors:
+                    along.add(name)
+        return found, along
+
+    def anchors_of(self, names: Collection[str]) -> set[str]:
+        """Return the names of the classes and functions that the values of other names hold."""
+        anchors = frozenset(self.anchors)
+        held = {key for name in names for key in self.sharing.keys(name, anchors)}
+        return {name for name, key in self._anchored.items() if key in held}
+
+    def code_in(self, name: str) -> list[str]:
+        """Return the names of the classes and functions that a value holds, apart from its own."""
+        held = self.sharing.code_in(name)
+        return sorted(each for each, key in self._anchored.items() if key in held and each != name)
+
+    def cells_of(self, names: Iterable[str]) -> dict[int, Reference]:
+        """Return references to the closure cells of functions."""
+        functions = ((name, getattr(self.values[name], "__closure__", None) or ()) for name in names)
+        found = ((name, place, cell) for name, cells in functions for place, cell in enumerate(cells))
+        return {id(cell): Reference(name, (("closure", place),), cell) for name, place, cell in found}
+
+    def of_these(self, references: Mapping[int, Reference], names: Iterable[str]) -> dict[int, Reference]:
+        """Return the references to objects that some of these names hold."""
+        anchors = frozenset(self.anchors)
+        held = {key for name in names for key in self.sharing.keys(name, anchors)} if references else set()
+        return {key: references[key] for key in held & references.keys()}
+
+    def texts(self) -> Named:
+        """Return the names that are bound to texts, numbers and the like, by the ids of these."""
+        found = [(name, value) for name, value in self.values.items() if has_identity(value)]
+        return Named({id(value): name for name, value in reversed(found)})
+
+    def are_texts(self, names: Iterable[str]) -> bool:
+        """Return whether names are bound to texts, numbers and the like."""
+        return all(has_identity(self.values.get(name)) for name in names)
+
+    def is_own_code(self, value: Any) -> bool:
+        """Return whether a value is a class or function that is saved by value, and that can be updated."""
+        return self.is_own_class(value) or (id(value) in self.anchors and type(value) is types.FunctionType)
+
+    def is_own_class(self, value: Any) -> bool:
+        """Return whether a value is a class that is saved by value."""
+        return id(value) in self.anchors and issubclass(type(value), type)
 
     def groups(self, among: Iterable[str], saved: Collection[str]) -> list[list[str]]:
         """Partition names into groups that share nothing, given that the anchors in `saved` are saved too."""
         return self.sharing.groups(among, self._saved_anchors(saved))
 
     def _saved_anchors(self, saved: Collection[str]) -> frozenset[int]:
-        staying = {key for name, key in self._anchored.items() if name not in saved}
+        staying = {self._anchored[name] for name in self._anchored.keys() - set(saved)}
         return frozenset(self.anchors.keys() - staying)
 
     def live(self, saved: Collection[str]) -> dict[int, Any]:
         """Return references to anchors not in `saved` and to objects that cannot be pickled, by their ids."""
-        return {
-            id(value): reference(name)
-            for name, value in self.values.items()
-            if name in self.failed or (name not in saved and name in self._anchored)
-        }
+        referred = {*self.failed, *(self._anchored.keys() - set(saved))}
+        return {id(value): reference(name) for name, value in self.values.items() if name in referred}
 
-    def unsaveable(self, names: Collection[str]) -> dict[str, str]:
-        """Return why some of the names cannot be saved: they failed, or need a class that failed."""
+    def unsaveable(
+        self, names: Collection[str], lost: Collection[str] = (), excluded: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Return why some of the names are not saved: they failed, are excluded, or need such a class.
+
+        Args:
+            names: The names.
+            lost: Further names that failed, and will be placeholders when these names are restored.
+            excluded: Names that the user leaves out.
+        """
         found = {name: self.failed[name] for name in names if name in self.failed}
-        left = list(found)
+        found |= {name: EXCLUDED for name in excluded if name in names}
+        left = [*found, *(name for name in lost if name in self.failed and name not in found)]
         while left:
             cls = left.pop()
             value = self.values[cls]
@@ -219,6 +313,8 @@ class Scan:
             self.sharing.add_same(name, twin)
         else:
             self._fingerprint(self.fingerprinter, name, value)
+        if id(value) in self._constants:
+            self.sharing.add_constants(name, {id(value)})
 
     def _fingerprint(self, fingerprinter: Fingerprinter, name: str, value: object) -> None:
         flat = is_flat(value)
@@ -238,10 +334,12 @@ class Scan:
     def _note_sharing(self, fingerprinter: Fingerprinter, name: str, value: object, *, flat: bool) -> None:
         if flat:
             self.sharing.add_flat(name, value)
-        elif (found := containers(value)) is None:
-            self.sharing.add(name, fingerprinter.visited(), fingerprinter.by_value)
+        elif fingerprinter.blamed is None:
+            self.sharing.add_plain(name, value, self._constants)
         else:
-            self.sharing.add_containers(name, found)
+            self.sharing.add(name, fingerprinter.visited(), fingerprinter.by_value)
+            if self._constants:
+                self.sharing.add_constants(name, self._constants & fingerprinter.ids())
 
     def _note_failed_again(self, user_ns: dict[str, Any]) -> None:
         """Retry values that failed: a reference may replace the unpicklable value of another name."""
@@ -264,7 +362,7 @@ def named_objects(user_ns: Mapping[str, object]) -> dict[int, Any]:
 
 def _is_imported(value: object) -> bool:
     kind = type(value)
-    return kind in _BY_IDENTITY or (_is_code(kind) and importable(value))
+    return kind in _BY_IDENTITY or (_is_function_or_class(kind) and importable(value))
 
 
 def _is_name(name: object) -> bool:
@@ -272,8 +370,29 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str) and (name[:1] not in "_IO" or not _OWNED_BY_IPYTHON.fullmatch(name))
 
 
-def _is_code(kind: type) -> bool:
+def is_code(kind: type) -> bool:
+    """Return whether values of a type are functions, classes or modules, which loading may need."""
+    return kind is types.ModuleType or kind is LRU_CACHE or _is_function_or_class(kind)
+
+
+def _is_function_or_class(kind: type) -> bool:
     return kind is types.FunctionType or kind is types.BuiltinFunctionType or issubclass(kind, type)
+
+
+def _can_be_known(name: str, value: Any) -> bool:
+    """Return whether another value under that name would be noticed; of mutable objects that is not asked."""
+    return not _is_compared_by_is(value) or mark(name, value) is not None
+
+
+def _is_constant(value: Any) -> bool:
+    """Return whether a value is immutable, and code may compare it with ``is`` all the same."""
+    return type(value) in _NAMED_TYPES or _is_compared_by_is(value)
+
+
+def _is_compared_by_is(value: Any) -> bool:
+    if derives(type(value), "pandas", "Index"):
+        return True
+    return isinstance(value, _COMPARED_BY_IS) and value not in _EMPTY
 
 
 def _short_digest(value: Any) -> bytes | None:
@@ -315,7 +434,7 @@ def reachable_names(user_ns: Mapping[str, Any], named: Collection[str]) -> set[s
     while left:
         found |= left
         values = [user_ns[name] for name in left if name in user_ns]
-        left = {name for value in values for code in _code_objects(value) for name in _names_in(code)} - found
+        left = {name for value in values for code in _code_objects(value) for name in names_in(code)} - found
     return found
 
 
@@ -327,10 +446,3 @@ def _code_objects(value: Any) -> Iterator[types.CodeType]:
     cls: Any = value if issubclass(type(value), type) else type(value)
     if cls.__module__ == "__main__":
         yield from (one.__code__ for one in vars(cls).values() if type(one) is types.FunctionType)
-
-
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)

@@ -10,8 +10,9 @@ import pickle
 import re
 import types
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import EnumMeta
+from itertools import chain
 from typing import Any, Final
 
 from durable_nb.codec import arrays
@@ -24,8 +25,8 @@ ATOMS: Final[frozenset[type]] = frozenset(
 )
 """Immutable types whose instances hold no mutable objects."""
 
-_MUTABLE: Final = frozenset({dict, list, set})
-CONTAINERS: Final = _MUTABLE | {tuple, frozenset}
+_MUTABLE: Final = frozenset({dict, list, set, bytearray})
+CONTAINERS: Final = frozenset({dict, list, set, tuple, frozenset})
 
 _NONE: Final[set[int]] = set()
 
@@ -77,6 +78,8 @@ _STATELESS: Final = frozenset(
     }
 )
 
+_HOOKS: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
+
 
 def is_flat(value: Any) -> bool:
     """Return whether a value is a container that holds only atoms."""
@@ -86,24 +89,33 @@ def is_flat(value: Any) -> bool:
     return kind in CONTAINERS and ATOMS.issuperset(map(type, value))
 
 
-def containers(value: Any) -> dict[int, object] | None:
-    """Return the containers, by id, in a value that consists of containers and atoms; None for other values.
+def containers(value: Any, apart: object = None) -> dict[int, object]:
+    """Return the containers, by id, in a value that consists of containers and atoms.
 
-    Reading the pickler's memo instead is five times as slow, as it must be copied as a whole.
+    They are visited level by level, by functions in C. The pickler's memo would have to be copied as a whole.
+
+    Args:
+        value: The value.
+        apart: A container that is not visited.
     """
     found: dict[int, object] = {}
-    left = [value]
-    while left:
-        item = left.pop()
-        kind = type(item)
-        if kind not in CONTAINERS:
-            return None
-        if id(item) not in found:
-            found[id(item)] = item
-            for part in (item, item.values()) if kind is dict else (item,):
-                if not ATOMS.issuperset(map(type, part)):
-                    left += [child for child in part if type(child) not in ATOMS]
+    level = [value]
+    while level:
+        new = {key: one for key, one in zip(map(id, level), level, strict=True) if key not in found}
+        new.pop(id(apart), None)
+        found |= new
+        parts = [one for one in new.values() if type(one) is not bytearray]
+        level = [] if ATOMS.issuperset(map(type, _items(parts))) else _visited(_items(parts))
     return found
+
+
+def _items(values: Sequence[Any]) -> Iterable[Any]:
+    dicts = (one for one in values if type(one) is dict)
+    return chain(chain.from_iterable(values), chain.from_iterable(map(dict.values, dicts)))
+
+
+def _visited(parts: Iterable[Any]) -> list[Any]:
+    return [part for part in parts if type(part) not in ATOMS]
 
 
 class Sharing:
@@ -112,13 +124,16 @@ class Sharing:
     Args:
         anchors: Ids of the classes and functions that names are bound to. Two names that hold one of them
             share it only if the class or function itself is saved.
+        namespace: The namespace of the names: a value that holds it shares nothing with others for that.
     """
 
-    def __init__(self, anchors: Iterable[int]) -> None:
+    def __init__(self, anchors: Iterable[int], namespace: object = None) -> None:
+        self._namespace = namespace
         self._anchors = frozenset(anchors)
         self._flat: dict[str, int] = {}
         self._keys: dict[str, set[int]] = {}
         self._refs: dict[str, set[int]] = {}
+        self._plain_values: dict[str, tuple[object, set[int]]] = {}
         self._kept: list[object] = []
         self._visitors: dict[type, _Visitor | None] = {}
         self._frozen: set[type] = {*ATOMS, tuple, frozenset}
@@ -130,13 +145,31 @@ class Sharing:
 
     def add_same(self, name: str, other: str) -> None:
         """Add a name that is bound to the same object as another name."""
+        if other in self._plain_values:
+            self._plain_values[name] = self._plain_values[other]
         self._keys[name], self._refs[name] = self._keys.get(other, _NONE), self._refs.get(other, _NONE)
 
-    def add_containers(self, name: str, found: dict[int, object]) -> None:
-        """Add a name whose value consists of these containers and atoms."""
+    def add_plain(self, name: str, value: object, constants: set[int]) -> None:
+        """Add a name whose value consists of containers and atoms; they are visited only if need be.
+
+        Args:
+            name: The name.
+            value: Its value.
+            constants: Ids of immutable objects of other names, which count as shared too.
+        """
+        self._plain_values[name] = value, constants
+
+    def _visit(self, name: str) -> None:
+        value, constants = self._plain_values.pop(name)
+        found = containers(value, self._namespace)
         mutable = {key: obj for key, obj in found.items() if type(obj) in _MUTABLE}
         self._kept.append(mutable)
-        self._keys[name] = set(mutable)
+        self.add_constants(name, {*mutable, *(constants & found.keys())})
+
+    def add_constants(self, name: str, found: set[int]) -> None:
+        """Add immutable objects of other names that a name holds: they are the same objects again, too."""
+        if found:
+            self._keys[name] = self._keys.get(name, _NONE) | found
 
     def add(self, name: str, visited: Iterable[tuple[int, object]], by_value: set[int]) -> None:
         """Add a name with the objects inside its value.
@@ -158,6 +191,10 @@ class Sharing:
             else:
                 visit(self, obj, keys, refs, by_value)
 
+    def code_in(self, name: str) -> set[int]:
+        """Return the ids of the classes and functions that a name's value holds."""
+        return self._refs.get(name, _NONE)
+
     def holders(self, anchors: Iterable[int]) -> set[str]:
         """Return the names whose values hold one of these classes or functions."""
         wanted = set(anchors)
@@ -173,8 +210,10 @@ class Sharing:
         parent, first = dict[str, str](), dict[int, str]()
         for name in names:
             parent[name] = name
-            for key in self._keys_of(name, saved):
-                _join(parent, first.setdefault(key, name), name)
+            keys = self.keys(name, saved)
+            for key in keys & first.keys():
+                _join(parent, first[key], name)
+            first |= dict.fromkeys(keys, name)
         groups: dict[str, list[str]] = {}
         for name in parent:
             groups.setdefault(_root(parent, name), []).append(name)
@@ -184,22 +223,40 @@ class Sharing:
         """Return the names with all names that share objects with them, directly or through others."""
         found, left = set(names), set(names)
         while left:
-            keys = {key for name in left for key in self._keys_of(name, saved)}
+            keys = set().union(*(self.keys(name, saved) for name in left))
+            if not keys:
+                break
             left = {name for name, key in self._flat.items() if key in keys}
-            left |= {name for name in self._keys if not keys.isdisjoint(self._keys_of(name, saved))}
+            holders = self._keys.keys() | self._plain_values.keys()
+            left |= {name for name in holders if not keys.isdisjoint(self.keys(name, saved))}
             left -= found
             found |= left
         return found
 
-    def _keys_of(self, name: str, saved: frozenset[int]) -> set[int]:
+    def keys(self, name: str, saved: frozenset[int]) -> set[int]:
+        """Return the ids of the objects that a name shares with other names.
+
+        Args:
+            name: The name.
+            saved: Ids of the anchors that count as shared.
+        """
         if name in self._flat:
             return {self._flat[name]}
+        if name in self._plain_values:
+            self._visit(name)
         keys, refs = self._keys.get(name, _NONE), self._refs.get(name)
         return keys | (refs & saved) if refs else keys
 
     def _plain(self, obj: Any, keys: set[int], _refs: set[int], _by_value: set[int]) -> None:
         self._kept.append(obj)
         keys.add(id(obj))
+
+    def _with_attributes(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
+        self._plain(obj, keys, refs, by_value)
+        try:
+            keys.add(id(object.__getattribute__(obj, "__dict__")))
+        except (AttributeError, TypeError):
+            return
 
     def _code(self, obj: Any, keys: set[int], refs: set[int], by_value: set[int]) -> None:
         if id(obj) in self._anchors:
@@ -228,6 +285,8 @@ def _visitor_of(kind: type) -> _Visitor | None:
         return None
     if _is_library_callable(kind):
         return Sharing._callable  # noqa: SLF001
+    if kind.__dictoffset__ and any(getattr(kind, each) is not getattr(object, each) for each in _HOOKS):
+        return Sharing._with_attributes  # noqa: SLF001 - its `__dict__` may not have been visited
     return Sharing._plain  # noqa: SLF001
 
 

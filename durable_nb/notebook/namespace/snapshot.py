@@ -1,39 +1,21 @@
-"""Snapshots of the namespace: find, save and restore the changes that a cell made to it.
+"""Snapshots of the namespace: find the changes that a cell made to it.
 
 `snapshot_names` notes every name by identity and digest before a cell. `NamesSnapshot.changes` returns the
-names that the cell created, rebound, deleted or changed in place, together with those that share objects with
-them. `save_names` pickles these names in groups that share objects, and reports those that cannot be saved.
-`restore_names` binds them in another process.
+names that the cell created, rebound, deleted or changed in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any
 
-from durable_nb.codec.pickling import Saver, refusal
-from durable_nb.errors import DurableError, spelled
-from durable_nb.notebook.namespace.figures import FIGURES, reopen
-from durable_nb.notebook.namespace.pickling import load, reference
-from durable_nb.notebook.namespace.placeholder import placeholder
-from durable_nb.notebook.namespace.scan import RESULT, Identities, Scan
+from durable_nb.notebook.namespace.figures import is_figure
+from durable_nb.notebook.namespace.in_place import attributes_of
+from durable_nb.notebook.namespace.reach import reached
+from durable_nb.notebook.namespace.scan import Identities, Scan
 
-__all__ = [
-    "NO_RESULT",
-    "RESULT",
-    "Changes",
-    "Group",
-    "NamesSnapshot",
-    "RestoredNames",
-    "SavedNames",
-    "restore_names",
-    "save_names",
-    "snapshot_names",
-]
-
-NO_RESULT: Final = object()
-"""Stands for the last value of a cell that has none."""
+__all__ = ["Changes", "NamesSnapshot", "snapshot_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +34,42 @@ class NamesSnapshot:
     _first: Collection[str] = field(repr=False)
     _marks: Identities = field(repr=False)
     _anchors: dict[int, object] = field(repr=False)
+    _attributes: dict[str, dict[str, Any]] = field(repr=False)
     _kept: object = field(repr=False)
 
-    def changes(self, user_ns: dict[str, Any], assigned: Collection[str] = ()) -> Changes:
+    @property
+    def marks(self) -> Identities:
+        """The identities and digests of the names."""
+        return self._marks
+
+    def moved_since(self, marks: Identities) -> set[str]:
+        """Return the names whose objects were changed in place between an earlier look and this one."""
+        now, before = self._marks, marks.digests
+        same = (name for name in now.ids if marks.ids.get(name) == now.ids[name])
+        return {
+            name for name in same if before.get(name) and now.digests.get(name) not in (None, before[name])
+        }
+
+    def changes(
+        self,
+        user_ns: dict[str, Any],
+        assigned: Collection[str] = (),
+        named: Collection[str] | None = None,
+        moved: Collection[str] = (),
+    ) -> Changes:
         """Return the changes to the namespace since the snapshot.
 
         Args:
             user_ns: The same namespace, after the cell.
             assigned: Names that the cell binds: they count as rebound, even if to the same object.
+            named: The names in the cell's code. A name to whose object none of them leads was changed in
+                place by something else, such as a thread, and is left out; by default none is.
+            moved: Names that something else has changed in place before, and that no cell has saved since.
         """
         marks = self._marks
         other = {*user_ns} - marks.same(user_ns)
-        scan = Scan.of(user_ns, self.hidden, {*self._first, *other, *assigned}, self._anchors)
+        first = {*self._first, *other, *assigned}
+        scan = Scan.of(user_ns, self.hidden, first, self._anchors, assigned)
         skipped = {*self.skipped, *scan.skipped}
         created, rebound, mutated = [], [], []
         for name in scan.values:
@@ -71,19 +77,46 @@ class NamesSnapshot:
                 created.append(name)
             elif name in assigned or name in other:
                 rebound.append(name)
-            elif name not in skipped and marks.digests[name] != scan.marks.digests[name]:
+            elif name not in skipped and (name in moved or marks.digests[name] != scan.marks.digests[name]):
                 mutated.append(name)
-        groups = scan.closure({*created, *rebound, *mutated})
+        everywhere = {*mutated}
+        if named is not None and mutated:
+            mutated = _in_reach(scan, user_ns, {*named, *created, *rebound}, mutated)
+        in_place = [name for name in mutated if scan.is_own_code(scan.values[name])]
         return Changes(
             created=tuple(created),
             rebound=tuple(rebound),
             mutated=tuple(mutated),
             deleted=tuple(name for name in marks.ids if name not in scan.values),
-            groups=tuple(map(tuple, groups)),
+            along=_held_along(scan, {*created, *rebound, *mutated}, skipped),
             unseen=tuple(scan.failed),
             skipped=tuple(sorted(skipped.difference(created, rebound))),
-            _scan=scan,
+            elsewhere=tuple(sorted(everywhere.difference(mutated))),
+            scan=scan,
+            in_place={name: self._attributes.get(name, {}) for name in in_place},
         )
+
+
+def _in_reach(
+    scan: Scan, user_ns: dict[str, Any], named: Collection[str], mutated: Sequence[str]
+) -> list[str]:
+    """Return those of the names changed in place to whose objects the code leads."""
+    found = scan.in_reach([name for name in named if name in scan.values])
+    doubtful = [name for name in mutated if name not in found and not is_figure(name)]
+    found |= reached(user_ns, named, doubtful) if doubtful else set()
+    return [name for name in mutated if name in found or is_figure(name)]
+
+
+def _held_along(scan: Scan, saved: set[str], skipped: set[str]) -> tuple[str, ...]:
+    """Return further names to save: those that hold objects of the saved names where no path leads to them.
+
+    A name that was not compared before the cell may hold what changed, and is saved too.
+    """
+    found = saved | (scan.in_reach(saved) & skipped if skipped else set())
+    while along := scan.shared(found)[1]:
+        found |= along
+    further = found - saved
+    return tuple(name for name in scan.values if name in further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,97 +128,30 @@ class Changes:
         rebound: Names that are bound to another object.
         mutated: Names whose object was changed in place.
         deleted: Names that no longer exist.
-        groups: The names to save and those that share mutable objects with them, partitioned into groups
-            that share nothing with each other.
+        along: Unchanged names to save with them, since they share objects that cannot be referred to.
         unseen: Names whose in-place changes cannot be detected, since they cannot be pickled.
         skipped: Names that were not compared, before or after the cell, because the time budget was used up.
+        elsewhere: Names whose objects something else has changed in place, such as a thread.
+        scan: The namespace after the cell.
+        in_place: Attributes before the cell of the classes and functions that it changed in place, by name.
     """
 
     created: tuple[str, ...]
     rebound: tuple[str, ...]
     mutated: tuple[str, ...]
     deleted: tuple[str, ...]
-    groups: tuple[tuple[str, ...], ...]
+    along: tuple[str, ...]
     unseen: tuple[str, ...]
     skipped: tuple[str, ...]
-    _scan: Scan = field(repr=False, compare=False)
+    elsewhere: tuple[str, ...]
+    scan: Scan = field(repr=False, compare=False)
+    in_place: dict[str, dict[str, Any]] = field(repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names to save, in the namespace's order."""
-        chosen = {name for group in self.groups for name in group}
-        return tuple(name for name in self._scan.values if name in chosen)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Names that share objects, pickled in one stream.
-
-    Attributes:
-        names: The names, including `RESULT` if it is in this group.
-        data: The pickle stream.
-        buffers: Its out-of-band buffers: after saving, views of the live arrays; after loading, an error in
-            place of a buffer that is lost.
-    """
-
-    names: tuple[str, ...]
-    data: bytes | memoryview | DurableError
-    buffers: tuple[bytes | memoryview | DurableError, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SavedNames:
-    """The saved changes of a cell: a JSON header and the binary parts it describes.
-
-    Attributes:
-        groups: The names that are saved.
-        deleted: The names that the cell deleted.
-        unsaved: Why other names are not saved.
-    """
-
-    groups: tuple[Group, ...]
-    deleted: tuple[str, ...] = ()
-    unsaved: dict[str, str] = field(default_factory=dict)
-
-    def header(self) -> dict[str, Any]:
-        """Return a description of the parts that can be written as JSON."""
-        groups = [{"names": list(group.names), "buffers": len(group.buffers)} for group in self.groups]
-        return {"groups": groups, "deleted": list(self.deleted), "unsaved": dict(self.unsaved)}
-
-    @property
-    def parts(self) -> list[bytes | memoryview | DurableError]:
-        """The binary parts, in the header's order; store them before the user's code continues."""
-        return [part for group in self.groups for part in (group.data, *group.buffers)]
-
-    @classmethod
-    def from_parts(cls, header: dict[str, Any], parts: Sequence[bytes | memoryview | DurableError]) -> Self:
-        """Rebuild saved names from their header and parts.
-
-        Args:
-            header: The header that `header` returned.
-            parts: The parts; arrays use writable ones in place, read-only ones are copied.
-        """
-        left, groups = iter(parts), []
-        for described in header["groups"]:
-            data = next(left)
-            buffers = tuple(next(left) for _ in range(described["buffers"]))
-            groups.append(Group(tuple(described["names"]), data, buffers))
-        return cls(tuple(groups), tuple(header["deleted"]), dict(header["unsaved"]))
-
-
-@dataclass(frozen=True, slots=True)
-class RestoredNames:
-    """The names that were restored.
-
-    Attributes:
-        names: The names that were bound.
-        result: The cell's last value; NO_RESULT if it has none or it could not be saved.
-        failed: Why other names could not be loaded; they are bound to placeholders.
-    """
-
-    names: tuple[str, ...]
-    result: Any
-    failed: dict[str, str]
+        chosen = {*self.created, *self.rebound, *self.mutated, *self.along}
+        return tuple(name for name in self.scan.values if name in chosen)
 
 
 def snapshot_names(
@@ -200,103 +166,7 @@ def snapshot_names(
     """
     scan = Scan.of(user_ns, hidden, first)
     failed, skipped = tuple(scan.failed), tuple(scan.skipped)
-    return NamesSnapshot(hidden, failed, skipped, first, scan.marks, scan.anchors, scan.fingerprinter.kept)
-
-
-def save_names(user_ns: dict[str, Any], changes: Changes, result: object = NO_RESULT) -> SavedNames:
-    """Pickle the changes of a cell; names that cannot be saved are reported and do not affect the others.
-
-    Args:
-        user_ns: The namespace, unchanged since `changes` was computed.
-        changes: The changes to save.
-        result: The cell's last value.
-    """
-    scan, names = changes._scan, changes.names  # noqa: SLF001 - one module
-    unsaved = scan.unsaveable(names)
-    values = {name: scan.values[name] for name in names if name not in unsaved}
-    if result is not NO_RESULT:
-        values[RESULT] = scan.note_result(user_ns, result, names)
-    live, groups = scan.live(names), list[Group]()
-    for group_names in scan.groups(values, names):
-        group, refused = _save_group(user_ns, {name: values[name] for name in group_names}, live)
-        groups += [group] if group else []
-        unsaved |= refused
-    return SavedNames(tuple(groups), changes.deleted, unsaved)
-
-
-def restore_names(user_ns: dict[str, Any], saved: SavedNames, step: str = "") -> RestoredNames:
-    """Bind and delete the names of a saved cell; names that fail are bound to placeholders.
-
-    Args:
-        user_ns: The live namespace.
-        saved: The saved changes of the cell.
-        step: The step's id, named in placeholders.
-    """
-    for name in saved.deleted:
-        user_ns.pop(name, None)
-    _bind_placeholders(user_ns, saved.unsaved, step)
-    names: list[str] = []
-    failed = _reopen([]) if FIGURES in saved.deleted else {}
-    result = NO_RESULT
-    for group in saved.groups:
-        try:
-            values = load(group.data, group.buffers, user_ns)
-        except Exception as error:
-            failed |= dict.fromkeys(group.names, _why(error, step))
-            continue
-        result = values.pop(RESULT, result)
-        names += values
-        if FIGURES in values:
-            failed |= _reopen(values.pop(FIGURES))
-        user_ns.update(values)
-    _bind_placeholders(user_ns, failed, step)
-    return RestoredNames(tuple(names), result, failed)
-
-
-def _save_group(
-    user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, Any]
-) -> tuple[Group | None, dict[str, str]]:
-    """Save the names of a group that can be saved; they refer to the others by name."""
-    unsaved: dict[str, str] = {}
-    while values:
-        saver = Saver(user_ns, live)
-        try:
-            return Group(tuple(values), *saver.save(values)), unsaved
-        except Exception as error:
-            found = _refused(user_ns, values, live)
-            found = found or dict.fromkeys(values, refusal(None, saver.blamed, error))
-        unsaved |= found
-        live |= {id(values[name]): reference(name) for name in found if name != RESULT}
-        values = {name: value for name, value in values.items() if name not in found}
-    return None, unsaved
-
-
-def _refused(user_ns: dict[str, Any], values: dict[str, Any], live: dict[int, Any]) -> dict[str, str]:
-    """Return the names of a group that cannot be pickled on their own, with the reasons."""
-    found = {}
-    for name, value in values.items():
-        saver = Saver(user_ns, live)
-        try:
-            saver.save(value)
-        except Exception as error:
-            found[name] = refusal(value, saver.blamed, error)
-    return found
-
-
-def _why(error: Exception, step: str) -> str:
-    if isinstance(error, DurableError):  # the reason stands where the step is named already
-        return f"{error.what}. {spelled(error.remedy or '', step=step)}".rstrip(" .")
-    return f"{type(error).__name__}: {error}"
-
-
-def _reopen(figures: list[tuple[Any, Any]]) -> dict[str, str]:
-    try:
-        reopen(figures)
-    except Exception as error:
-        return {FIGURES: f"{type(error).__name__}: {error}"}
-    return {}
-
-
-def _bind_placeholders(user_ns: dict[str, Any], reasons: dict[str, str], step: str) -> None:
-    names = (name for name in reasons if name not in (RESULT, FIGURES))
-    user_ns.update({name: placeholder(name, step, reasons[name]) for name in names})
+    classes = {name: attributes_of(value) for name, value in scan.values.items() if scan.is_own_class(value)}
+    return NamesSnapshot(
+        hidden, failed, skipped, first, scan.marks, scan.anchors, classes, scan.fingerprinter.kept
+    )

@@ -4,6 +4,8 @@
   'use strict'
   const LONG = 80 // characters above which a text gets a field with several lines
   const ROWS = [3, 12] // minimum and maximum lines of such a field
+  const DEEPEST = 50 // references that lead from one to the next
+  const MOST = 1000 // fields; what comes after them is typed as JSON
 
   let counter = 0
   const element = (tag, attributes = {}, ...children) => {
@@ -20,12 +22,13 @@
 
   // ---- fields: each has a node, read() for its value, and fail() to show a problem ----
 
-  const resolve = schema => {
+  const resolve = (schema, depth = 0) => {
+    if (depth > DEEPEST) return {}
     if (schema.$ref) {
       const found = schema.$ref.split('/').slice(1).reduce((at, key) => at?.[key], ask.schema)
-      return { ...resolve(found ?? {}), title: undefined, ...schema, $ref: undefined } // not the type's own title
+      return { ...resolve(found ?? {}, depth + 1), title: undefined, ...schema, $ref: undefined } // not the type's own title
     }
-    if (schema.allOf?.length === 1) return { ...resolve(schema.allOf[0]), ...schema, allOf: undefined }
+    if (schema.allOf?.length === 1) return { ...resolve(schema.allOf[0], depth + 1), ...schema, allOf: undefined }
     return schema
   }
 
@@ -44,7 +47,8 @@
   const field = (given, name, required) => {
     const [schema, nullable] = withoutNull(resolve(given))
     const place = { name, required, nullable, id: `${ask.id}-${counter++}` }
-    return { key: name, ...FIELDS[kindOf(schema, place)](schema, place) }
+    const kind = counter > MOST ? 'json' : kindOf(schema, place) // a schema may contain itself many times
+    return { key: name, ...FIELDS[kind](schema, place) }
   }
 
   const kindOf = (schema, place) => {

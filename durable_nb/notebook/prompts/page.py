@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb.concurrency.bridge import submit
 from durable_nb.errors import DurableError
-from durable_nb.signals import accepted, delivery
+from durable_nb.signals import accepted, delivery, schema
 from durable_nb.stores.host import this_process
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Prompts:
         Returns:
             The prompt's HTML, and a function that closes the prompt with a text that says how it ended.
         """
-        accepted.problems(request, None)  # imports the validators now, so that the first answer is fast
+        schema.load()  # now, so that the first answer is fast
         token = secrets.token_urlsafe()
         self._open[token] = journal, request
 
@@ -102,7 +102,7 @@ class Prompts:
         if "value" not in content:
             return {"status": "open"}
         journal, request = prompt
-        if problems := accepted.problems(request, content["value"]):
+        if problems := await asyncio.to_thread(accepted.problems, request, content["value"]):
             return {
                 "status": "invalid",
                 "problems": [{"path": one.path, "text": one.text} for one in problems],

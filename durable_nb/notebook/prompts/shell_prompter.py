@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import settings
-from durable_nb.errors import SignalInvalid
+from durable_nb.errors import SignalInvalid, printable
 from durable_nb.notebook.display import badge
 from durable_nb.notebook.prompts.page import Prompts
 from durable_nb.notebook.shell import frontend
@@ -44,7 +44,7 @@ class ShellPrompter:
     def __init__(self, shell: Any, session: Session) -> None:
         self._shell = shell
         self._session = session
-        self._turn = asyncio.Lock()
+        self._is_asking = False
         kernel = getattr(shell, "kernel", None)
         self._page = Prompts(kernel) if kernel is not None and frontend.is_jupyter_server() else None
 
@@ -59,9 +59,9 @@ class ShellPrompter:
         read = self._reader()
         return () if read is None else (functools.partial(self._ask, read),)
 
-    def can_prompt(self, *, blocking: bool) -> bool:
-        """Return whether the user can answer here: in the page or, if the call awaits, at a prompt."""
-        return self._open_page() is not None or (not blocking and bool(self.askers()))
+    def can_prompt(self) -> bool:
+        """Return whether the user can answer here: in the page or at a prompt."""
+        return self._open_page() is not None or bool(self.askers())
 
     def show_waiting(self, journal: Journal, request: SignalRequest, command: str) -> Callable[[str], None]:
         """Show that a call waits for a signal, and how to answer it; in a page, with a form."""
@@ -106,18 +106,23 @@ class ShellPrompter:
         return functools.partial(_read_over_stdin, kernel)
 
     async def _ask(self, read: Callable[[str], Awaitable[str]], request: SignalRequest) -> Any:
-        async with self._turn:  # one input line at a time
+        while self._is_asking:  # noqa: ASYNC110 - one input line at a time, of any event loop
+            await asyncio.sleep(settings.ANSWER_POLL)
+        self._is_asking = True
+        try:
             while True:
                 typed = await read(_prompt(request))
                 try:
                     return read_answer(request, typed)
                 except SignalInvalid as error:
                     request = request._replace(refused=error.what)
+        finally:
+            self._is_asking = False
 
 
 def _prompt(request: SignalRequest) -> str:
     refused = f"{request.refused}\n" if request.refused else ""
-    return f"{refused}{request.prompt or request.name} [{hint(request)}]: "
+    return printable(f"{refused}{request.prompt or request.name} [{hint(request)}]: ")
 
 
 async def _read_in_terminal(prompt: str) -> str:

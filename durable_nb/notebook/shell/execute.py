@@ -14,6 +14,8 @@ from types import CodeType, TracebackType
 from typing import Any, Protocol
 
 from durable_nb.concurrency import interrupts
+from durable_nb.engine import scopes
+from durable_nb.errors.redaction import redacted_message
 
 __all__ = [
     "ContextVarCarrier",
@@ -22,22 +24,33 @@ __all__ = [
     "execute",
     "guard_cells",
     "interruptible",
+    "is_marked_now",
     "source_as_run",
 ]
+
+
+_as_typed: ContextVar[bool] = ContextVar("durable_nb_as_typed", default=False)
+_NO_AWAIT = "%%{} needs top-level await, which is off in this shell. To turn it on: %autoawait asyncio"
 
 
 class Shell(Protocol):
     """The attributes of IPython's ``InteractiveShell`` that are used here."""
 
     ast_node_interactivity: str
+    autoawait: bool
     builtin_trap: Any
     compile: Any
     display_trap: Any
     displayhook: Any
     execution_count: int
+    input_transformers_cleanup: list[Any]
+    input_transformers_post: list[Any]
     user_global_ns: dict[str, Any]
     user_ns: dict[str, Any]
     InteractiveTB: Any
+
+    def __hash__(self) -> int:
+        """Return a number of the shell itself: there is one in a process."""
 
     def transform_cell(self, raw_cell: str) -> str:
         """Return the Python that IPython makes of a cell."""
@@ -60,12 +73,15 @@ def awaited_magic(name: str) -> Callable[[list[str]], list[str]]:
     call = f"get_ipython().run_cell_magic({name!r},"
 
     def transform(lines: list[str]) -> list[str]:
-        first = next((i for i, line in enumerate(lines) if not _is_blank_or_comment(line)), None)
-        if first is None or not lines[first].startswith(call):
+        first = next((i for i, line in enumerate(lines) if line.startswith(call)), None)
+        if first is None:
             return lines
-        body = _body_of(lines[first])
-        if body is not None and not _compiles(source := _numbered(_ipython(), body)):
+        found, shell = _call_of(lines[first]), _ipython()
+        if found is not None and not _compiles(shell, source := _numbered(shell, *found)):
             return source.splitlines(keepends=True)
+        if not shell.autoawait:
+            refusal = _NO_AWAIT.format(name)
+            return ["from IPython.core.error import UsageError\n", f"raise UsageError({refusal!r})\n"]
         return [*lines[:first], f"await {lines[first]}", *lines[first + 1 :]]
 
     return transform
@@ -73,20 +89,36 @@ def awaited_magic(name: str) -> Callable[[list[str]], list[str]]:
 
 def source_as_run(shell: Shell, body: str) -> str:
     """Return the Python that a body is executed as: magics and ``!commands`` become calls."""
-    return shell.transform_cell(body)
+    transformers = *shell.input_transformers_cleanup, *shell.input_transformers_post
+    return _transformed(shell, body, *map(id, transformers))
 
 
-async def execute(shell: Shell, body: str) -> None:
+@functools.lru_cache(maxsize=2)  # the same cell is asked for some seven times
+def _transformed(shell: Shell, body: str, *_transformers: int) -> str:
+    token = _as_typed.set(True)
+    try:
+        return shell.transform_cell(body)
+    finally:
+        _as_typed.reset(token)
+
+
+def is_marked_now() -> bool:
+    """Return whether unmarked cells become durable where a cell is transformed now: not those of a body."""
+    return not _as_typed.get() and scopes.current_scope() is None
+
+
+async def execute(shell: Shell, body: str, *, marked: bool = True) -> None:
     """Run a cell's body in the user's namespace, statement by statement, and show its last expression.
 
     Args:
         shell: The IPython shell.
-        body: The text below the magic's line.
+        body: The text of the cell, below the magic's line if it has one.
+        marked: Whether it has one.
 
     Raises:
         BaseException: Any exception of the body; IPython will show only the user's frames.
     """
-    source = _numbered(shell, body)
+    source = _numbered(shell, body, marked=marked)
     number, raw_cell = _current_cell(shell, body)
     # Named after the whole cell, as in the front end's debugger, so that breakpoints work.
     name = shell.compile.cache(source, number, raw_code=raw_cell)
@@ -191,33 +223,32 @@ def _ipython() -> Any:
     return get_ipython()
 
 
-def _is_blank_or_comment(line: str) -> bool:
-    return not line.strip() or line.lstrip().startswith("#")
-
-
-def _body_of(call: str) -> str | None:
+def _call_of(call: str) -> tuple[str, bool] | None:
+    """Return the body that a call of the magic is given, and whether the magic's line names a step."""
     try:
         match ast.parse(call).body:
-            case [ast.Expr(ast.Call(args=[_, _, ast.Constant(str(body))]))]:
-                return body
+            case [ast.Expr(ast.Call(args=[_, ast.Constant(str(line)), ast.Constant(str(body))]))]:
+                return body, bool(line)
     except SyntaxError:
         pass
     return None
 
 
-def _numbered(shell: Shell, body: str) -> str:
+def _numbered(shell: Shell, body: str, marked: bool) -> str:
     # For line numbers, count the blank lines that IPython strips at the top, and the magic's line.
     lines = body.splitlines()
     blank = next((i for i, line in enumerate(lines) if line.strip()), 0)
-    return "\n" * (1 + blank) + source_as_run(shell, body)
+    return "\n" * (marked + blank) + source_as_run(shell, body)
 
 
-def _compiles(source: str) -> bool:
-    flags = _ipython().compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+def _compiles(shell: Shell, source: str) -> bool:
+    """Return whether a body compiles as IPython would compile it: each statement by itself."""
+    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shown when the body is compiled to be run
         try:
-            compile(source, "<cell>", "exec", flags, dont_inherit=True)
+            for node in shell.compile.ast_parse(source).body:
+                compile(ast.Module([node], []), "<cell>", "exec", flags, dont_inherit=True)
         except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
             return False
     return True
@@ -286,7 +317,7 @@ def _hide_package_frames(error: BaseException) -> None:
 def _render(error: BaseException) -> list[str]:
     frames = _users_frames(error.__traceback__)
     shown: list[str] = _ipython().InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
-    return shown
+    return list(map(redacted_message, shown))
 
 
 def _users_frames(frames: TracebackType | None) -> TracebackType | None:

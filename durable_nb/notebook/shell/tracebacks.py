@@ -12,7 +12,7 @@ from durable_nb import errors
 
 __all__ = ["hide_package_frames", "strip", "without_package_frames"]
 
-_PACKAGE: Final = f"{Path(errors.__file__).parent}{os.sep}"
+_PACKAGE: Final = f"{Path(errors.__file__).parents[1]}{os.sep}"
 
 
 def hide_package_frames(shell: Any) -> None:
