@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from durable_nb import _stored
 from durable_nb.engine.status import Status, Used
 from durable_nb.errors import DurableError
-from durable_nb.records import RunStatus
-from durable_nb.stores import Store
+from durable_nb.stores import RunStatus, Store
 from durable_nb.workflow.backoff import BackoffStrategy, constant, exponential, linear
 from durable_nb.workflow.context import CurrentRun
 from durable_nb.workflow.entrypoint import WorkflowFunction

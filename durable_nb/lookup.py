@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import functools
 import importlib
 import sys
 import types
 from typing import Any, Final
 
-__all__ = ["LRU_CACHE", "derives", "find", "importable", "in_main"]
+__all__ = ["LRU_CACHE", "derives", "find", "importable", "in_main", "slots_of"]
 
 LRU_CACHE: Final = type(functools.lru_cache(len))
 """The type of functions wrapped by ``functools.lru_cache``, which has no public name."""
@@ -87,3 +88,12 @@ def in_main(qualname: str, is_class: bool) -> Any:
     """
     found = find("__main__", qualname)
     return found if isinstance(found, type if is_class else (types.FunctionType, LRU_CACHE)) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def slots_of(kind: type) -> tuple[str, ...]:
+    """Return the names of the slots of a class and of its bases."""
+    try:
+        return tuple(copyreg._slotnames(kind))  # type: ignore[attr-defined]  # noqa: SLF001 - as pickle finds them
+    except Exception:
+        return ()

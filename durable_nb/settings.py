@@ -14,26 +14,33 @@ __all__ = [
     "BLOB_THRESHOLD",
     "BUSY_TIMEOUT",
     "CANCEL_PATIENCE",
+    "CELLS",
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
     "CHECKED",
     "DASK_GATE",
     "DB",
     "EXIT_GRACE",
+    "FILES_DIGESTED",
+    "FILES_ON_RECORD",
+    "FILE_DIGEST",
     "HEARTBEAT",
     "IDLE",
     "INTERRUPT_GRACE",
     "JOURNAL_SIZE_LIMIT",
     "LARGE_CALL",
+    "LIVE_SECONDS",
     "LOCK_NOTICE",
     "LOCK_POLL",
     "LONGEST_NAME",
     "LOOKED",
+    "MAX_RESULT",
     "NEWBORN",
     "OUTPUT_PATIENCE",
     "OUTPUT_POLL",
     "OUT_OF_BAND",
     "OWNER_SILENT",
+    "READ_LIMIT",
     "REDIS_BATCH",
     "REDIS_CHUNK",
     "REDIS_CONNECTIONS",
@@ -45,6 +52,8 @@ __all__ = [
     "REDIS_TIMEOUT",
     "REDIS_URL",
     "RETRIES",
+    "SCHEMA_BUDGET",
+    "SCHEMA_PATIENCE",
     "SESSION_KEPT",
     "SHOWN_ARGUMENT",
     "SIGNAL_BACKSTOP",
@@ -52,9 +61,11 @@ __all__ = [
     "SIGNAL_GRACE",
     "SIGNAL_POLL",
     "SLEEP_SLICE",
+    "SMALL_DATABASE",
     "SWEEP_BUDGET",
     "TASK_FAILURE",
     "TASK_ON_CHANGE",
+    "TASK_ON_DRIFT",
     "TASK_ON_EDIT",
     "WATCH",
     "WATCH_ALERT",
@@ -64,6 +75,9 @@ __all__ = [
 
 BADGE: Final = "full"
 """What the badge of a durable cell shows: times and names; ``plain`` and ``off`` are for tests and print."""
+
+CELLS: Final = "marked"
+"""Which cells of a notebook are durable: those that are marked as steps, or all."""
 
 DB: Final = "durable.db"
 """The database if none is given: beside the notebook or script, easy to see and to move."""
@@ -112,6 +126,15 @@ OWNER_SILENT: Final = 30.0
 
 SESSION_KEPT: Final = 86400
 """Seconds that Redis keeps the last heartbeat of a process, and then deletes its session."""
+
+FILE_DIGEST: Final = 16 * 1024 * 1024
+"""Bytes of the largest file that a step's record has a digest of: reading it takes a few milliseconds."""
+
+FILES_DIGESTED: Final = 256 * 1024 * 1024
+"""Bytes of the files of one step that are digested: of further ones the record has size and time."""
+
+FILES_ON_RECORD: Final = 1000
+"""Files that the record of one step names: about 100 KB; the record counts further ones."""
 
 REDIS_URL: Final = "redis://localhost:6379/0"
 """The Redis server if none is given: where a newly installed one listens."""
@@ -167,8 +190,17 @@ LOOKED: Final = 0.02
 IDLE: Final = 1.0
 """Seconds without a commit after which the database's file is made whole: a pause of the user's."""
 
+READ_LIMIT: Final = 60.0
+"""Seconds that a read of a database may take: 100,000 steps are read in a second (measured)."""
+
 LOCK_NOTICE: Final = 2.0
 """Seconds after which a wait for another process's lock names that process: a transaction takes far less."""
+
+SCHEMA_BUDGET: Final = 2
+"""Seconds of processor time that the check of a value by a JSON schema may take: most take milliseconds."""
+
+SCHEMA_PATIENCE: Final = 60.0
+"""Seconds after which that check is given up, although it had no processor: a busy machine takes a second."""
 
 SIGNAL_POLL: Final = 0.05
 """Seconds between two polls for a signal in a store without notifications: not noticeable."""
@@ -197,8 +229,23 @@ CELL_ON_EDIT: Final = "rerun"
 CELL_ON_DRIFT: Final = "keep"
 """Keep: another value of a clock or a random generator does not justify repeating hours of work."""
 
+LIVE_SECONDS: Final = 10.0
+"""Seconds that a cell may have taken for statements of it to be executed again unasked, with other work."""
+
+MAX_RESULT: Final = 4 * 1024**3
+"""Bytes of the largest value that a durable cell keeps, unless that is more than half of the free disk."""
+
+SMALL_DATABASE: Final = 64 * 2**20
+"""Bytes up to which all pages of a database are checked when it is opened, which takes some 0.1 s at most."""
+
 SWEEP_BUDGET: Final = 1.0
 """Seconds, before a cell and after it, to scan names it cannot reach: a longer scan is noticeable."""
+
+TRIAL_BUDGET: Final = 10.0
+"""Seconds that a commit waits until a new kind of object was loaded once, most of them for an import."""
+
+TRIAL_LARGEST: Final = 64 * 1024 * 1024
+"""Bytes of the largest names that are loaded once when they are saved: sending more takes noticeably long."""
 
 OUTPUT_PATIENCE: Final = 1.0
 """Seconds to wait for output that bypassed sys.stdout: a child process may never stop writing."""
@@ -218,5 +265,12 @@ TASK_FAILURE: Final = "caught"
 TASK_ON_EDIT: Final = "keep"
 """Keep: an edit of a task is often a log line; finished results stay, with a notice."""
 
+TASK_ON_DRIFT: Final = "keep"
+"""Keep: a file changes for many reasons; finished results stay, with a notice."""
+
 TASK_ON_CHANGE: Final = "error"
 """Error: other arguments make another call, for which the recorded result would be wrong."""
+
+WATCHED_ITEMS: Final = 1_000_000
+"""Items in the arguments of a task that are noted before its body, to find what it changes in place: 0.1 s.
+A KiB of an array counts as one."""

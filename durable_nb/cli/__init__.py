@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from typing import Final, NamedTuple
 
 from durable_nb.cli.spelling import COMMAND_LINE
+from durable_nb.cli.terminal import show_error
 from durable_nb.errors import DurableError, RunNotFound, StoreError, spell_actions
 
 __all__ = ["COMMANDS", "main"]
@@ -36,8 +38,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "backup": Command("check", "copy a database that may be in use"),
     "check": Command("check", "look for what is missing, damaged or left over in a database"),
     "demo": Command("demo", "run a notebook, kill its kernel, run it again, and show what was replayed"),
+    "forget": Command("forget", "take a run, a step or their values out of a database for good"),
     "plan": Command("commands", "show which cells of a notebook would be replayed or executed, and why"),
+    "run": Command("run", "execute a notebook without a front end, and go on where it stopped"),
     "runs": Command("commands", "list the runs of a database: status, steps, owner, awaited signals"),
+    "send": Command("commands", "send a message to a run, which receives each one once"),
     "signal": Command("commands", "deliver a signal to a run, which may not wait for it yet"),
     "signals": Command("commands", "list the signals that runs wait for"),
     "status": Command("commands", "show the status of a run and of each of its steps"),
@@ -54,6 +59,9 @@ REFUSED: Final = 2
 INTERRUPTED: Final = 130
 """The exit code after a KeyboardInterrupt."""
 
+UNREAD: Final = 141
+"""The exit code where nothing reads the output any more, as in ``durable-nb runs | head -1``."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``durable-nb`` and return its exit code.
@@ -68,15 +76,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     _replace_unencodable()
     spell_actions(lambda _: COMMAND_LINE)
-    options = _parser(argv).parse_args(argv)
+    options = _parser(argv).parse_args(_parameters_marked(argv))
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
     except DurableError as error:
-        print(f"durable-nb: {error}", file=sys.stderr)  # noqa: T201 - a command's output
+        show_error(error)
         return NOT_FOUND if isinstance(error, RunNotFound | StoreError) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush
+        return UNREAD
     return code
+
+
+def _parameters_marked(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with a NUL before the values of parameters: one may begin with a hyphen."""
+    if "run" not in argv[:1]:
+        return [*argv]
+    pairs = zip(["", "", *argv], argv, strict=False)
+    return [f"\0{each}" if before in ("-p", "--parameter") else each for before, each in pairs]
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from durable_nb.errors import printable
 from durable_nb.notebook.headless.runner import CellReport, CellState
 
 __all__ = ["Board"]
@@ -58,7 +59,7 @@ class Board:
     def __init__(self, console: Console, heading: str, cells: Iterable[CellReport]) -> None:
         self.kernel: int | None = None
         self._console = console
-        self._heading = heading
+        self._heading = printable(heading)
         self._cells = {cell.index: cell for cell in cells}
         self._started: dict[int, float] = {}
         self._spinner = Spinner("dots", style=STYLES[CellState.RUNNING])
@@ -88,7 +89,7 @@ class Board:
             self._console.print(self._line(cell))
 
     def _line(self, cell: CellReport) -> Text:
-        facts = f"{cell.title:<{TITLE_WIDTH}}{_state(cell):<10}{self._duration(cell):>7}"
+        facts = f"{printable(cell.title):<{TITLE_WIDTH}}{_state(cell):<10}{self._duration(cell):>7}"
         return Text(f"  {MARKS[cell.state]} {facts}  {_remark(cell)}".rstrip(), STYLES[cell.state])
 
     def _table(self) -> RenderableType:
@@ -101,7 +102,9 @@ class Board:
         for cell in self._cells.values():
             style = STYLES[cell.state]
             mark = self._spinner if cell.state is CellState.RUNNING else MARKS[cell.state]
-            table.add_row(mark, cell.title, _state(cell), self._duration(cell), _remark(cell), style=style)
+            table.add_row(
+                mark, printable(cell.title), _state(cell), self._duration(cell), _remark(cell), style=style
+            )
         kernel = "starting a kernel" if self.kernel is None else f"kernel {self.kernel}"
         return Group(Text.assemble((self._heading, "bold"), (f" · {kernel}", "dim")), table)
 
@@ -119,4 +122,4 @@ def _state(cell: CellReport) -> str:
 def _remark(cell: CellReport) -> str:
     if cell.state is CellState.REPLAYED:
         return f"{cell.saved:.1f} s saved"
-    return cell.error or ""
+    return printable(cell.error or "")

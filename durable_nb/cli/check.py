@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from durable_nb.cli.terminal import show
 from durable_nb.errors import InvalidOption
 from durable_nb.stores.sqlite import backup, inspection
 from durable_nb.stores.urls import is_redis
@@ -33,15 +34,15 @@ def run_check(options: argparse.Namespace) -> int:
     """
     path = _path(options.db)
     if options.accept:
-        _print(*inspection.accept(path))
+        show(*inspection.accept(path))
     report = inspection.inspect(path)
-    _print(*report.problems, *report.runs)
+    show(*report.problems, *report.runs)
     for leftover in report.leftovers:
-        _print(f"left over: {leftover}")
+        show(f"left over: {leftover}")
     if options.fix:
-        _print(f"deleted {inspection.remove_leftovers(report):,} files")
+        show(f"deleted {inspection.remove_leftovers(report):,} files")
     if not report.problems:
-        _print(f"{path}: nothing is missing or damaged")
+        show(f"{path}: nothing is missing or damaged")
     return PROBLEMS if report.problems else 0
 
 
@@ -59,7 +60,7 @@ def run_backup(options: argparse.Namespace) -> int:
     """
     copy = Path(options.file)
     blobs = backup.back_up(_path(options.db), copy)
-    _print(f"{copy}: copied" + (f", with {blobs:,} large values in {copy}.blobs" if blobs else ""))
+    show(f"{copy}: copied" + (f", with {blobs:,} large values in {copy}.blobs" if blobs else ""))
     return 0
 
 
@@ -67,8 +68,3 @@ def _path(db: str) -> Path:
     if is_redis(db):
         raise InvalidOption(f"invalid DB {db!r}: expected the path of a file, not a server")
     return Path(db.removeprefix("sqlite:///")).expanduser()
-
-
-def _print(*lines: str) -> None:
-    for line in lines:
-        print(line)  # noqa: T201 - a command's output

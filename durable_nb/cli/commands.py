@@ -1,4 +1,4 @@
-"""The commands that look into a database: ``runs``, ``status``, ``signals``, ``signal`` and ``plan``.
+"""The commands ``runs``, ``status``, ``signals``, ``signal``, ``send`` and ``plan``.
 
 Each command is a pair of functions, ``<command>_arguments(parser)`` and ``run_<command>(options)``, which
 returns the exit code.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from durable_nb import settings
+from durable_nb.cli.terminal import show, show_error
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine import status
 from durable_nb.engine.naming import check_name, check_run_id
 from durable_nb.engine.resolve import recorded_run
 from durable_nb.errors import InvalidOption
 from durable_nb.records import RunStatus, SignalRequest
-from durable_nb.signals import delivery, typed
+from durable_nb.signals import delivery, mailbox, typed
 from durable_nb.stores import Journal, open_journal
 from durable_nb.stores.base import ENDED
 from durable_nb.stores.host import this_process
@@ -31,10 +32,12 @@ __all__ = [
     "run_on_loop",
     "run_plan",
     "run_runs",
+    "run_send",
     "run_signal",
     "run_signals",
     "run_status",
     "runs_arguments",
+    "send_arguments",
     "signal_arguments",
     "signals_arguments",
     "status_arguments",
@@ -59,7 +62,7 @@ def run_runs(options: argparse.Namespace) -> int:
     Raises:
         StoreError: The database does not exist, or cannot be read.
     """
-    print(run_on_loop(status.all_runs(open_journal(options.db))))  # noqa: T201 - a command's output
+    show(run_on_loop(status.all_runs(open_journal(options.db))))
     return 0
 
 
@@ -76,7 +79,7 @@ def run_status(options: argparse.Namespace) -> int:
         RunNotFound: The database has no run of that id.
         StoreError: The database does not exist, or cannot be read.
     """
-    print(run_on_loop(status.one_run(open_journal(options.db), options.run_id)))  # noqa: T201
+    show(run_on_loop(status.one_run(open_journal(options.db), options.run_id)))
     return 0
 
 
@@ -99,16 +102,20 @@ def run_signals(options: argparse.Namespace) -> int:
         if states.get(request.run_id, RunStatus.DONE) not in ENDED
     ]
     for request in requests:
-        print(_describe(request, states[request.run_id], journal.address))  # noqa: T201
+        show(_describe(request, states[request.run_id], journal.address))
     if not requests:
-        print("no run waits for a signal")  # noqa: T201
+        show("no run waits for a signal")
     return 0
 
 
 def signal_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb signal``."""
+    _value_arguments(parser, "name", "the signal's name")
+
+
+def _value_arguments(parser: argparse.ArgumentParser, place: str, help_text: str) -> None:
     parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
-    parser.add_argument("name", metavar="NAME", help="the signal's name")
+    parser.add_argument(place, metavar=place.upper(), help=help_text)
     parser.add_argument("value", metavar="VALUE", help="the value: JSON, or otherwise text")
     runs_arguments(parser)
 
@@ -125,17 +132,42 @@ def run_signal(options: argparse.Namespace) -> int:
     value = typed.read_value(options.value)
     signal = delivery.make_signal(check_run_id(options.run_id), name, value, this_process())
     earlier = run_on_loop(delivery.deliver(journal, signal, value))
-    print(delivery.describe_delivery(signal, earlier))  # noqa: T201
+    show(delivery.describe_delivery(signal, earlier))
     if earlier is None and run_on_loop(journal.get_run(signal.run_id)) is None:
         message = f"run {signal.run_id!r} does not exist yet: the signal is stored until it asks for it"
-        print(f"durable-nb: {message}", file=sys.stderr)  # noqa: T201
+        show_error(message)
     return 0 if earlier is None else ALREADY_DELIVERED
+
+
+def send_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``durable-nb send``."""
+    _value_arguments(parser, "topic", "the topic under which the run receives it")
+
+
+def run_send(options: argparse.Namespace) -> int:
+    """Send a message.
+
+    Raises:
+        StoreError: The database does not exist, cannot be written, or keeps no messages.
+    """
+    topic = check_name(options.topic, "a topic", InvalidOption)
+    journal, run_id = open_existing(options.db), check_run_id(options.run_id)
+    value = typed.read_value(options.value)
+    message = mailbox.make_message(run_id, topic, value, uuid.uuid4().hex, this_process())
+    run_on_loop(mailbox.send_message(journal, message))
+    show(f"message sent to run {run_id!r} under {topic!r}")
+    if run_on_loop(journal.get_run(run_id)) is None:
+        show_error(f"run {run_id!r} does not exist yet: the message is kept until it receives it")
+    return 0
 
 
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb plan``."""
     parser.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="the notebook's file")
     parser.add_argument("--run-id", required=True, metavar="RUN_ID", help="the run's id")
+    parser.add_argument(
+        "--cells", choices=("marked", "all"), help="which cells are durable; default: as in the run"
+    )
     runs_arguments(parser)
 
 
@@ -150,12 +182,17 @@ def run_plan(options: argparse.Namespace) -> int:
     # Imported late: the other commands do not need IPython.
     from IPython.core.inputtransformer2 import TransformerManager
 
+    from durable_nb.notebook.every_cell import UnmarkedSteps
     from durable_nb.notebook.magic_options import parse_step
     from durable_nb.notebook.plan import plan, spell_plan
 
     recorded = run_blocking(recorded_run(open_existing(options.db), options.run_id, SYNC))
     transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
-    print(spell_plan(plan(recorded.run, options.notebook, parse=parse_step, transform=transform)))  # noqa: T201
+    cells = options.cells or ("all" if UnmarkedSteps(recorded.run.history.values()).recorded else "marked")
+    planned = plan(
+        recorded.run, options.notebook, parse=parse_step, transform=transform, every_cell=cells == "all"
+    )
+    show(spell_plan(planned))
     return 0
 
 
@@ -183,7 +220,7 @@ def _describe(request: SignalRequest, state: RunStatus, address: str | None) -> 
     lines = [f"run {request.run_id!r} ({state}) waits for signal {request.name!r} since {since}"]
     lines += filter(None, (request.prompt, request.refused and f"rejected: {request.refused}"))
     lines += filter(None, (_accepted(request),))
-    return "\n    ".join([*lines, delivery.answer_command(request, address)])
+    return "\n    ".join(map(status.one_line, [*lines, delivery.answer_command(request, address)]))
 
 
 def _accepted(request: SignalRequest) -> str | None:

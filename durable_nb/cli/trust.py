@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from durable_nb.cli.commands import open_existing, run_on_loop
+from durable_nb.cli.terminal import confirmed, show
+from durable_nb.engine.status import one_line
 from durable_nb.stores.sqlite.trust import Untrusted, find_untrusted, trust
 from durable_nb.stores.urls import is_redis
 
@@ -21,6 +23,7 @@ NOT_TRUSTED = 1
 """The exit code if checkpoints remain unsigned."""
 
 MAX_LINES = 20
+_QUESTION = "Once signed, they can run any code with your permissions. Sign them? [y/N] "
 
 
 def trust_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,14 +41,14 @@ def run_trust(options: argparse.Namespace) -> int:
     find, sign = _on_server(options.db) if is_redis(options.db) else _in_file(Path(options.db))
     untrusted = find()
     if not untrusted:
-        print(f"{options.db}: every checkpoint that runs code is signed with one of your keys")  # noqa: T201
+        show(f"{options.db}: every checkpoint that runs code is signed with one of your keys")
         return 0
     _show(options.db, untrusted)
-    if not options.yes and not _confirmed():
-        print("nothing was signed")  # noqa: T201
+    if not options.yes and not confirmed(_QUESTION):
+        show("nothing was signed")
         return NOT_TRUSTED
     signed = sign(untrusted)
-    print(f"signed {signed} of {len(untrusted)}")  # noqa: T201
+    show(f"signed {signed} of {len(untrusted)}")
     return 0 if signed == len(untrusted) else NOT_TRUSTED
 
 
@@ -70,16 +73,8 @@ def _show(db: str, untrusted: list[Untrusted]) -> None:
         runs = Counter(one.run_id for one in untrusted)
         lines.append(f"  … {len(untrusted)} in all, in {len(runs)} runs")
     message = "loading these checkpoints runs code, and none of your keys has signed them:"
-    print("\n".join((f"{db}: {message}", *lines)))  # noqa: T201
+    show(f"{db}: {message}", *map(one_line, lines))
 
 
 def _owner(one: Untrusted) -> str:
     return f"step {one.step!r}" if one.name else "the run's result"
-
-
-def _confirmed() -> bool:
-    try:
-        answer = input("Once signed, they can run any code with your permissions. Sign them? [y/N] ")
-    except EOFError:
-        return False
-    return answer.strip().lower() in ("y", "yes")

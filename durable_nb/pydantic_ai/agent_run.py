@@ -237,8 +237,8 @@ class _AgentCodec(StepCodec):
             handle.step = handle.step._replace(usage=used.as_json())
         return super().pack(handle, value)
 
-    def unpack(self, handle: StepHandle, payload: Payload) -> Any:
+    def unpack(self, caller: Caller, handle: StepHandle, payload: Payload) -> Any:
         """Return the values; of a step that a user has resolved, the one that was given."""
         self.executed = False
-        value = super().unpack(handle, payload)
+        value = super().unpack(caller, handle, payload)
         return value if handle.step.delivered_by is None else {"value": value, RESOLVED: True}

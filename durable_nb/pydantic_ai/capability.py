@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -264,21 +265,17 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
             return await handler(output)
 
         async def body() -> dict[str, Any]:
-            try:
-                return {"value": await handler(output)}
-            except ToolRetryError as retry:
-                return {"retry": retry.tool_retry}
-            except ModelRetry as retry:
-                return {"model_retry": retry.message}
+            before = copy.deepcopy(ctx.usage)  # the function adds to the agent run's own
+            recorded = await _outcome(handler, output)
+            spent = ctx.usage - before
+            return {**recorded, "spent": spent} if spent.has_values() else recorded
 
         name = f"output:{output_context.function_name or 'function'}"
         step_id = self.steps.scope.step_id(name, "")
-        recorded, _ = await self.steps.step(step_id, body, self._tool_execution, ctx=ctx)
-        if "retry" in recorded:
-            raise ToolRetryError(recorded["retry"])
-        if "model_retry" in recorded:
-            raise ModelRetry(recorded["model_retry"])
-        return recorded["value"]
+        recorded, executed = await self.steps.step(step_id, body, self._tool_execution, ctx=ctx)
+        if "spent" in recorded and not executed:
+            ctx.usage.incr(recorded["spent"])
+        return _returned(recorded)
 
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
@@ -287,3 +284,22 @@ class NotebookDurability(BaseDurabilityCapability[AgentDepsT]):
         if self.steps is None or not requests.approvals or self.defers or approvals.defers(ctx.agent):
             return None
         return await approvals.ask(self.steps, ctx, requests)
+
+
+async def _outcome(handler: Any, output: Any) -> dict[str, Any]:
+    """Return what is recorded of an output function: its value, or its request for a retry."""
+    try:
+        return {"value": await handler(output)}
+    except ToolRetryError as retry:
+        return {"retry": retry.tool_retry}
+    except ModelRetry as retry:
+        return {"model_retry": retry.message}
+
+
+def _returned(recorded: Mapping[str, Any]) -> Any:
+    """Return what an output function returned, or raise its request for a retry."""
+    if "retry" in recorded:
+        raise ToolRetryError(recorded["retry"])
+    if "model_retry" in recorded:
+        raise ModelRetry(recorded["model_retry"])
+    return recorded["value"]

@@ -19,6 +19,8 @@ _current: ContextVar[Effects | None] = ContextVar("durable_nb_effects", default=
 class Effects:
     """The usage that one attempt of a body added, the events it emitted, the messages it enqueued.
 
+    Also whether it has cancelled the agent run, with ``ctx.cancel()``.
+
     Usage is counted on a copy, because parallel tools add to one shared object.
     """
 
@@ -27,12 +29,14 @@ class Effects:
         self._enqueued: list[Any] = []
         self._usage: Any = None
         self._before: Any = None
+        self._cancellation: Any = None
 
     def context(self, ctx: RunContext[Any]) -> RunContext[Any]:
         """Return the context to pass to the body in place of the agent run's own."""
         if self._usage is None:
             self._before, self._usage = copy.deepcopy(ctx.usage), copy.deepcopy(ctx.usage)
         events = ctx._event_stream_buffer  # noqa: SLF001 - all emitted events pass through it
+        self._cancellation = vars(ctx).get("_cancellation")  # not in all versions of pydantic-ai
         return replace(
             ctx,
             usage=self._usage,
@@ -47,6 +51,7 @@ class Effects:
             "usage": delta if delta is not None and delta.has_values() else None,
             "emitted": self._emitted,
             "enqueued": list(self._enqueued),
+            "cancelled": getattr(self._cancellation, "cancel_requested", False),
         }
         return {name: value for name, value in found.items() if value}
 
@@ -92,6 +97,8 @@ def apply(recorded: dict[str, Any], ctx: RunContext[Any], *, executed: bool) -> 
     for message in recorded.get("enqueued", ()):
         if ctx.pending_messages is not None:
             ctx.pending_messages.append(message)
+    if "cancelled" in recorded and not executed:
+        ctx.cancel()  # a replay takes the same branch
     events = ctx._event_stream_buffer  # noqa: SLF001
     if events is not None and not executed:
         events.extend(recorded.get("emitted", ()))

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_ai.agent import WrapperAgent
+from pydantic_ai.capabilities import AbstractCapability, ProcessHistory
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart
 
 if TYPE_CHECKING:
     from pydantic_ai.models import ModelRequestParameters
 
-__all__ = ["plain", "request_arguments", "restore", "tail"]
+__all__ = ["comparable", "plain", "request_arguments", "restore", "tail"]
 
 _VOLATILE: Final = frozenset(
     {
@@ -56,6 +58,41 @@ def plain(value: Any) -> Any:
 
 def _is_dynamic(part: Any) -> bool:
     return isinstance(part, SystemPromptPart) and part.dynamic_ref is not None
+
+
+def comparable(messages: Sequence[ModelMessage], agent: Any) -> list[ModelMessage]:
+    """Return messages as they are compared when a run is resumed: without what functions compute anew.
+
+    These are the system prompts that functions of the agent return, and, where history processors change the
+    messages, all of them: the call's prompt is compared with the run, and what tools return is on record.
+
+    Args:
+        messages: The messages.
+        agent: The agent; None if it is not known.
+    """
+    while isinstance(agent, WrapperAgent):
+        agent = agent.wrapped
+    if agent is not None and _processes_history(agent.root_capability):
+        return []
+    static = getattr(agent, "_system_prompts", ())
+    if not getattr(agent, "_system_prompt_functions", ()):
+        return list(messages)
+    return [_without_prompts(message, static) for message in messages]
+
+
+def _without_prompts(message: ModelMessage, static: Sequence[str]) -> ModelMessage:
+    if not isinstance(message, ModelRequest):
+        return message
+    parts = [
+        part for part in message.parts if not isinstance(part, SystemPromptPart) or part.content in static
+    ]
+    return dataclasses.replace(message, parts=parts)
+
+
+def _processes_history(capability: AbstractCapability[Any]) -> bool:
+    found: list[AbstractCapability[Any]] = []
+    capability.apply(found.append)
+    return any(isinstance(each, ProcessHistory) for each in found)
 
 
 def request_arguments(

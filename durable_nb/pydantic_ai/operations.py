@@ -26,7 +26,7 @@ from pydantic_ai.tools import RunContext
 
 from durable_nb.pydantic_ai.agent_run import MODEL, RESOLVED, AgentSteps
 from durable_nb.pydantic_ai.config import Execution, is_permanent
-from durable_nb.pydantic_ai.messages import request_arguments, tail
+from durable_nb.pydantic_ai.messages import comparable, request_arguments, tail
 from durable_nb.pydantic_ai.streaming import feed
 
 __all__ = ["StepBackend", "operation_name", "without_replay_telemetry"]
@@ -153,6 +153,7 @@ async def _request_step(
     events = feed.get() if operation_id.streaming else None
     first = not any(isinstance(each, ModelResponse) and each.run_id == ctx.run_id for each in messages)
     compared = messages if first else tail(messages)  # earlier steps compared the messages before
+    compared = comparable(compared, ctx.agent)
     arguments = request_arguments(operation_id.model_name, compared, model_settings, parameters)
 
     async def recording() -> dict[str, Any]:
