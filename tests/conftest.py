@@ -17,6 +17,14 @@ settings.load_profile("suite")  # how fast the machine is today is not tested
 pytest_plugins = ["helpers.force_replay", "helpers.redis_servers"]
 
 
+def pytest_collection_modifyitems(config, items):
+    """A campaign takes an hour: it runs if it is asked for by name, as in ``pytest -m campaign``."""
+    if "campaign" not in config.option.markexpr:
+        left = [item for item in items if item.get_closest_marker("campaign")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
 @pytest.fixture(autouse=True)
 def spelled_as_in_a_script():
     """A test that opens a shell, or runs a command, gives the whole process its face."""

@@ -407,7 +407,7 @@ def test_places_that_are_none(db, tmp_path, monkeypatch):
 def test_a_database_in_memory_is_refused_with_what_to_write_instead():
     with pytest.raises(InvalidOption) as caught:
         Workflow("shop", db=":memory:")
-    assert one_line(caught.value).endswith("db=MemoryJournal(), from durable_nb.stores.memory.")
+    assert one_line(caught.value).endswith("db=InMemoryStore(), from durable_nb.")
 
 
 def test_after_each_of_them_the_workflow_goes_on_in_the_right_place(tmp_path):

@@ -12,7 +12,7 @@ def test_cells_measures_every_bar(tmp_path):
     program = [sys.executable, ROOT / "benchmarks" / "cells.py", "--scale", "0.02"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     lines = done.stdout.splitlines()
-    assert len(lines) == 8, done.stderr
+    assert len(lines) == 14, done.stderr
     assert done.returncode == any(line.startswith("OVER") for line in lines)
     counted = [line for line in lines if "bytes" in line and "fsync" not in line]
     assert [line[:4] for line in counted] == ["ok  ", "ok  "]
@@ -31,6 +31,15 @@ def test_steps_measures_every_bar(tmp_path):
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     lines = done.stdout.splitlines()
     assert len(lines) == 7, done.stderr
+    assert done.returncode == any(line.startswith("OVER") for line in lines)
+
+
+@pytest.mark.long
+def test_the_checks_of_a_step_are_measured(tmp_path):
+    program = [sys.executable, ROOT / "benchmarks" / "checks.py", "--scale", "0.02"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
     assert done.returncode == any(line.startswith("OVER") for line in lines)
 
 

@@ -31,7 +31,13 @@ PRINTED = {
         ["charging a17", "charging a17-delivery", *CHARGED],
         CHARGED,
     ),
+    "docs/scripts.md: Time and chance": (
+        ["charging with key 36", "receipt for a17, due in 13 days"],
+        ["receipt for a17, due in 13 days"],
+    ),
+    "docs/scripts.md: Changes of arguments": (["cleaning", "2.0"], ["2.0"]),
     "docs/signals.md: Waiting for a person": (["durable notebooks published"],) * 2,
+    "docs/signals.md: Messages": (["['hello', 'how are you?']"],) * 2,
     "docs/signals.md: Time": (["a reminder for Ann"],) * 2,
     "docs/agents.md: A durable agent": (
         ["transferring 250", '{"transfer":"transferred 250"} 2'],
@@ -39,7 +45,7 @@ PRINTED = {
     ),
     "docs/joining.md: One run, many callers": (
         ["in payment-a17", "charging a17", *JOINED, "charging b2", "True", "True"],
-        ["in payment-a17", *JOINED, "True", "True"],
+        [*JOINED[:1], "True", "True"],
     ),
     "docs/stores.md: A Redis server": ([], []),
     "docs/executors.md: Any executor": (["[(0, True), (1, True), (4, True)]"],) * 2,
@@ -195,6 +201,16 @@ def test_the_readme_is_two_screens():
     assert len(pages.text_of("README.md").splitlines()) <= 140
 
 
+def test_the_command_that_sends_is_taken_as_printed(tmp_path):
+    printed(tmp_path, script_of("docs/signals.md", "Messages"))
+    (block,) = section("docs/signals.md", "Messages").blocks("sh")
+    done = subprocess.run(
+        [sys.executable, "-m", "durable_nb.cli", *shlex.split(block)[1:]],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "message sent to run 'chat-7' under 'messages'\n"
+
+
 def test_the_commands_that_answer_are_taken_as_printed(tmp_path):
     printed(tmp_path, script_of("docs/signals.md", "Waiting for a person"))
     (block,) = section("docs/signals.md", "Prompts and commands").blocks("sh")
@@ -256,6 +272,7 @@ def test_the_task_options_it_names_are_taken(tmp_path):
         "timeout",
         "on_edit",
         "on_change",
+        "on_drift",
         "once",
         "failure",
         "executor",

@@ -47,6 +47,7 @@ C = Case
 FRAME = "import pandas as pd; df = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})"
 MODEL = "class M:\n    def fit(self, x): self.n = len(x); return self\n    def fit_transform(self, x): return self.fit(x) and x"
 RESULT = "whose result changed"
+PART = "class Part:\n    def times(self): return {}\npart = Part()"
 CASES = [
     C("comment in the cell", "@s x = 1", "@s x = 1  # one", {"s": ""}),
     C("formatting of the cell", "@s x = [1,2]", "@s x = [\n    1, 2,\n]", {"s": ""}),
@@ -91,6 +92,30 @@ CASES = [
         {
             "s": "run: it now reads `df.drop('b', axis=1, inplace=True)` (was `df.drop('a', axis=1, inplace=True)`)"
         },
+    ),
+    C(
+        "the class of an object that a step changed in place",
+        f"{PART.format(2)} ‖ @s part.extra = 1 ‖ @t y = part.times()",
+        f"{PART.format(3)} ‖ @s part.extra = 1 ‖ @t y = part.times()",
+        {
+            "s": "run: `part = Part()` now reads `class Part: …`, which was edited",
+            "t": "run: it now reads `class Part: …`, which was edited",
+        },
+    ),
+    C(
+        "the class of an object in a list that a step made",
+        f"{PART.format(2)} ‖ @s parts = [part, Part()] ‖ @t y = parts[1].times()",
+        f"{PART.format(3)} ‖ @s parts = [part, Part()] ‖ @t y = parts[1].times()",
+        {
+            "s": "run: `part = Part()` now reads `class Part: …`, which was edited",
+            "t": "run: it now reads `class Part: …`, which was edited",
+        },
+    ),
+    C(
+        "the class of an object that a step changed in place, not edited",
+        f"{PART.format(2)} ‖ @s part.extra = 1 ‖ @t y = part.times()",
+        f"{PART.format(2)} ‖ @s part.extra = 1 ‖ @t y = part.times()",
+        {"s": "", "t": ""},
     ),
     C(
         "a change in place removed",
@@ -418,7 +443,7 @@ CASES = [
         "a secret is not shown",
         "api_key = 'sk-1' ‖ @s y = len(api_key)",
         "api_key = 'sk-22' ‖ @s y = len(api_key)",
-        {"s": "run: it now reads `api_key = …`, which was edited"},
+        {"s": "run: it now reads `api_key = '\u2039hidden\u203a'`, which was edited"},
     ),
     C("it changes what it reads", "l = [1] ‖ @s l.append(2)", "l = [1] ‖ @s l.append(2)", {"s": ""}),
     C(

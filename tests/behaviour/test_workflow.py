@@ -159,7 +159,7 @@ async def test_a_failure_the_run_moved_past_is_replayed_and_one_that_ended_it_is
 
 
 async def test_a_replayed_failure_whose_class_is_gone_says_so(again, monkeypatch):
-    def define(wf, boom):
+    def define(wf, boom, ends):
         @wf.task(retries=0)
         async def first():
             raise boom("gone")
@@ -174,6 +174,8 @@ async def test_a_replayed_failure_whose_class_is_gone_says_so(again, monkeypatch
                 await first()
             except Exception as error:
                 await second()
+                if not ends:
+                    raise
                 return error
 
         return main
@@ -181,9 +183,10 @@ async def test_a_replayed_failure_whose_class_is_gone_says_so(again, monkeypatch
     module = types.ModuleType("module_that_goes")
     module.Gone = type("Gone", (Exception,), {"__module__": "module_that_goes"})
     monkeypatch.setitem(sys.modules, "module_that_goes", module)
-    await define(again(), module.Gone).run("r")
+    with pytest.raises(module.Gone):
+        await define(again(), module.Gone, ends=False).run("r")
     monkeypatch.delitem(sys.modules, "module_that_goes")
-    error = await define(again(), module.Gone).run("r")
+    error = await define(again(), module.Gone, ends=True).run("r")
     assert isinstance(error, StepFailed)
     assert "Gone" in str(error)
     assert "gone" in str(error)
@@ -272,11 +275,13 @@ async def test_other_arguments_are_an_error_with_the_difference(again):
 
         @wf.workflow
         async def main():
-            return await double(n)
+            await double(n)
+            raise OSError("down")
 
         return main
 
-    assert await define(again(), 3).run("r") == 6
+    with pytest.raises(OSError, match="down"):
+        await define(again(), 3).run("r")
     with pytest.raises(StepChanged, match=r"run 'r', step 'double': .*n: 3 → 4.*'double', 'rerun'"):
         await define(again(), 4).run("r")
 
@@ -372,26 +377,30 @@ async def test_gather_of_1000_executes_1000_bodies(again):
 
 
 async def test_one_commit_a_step_one_select_a_run_no_thread_on_replay(again, monkeypatch):
-    def define(wf):
+    def define(wf, ends):
         @wf.task
         async def work(n):
             return n
 
         @wf.workflow
         async def main():
-            return [await work(n) for n in range(20)]
+            found = [await work(n) for n in range(20)]
+            if not ends:
+                raise OSError("down")
+            return found
 
         return main
 
     wf = again()
-    main = define(wf)
+    main = define(wf, ends=False)
     await wf_ready(wf)
     before = wf.journal.commits
-    await main.run("r")
+    with pytest.raises(OSError, match="down"):
+        await main.run("r")
     assert wf.journal.commits - before == 20 + 2  # and one each to open and to finish the run
 
     wf = again()
-    main = define(wf)
+    main = define(wf, ends=True)
     await wf_ready(wf)
     selects = wf.journal.selects
     crossings = []

@@ -39,6 +39,32 @@ def test_after_a_kill_run_all_replays(opened, shot, face):
     shot(notebook)
 
 
+UNMARKED = (
+    "import matplotlib.pyplot as plt",
+    'print("loaded", file=open("{name}.log", "a"))\nsold = [3, 4]\nprint("loaded")\nsold',
+    '# Chart\n_ = plt.bar(["mon", "tue"], sold)',
+    "out = open('out.txt', 'w')",
+    "print(sum(sold), len(open('{name}.log').readlines()))",
+)
+
+
+@pytest.mark.parametrize("face", ["doc", "notebooks"])
+def test_a_notebook_without_marks_replays_after_a_kill(opened, shot, face):
+    cells = [cell.format(name=f"every-{face}") for cell in (f"{OPEN} --cells all", *UNMARKED)]
+    notebook = opened(*cells, face=face)
+    notebook.run_all()
+    notebook.expect_printed(5, "7 1")
+    notebook.kill_kernel()
+    notebook.run_all()
+    notebook.expect(0, "resuming")
+    notebook.expect(2, "loaded", "[3, 4]", "replayed")
+    notebook.expect(3, "chart", "replayed")
+    assert notebook.cell(3).locator("img").count() == 1
+    notebook.expect(4, "out", "not")
+    notebook.expect_printed(5, "7 1")
+    shot(notebook)
+
+
 def test_the_notebook_about_steps_in_doubt_asks_as_it_says(opened, shot):
     cells = json.loads((NOTEBOOKS / "03_once_and_in_doubt.ipynb").read_text())["cells"]
     notebook = opened(*("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))

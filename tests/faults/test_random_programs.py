@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durable_nb import Workflow, constant
-from durable_nb.engine import failpoints, run, scopes
+from durable_nb.engine import run, scopes
 from durable_nb.workflow import retry
 
 calls = st.tuples(st.just("call"), st.integers(0, 3))
@@ -37,12 +38,10 @@ programs = st.recursive(
     ),
     max_leaves=8,
 )
-kills = st.lists(
-    st.tuples(
-        st.sampled_from(["body.before", "body.after", "commit.before", "commit.after"]), st.integers(1, 8)
-    ),
-    max_size=3,
-)
+POINTS = ["body.before", "body.after", "commit.before", "commit.after"]
+kills = st.lists(st.tuples(st.sampled_from(POINTS), st.integers(1, 8)), max_size=3)
+readers = st.lists(st.tuples(st.sampled_from(POINTS), st.integers(1, 8)), max_size=2)
+"""Moments at which the owner reads and closes its file, and another process opens and closes it."""
 
 
 class Interpreter:
@@ -105,15 +104,42 @@ class Interpreter:
         return await self.nested(program)
 
 
-def in_child(place, program, kill=None):
+def read_and_closed(db):
+    """Read the file and close it, which drops POSIX locks; then have another process open and close it."""
+    db.read_bytes()
+    subprocess.run([sys.executable, "-S", "-c", READER, db], check=True)
+
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=60)
+connection.execute("SELECT count(*) FROM runs").fetchone()
+connection.close()
+"""
+
+
+class Moments:
+    """In place of ``failpoints.hit``: at each moment the process is killed, or its file read and closed."""
+
+    def __init__(self, db, kill, reads):
+        self.db, self.kill, self.reads, self.passed = db, kill, reads, Counter()
+
+    def __call__(self, point):
+        self.passed[point] += 1
+        moment = (point, self.passed[point])
+        if moment in self.reads:
+            read_and_closed(self.db)
+        if moment == self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(place, program, kill=None, reads=()):
     """Run the program in a forked process, which a kill may end; gives its exit status."""
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
     with contextlib.suppress(BaseException):
-        if kill is not None:
-            failpoints._plan = {kill[0]: (failpoints._ACTIONS["kill"], "", kill[1])}
-            run.hit = retry.hit = failpoints._hit
+        run.hit = retry.hit = Moments(place / "runs.db", kill, reads)
         interpreter = Interpreter(place)
         main = interpreter.wf.workflow(interpreter.run)
         (place / "result.json").write_text(json.dumps(asyncio.run(main.run("r", program))))
@@ -135,13 +161,13 @@ def bodies(place):
     return log.read_text().split() if log.exists() else []
 
 
-def compare(program, kills):
+def compare(program, kills, readers):
     place, other = (Path(tempfile.mkdtemp()) for _ in range(2))
     try:
         assert in_child(other, program) == 0
         for kill in kills:
             recorded, before = on_record(place), len(bodies(place))
-            assert in_child(place, program, kill) in (0, signal.SIGKILL)
+            assert in_child(place, program, kill, readers) in (0, signal.SIGKILL)
             assert recorded.isdisjoint(bodies(place)[before:])
         recorded, before = on_record(place), len(bodies(place))
         assert in_child(place, program) == 0
@@ -177,4 +203,4 @@ if __name__ == "__main__":
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    unhurried(given(program=programs, kills=kills)(compare))()
+    unhurried(given(program=programs, kills=kills, readers=readers)(compare))()

@@ -53,7 +53,7 @@ def cell_payload(data, *, groups=(["x", "y"],), kinds=()):
     return b"".join(map(bytes, bundle.pack(json.dumps(header).encode(), parts)))
 
 
-def load(wf, ran):
+def load(wf, ran, *, ends=True):
     @wf.task
     def load():
         ran.append(1)
@@ -61,7 +61,10 @@ def load(wf, ran):
 
     @wf.workflow(id="r")
     def main():
-        return load()
+        found = load()
+        if not ends:
+            raise OSError("down")
+        return found
 
     return main
 
@@ -69,8 +72,8 @@ def load(wf, ran):
 @pytest.mark.parametrize("format", ["pickle", "objects"])
 def test_a_task_says_where_it_comes_from_and_what_to_do(db, format):
     ran = []
-    with Workflow("old", db=db) as wf:
-        load(wf, ran)()
+    with Workflow("old", db=db) as wf, pytest.raises(OSError, match="down"):
+        load(wf, ran, ends=False)()
     module, _, name = OLD.rpartition(".")
     data = stream() if format == "pickle" else json.dumps({"$object": [f"{module}:{name}", {}]}).encode()
     put(db, "r", "load", format, data)

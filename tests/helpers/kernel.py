@@ -165,10 +165,16 @@ class Kernel:
         """Execute a cell and wait for the end of it; `request` goes to ``client.execute``."""
         return self.wait(self.start(code, **request), timeout=timeout)
 
-    def start(self, code, **request):
-        """Begin to execute a cell; gives what to pass to `wait`."""
+    def start(self, code, *, cell=None, **request):
+        """Begin to execute a cell, with its id if a front end sends one; gives what to pass to `wait`."""
         self._started_at = time.monotonic()
-        return self.client.execute(code, **{"allow_stdin": False, **request})
+        send = self.client.shell_channel.send
+        if cell is not None:
+            self.client.shell_channel.send = lambda message: send(message | {"metadata": {"cellId": cell}})
+        try:
+            return self.client.execute(code, **{"allow_stdin": False, **request})
+        finally:
+            self.client.shell_channel.send = send
 
     def wait(self, request, *, timeout=TIMEOUT, until=None):
         """Wait for the end of a cell, or until it displayed the text `until`, which gives None."""

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 from durable_nb.notebook.display import recorder
-from durable_nb.notebook.namespace.snapshot import NO_RESULT
+from durable_nb.notebook.namespace.restore import NO_RESULT
 from durable_nb.notebook.shell import execute
 
 

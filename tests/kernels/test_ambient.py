@@ -98,7 +98,7 @@ def test_what_cells_changed_around_them_comes_back(kernel_factory, folder):
     badges, states, held, draws = run_all(first)
     assert "sub\n" in states
     assert held == "[5] 5 True True later\n"
-    assert "os.environ['API_KEY'] is not saved: its name marks it as a secret" in badges["environment"]
+    assert "os.environ['API_KEY'] is not saved: it looks like a secret" in badges["environment"]
     assert "odd is not saved" in badges["handlers"]
     assert "mine.part!\nroot: no\nNone None True first\nnext\n\n" in states
     first.sigkill()
@@ -201,7 +201,8 @@ def test_an_interrupted_cell_names_what_it_changed(kernel):
     kernel.wait(request, until="begun")
     kernel.interrupt()
     stopped = kernel.wait(request)
-    assert badge_of(stopped) == "durable step wait stopped · changed before it stopped: time, x"
+    told = "durable step wait stopped · changed before it stopped: time, x"
+    assert badge_of(stopped) == f"{told} · to keep that as its result: %durable_keep"
 
 
 def test_restore_without_running_cells_in_a_new_kernel(kernel_factory):

@@ -36,8 +36,9 @@ def test_what_every_process_has_one_of_is_its_own(kernel):
     found = [kernel.run(expression).result for expression in SAME]
     assert [line for text in told for line in text.splitlines() if "⚠" in line] == [
         (
-            "⚠ os.environ['MY_API_KEY'] is not saved: its name marks it as a secret. "
-            "Create it in an ordinary cell."
+            "⚠ os.environ['MY_API_KEY'] is not saved: it looks like a secret. "
+            "Read it in an ordinary cell, from the environment or with getpass.getpass(): "
+            "a value that is written in a cell stays in the notebook."
         )
     ]
     restarted(kernel)
@@ -61,7 +62,7 @@ def test_what_a_cell_set_in_modules_and_classes_is_set_again(kernel):
         "config.DEBUG = DEBUG = 3",
     )
     [told, _] = run_all(kernel, cells)
-    assert "config.api_key is not saved: its name marks it as a secret" in told
+    assert "config.api_key is not saved: it looks like a secret" in told
     assert "config.client is not saved: it contains _thread._local, which cannot be saved" in told
     restarted(kernel)
     run_all(kernel, cells)
@@ -128,4 +129,44 @@ def test_a_progress_bar_comes_back_and_a_widget_says_why_not(kernel):
         assert all("⚠" not in told for told in bars)
         assert "IntSlider cannot be saved (TypeError: part of a widget's state lives in" in widget
         assert kernel.run("bar.n, kept").result["text/plain"] == "(2, 1)"
+        restarted(kernel)
+
+
+SHELL_CELLS = (
+    "%precision 3\nimport numpy as np\nnp.set_printoptions(precision=2)",
+    (
+        "from IPython.core.magic import Magics, line_magic, magics_class\n"
+        "from IPython.core.magic import register_cell_magic, register_line_magic\n"
+        "log = []\n@register_line_magic\ndef note(line): log.append(line)\n"
+        "@register_cell_magic\ndef upper(line, cell): print(line + cell.upper())\ndel upper\n"
+        "@magics_class\nclass Greetings(Magics):\n"
+        "    @line_magic\n    def greet(self, line): return 'hello ' + line\n"
+        "get_ipython().register_magics(Greetings)"
+    ),
+    "import sys; sys.path.insert(0, '')\n%load_ext own_extension\nfrom_extension = 8",
+    "%note durable\nshouted = [_ for _ in 'ab']\nfor _ in range(3): pass",
+)
+SHELL_STATE = (
+    "print(np.array([1.23456])); print(get_ipython().display_formatter.format(2.71828)[0]['text/plain'])",
+    "%note ordinary\nprint(log)",
+    "get_ipython().run_cell_magic('upper', 'a', 'b')",
+    "print(get_ipython().run_line_magic('greet', 'you'), get_ipython().run_line_magic('own', 'x'))",
+    "print(from_extension, _)",
+)
+
+
+def test_magics_extensions_numbers_and_the_underscore_come_back(kernel):
+    (kernel.cwd / "own_extension.py").write_text(
+        "def load_ipython_extension(shell):\n    shell.push({'from_extension': 7})\n"
+        "    shell.register_magic_function(lambda line: 'own ' + line, 'line', 'own')\n"
+    )
+    for _ in range(2):
+        assert all("⚠" not in told for told in run_all(kernel, SHELL_CELLS))
+        assert [kernel.run(cell).text for cell in SHELL_STATE] == [
+            "[1.23]\n2.718\n",
+            "['durable', 'ordinary']\n",
+            "aB\n",
+            "hello you own x\n",
+            "8 2\n",
+        ]
         restarted(kernel)

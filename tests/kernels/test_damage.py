@@ -125,19 +125,22 @@ def test_killed_between_the_blob_and_its_row(start):
 
 
 def test_a_disk_that_is_full_when_a_cell_commits(start, small_disk):
-    notebook = Notebook(start(), db=small_disk / "runs.db")
+    # Each array is smaller than half of what is free, so that it is kept; all four are larger than that.
+    arrays = "import numpy as np\nbig, b, c, d = (np.arange(20_000.0) + n for n in range(4))"
+    bodies = BODIES | {"large": f"{arrays}\nbeside = ['kept']"}
+    notebook = Notebook(start(), db=small_disk / "runs.db", bodies=bodies)
     filler = small_disk / "filler"
-    filler.write_bytes(b"x" * 500_000)
+    filler.write_bytes(b"x" * 400_000)
     cells = notebook.run()
     said = cells["large"].error or cells["large"].stderr
     assert "step 'large'" in said
     assert "space" in said or "full" in said
-    assert notebook.shown("len(big)", "beside") == ["100000", "['kept']"], "what the cell did stays"
+    assert notebook.shown("len(big)", "beside") == ["20000", "['kept']"], "what the cell did stays"
     filler.unlink()
     again = notebook.again()
     assert [cell.error for cell in again.values()] == [None] * 3
     assert notebook.began()["small"] == 1
-    assert notebook.shown("x", "total") == ["[1, 2]", "4999950000.0"]
+    assert notebook.shown("x", "total") == ["[1, 2]", "199990000.0"]
 
 
 def test_a_module_that_is_gone(start):

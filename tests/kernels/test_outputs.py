@@ -128,7 +128,7 @@ def test_recordings_are_small(probed):
     assert recorded_texts(probed, SHOWN["progress"]) == ["100%|##########|\n"]
     assert recorded_texts(probed, SHOWN["countdown"]) == ["100 left\r10 left\r1 left\rdone\n"]
     assert len(recorded_texts(probed, SHOWN["long"])) == 1
-    assert recorded_texts(probed, SHOWN["cursor-up"]) == ["outer 0\n\rinner 1\x1b[A\router 1\n\b\bend\n"]
+    assert recorded_texts(probed, SHOWN["cursor-up"]) == ["\router 0\n\rinner 1\x1b[A\router 1\n\b\bend\n"]
     probed.run(f"%%probe small\n{SHOWN['updates']}")
     assert [one["type"] for one in recorded(probed, "small")] == ["display_data", "stream"]
 

@@ -345,7 +345,7 @@ def test_options_that_make_no_sense(options):
 def test_one_url_is_one_journal():
     url = "redis://:secret@localhost:1234/0"
     assert open_journal(url) is open_journal(url)
-    assert open_journal(url).location == "redis://:***@localhost:1234/0"
+    assert open_journal(url).location == "redis://:\u2039hidden\u203a@localhost:1234/0"
 
 
 async def test_the_values_of_the_ancestor(redis_server):

@@ -233,7 +233,11 @@ async def test_what_has_changed_meanwhile_is_not_signed(foreign):
 
 def test_a_url_names_prefix_and_ttl():
     journal = RedisJournal("redis://ann:secret@host:6379/0?prefix=shop&ttl=60&protocol=3")
-    assert journal.location == journal.address == "redis://ann:***@host:6379/0?protocol=3&prefix=shop"
+    assert (
+        journal.location
+        == journal.address
+        == "redis://ann:\u2039hidden\u203a@host:6379/0?protocol=3&prefix=shop"
+    )
     assert (journal._ttl, journal._keys.runs) == (60, "shop:runs")
     assert RedisStore("redis://host/0?prefix=shop", prefix="other").journal._keys.runs == "other:runs"
     assert open_journal("redis://host/0").location == "redis://host/0"

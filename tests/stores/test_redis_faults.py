@@ -207,7 +207,7 @@ def test_on_another_host_the_heartbeat_tells(here, start, monkeypatch):
     owner.kill()
     owner.wait()
     run, seconds = take(here)
-    assert 3.0 <= seconds < 25.0
+    assert 3.0 <= seconds < 60.0
     assert set(run.history) == {"there"}
 
 

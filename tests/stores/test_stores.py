@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import stat
@@ -336,6 +337,7 @@ def test_the_columns_are_those_of_the_rows():
     assert columns(rows.RUN_COLUMNS) == schema.RUN
     assert columns(rows.STEP_COLUMNS) == schema.STEP
     assert columns(rows.SIGNAL_COLUMNS) == schema.SIGNAL
+    assert columns(rows.MESSAGE_COLUMNS) == schema.MESSAGE
     assert columns(rows.REQUEST_COLUMNS) == schema.REQUEST
 
 
@@ -501,6 +503,15 @@ async def test_a_step_that_is_acknowledged_is_committed(journal):
         await journal.put_step(sample_step(run, f"s#{number}"))
         assert reader.execute("SELECT count(*) FROM steps").fetchone() == (number + 1,)
     reader.close()
+
+
+async def test_a_root_logger_at_debug_shows_no_statement(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    journal = made(tmp_path / "x.db")
+    await journal.setup()
+    await journal.open_run(Run("r", "w"))
+    await journal.close()
+    assert [record for record in caplog.records if record.name == "aiosqlite"] == []
 
 
 async def test_close_commits_what_is_waiting(journal, tmp_path):

@@ -197,4 +197,4 @@ def test_a_run_that_is_not_there_and_a_file_that_is_no_database(kept, tmp_path, 
 
 
 def test_what_could_steer_a_terminal_is_not_printed():
-    assert str(Table(("a",), [_run_row(Run("\x1b[2J\nx", "w"), Progress())[:1]])) == "a\n?[2J?x"
+    assert str(Table(("a",), [_run_row(Run("\x1b[2J\nx", "w"), Progress())[:1]])) == "a\n\\x1b[2J\\nx"

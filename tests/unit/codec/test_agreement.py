@@ -44,6 +44,9 @@ import pytest
 from durable_nb import codec
 from durable_nb.errors import DurableError, StepNotSaved
 from durable_nb.notebook.namespace import snapshot
+from durable_nb.notebook.namespace.restore import restore_names
+from durable_nb.notebook.namespace.save import save_names
+from durable_nb.notebook.namespace.saved import SavedNames
 from durable_nb.records import Payload
 from helpers import pythonpath
 
@@ -577,7 +580,7 @@ def kept_as_task(value):
 
 
 def kept_as_cell(before, namespace):
-    saved = snapshot.save_names(namespace, before.changes(namespace))
+    saved = save_names(namespace, before.changes(namespace))
     if saved.unsaved:
         return saved.unsaved["value"]
     return saved.header(), [bytes(part) for part in saved.parts]
@@ -619,7 +622,7 @@ def of_task(kept):
 
 
 def of_cell(kept, namespace):
-    restored = snapshot.restore_names(namespace, snapshot.SavedNames.from_parts(*kept))
+    restored = restore_names(namespace, SavedNames.from_parts(*kept))
     assert not restored.failed, restored.failed
     return namespace.pop("value")
 

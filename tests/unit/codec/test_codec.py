@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copyreg
 import dataclasses
 import enum
 import math
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 import typing
 import uuid
 from dataclasses import dataclass, field
@@ -427,6 +429,27 @@ def test_a_dataclass_comes_back_without_running_init_and_with_attributes_beyond_
     assert vars(restored) == vars(value) == {"n": 3, "twice": 100, "calls": 1, "extra": (1,)}
 
 
+class Attributed(dict):
+    __slots__ = ("__dict__", "slot")
+
+
+@pytest.mark.parametrize("value", [types.SimpleNamespace(), ValueError("no"), Attributed(key=1)], ids=repr)
+def test_the_dict_of_an_objects_attributes_is_the_objects_again_also_inside_itself(value):
+    vars(value).update(x=1, own=vars(value))
+    for first, second in (back([value, vars(value)]), reversed(back([vars(value), value]))):
+        assert vars(first) is second is second["own"]
+        assert first.x == 1
+        assert type(first) is type(value)
+
+
+def test_that_holds_for_exceptions_too_where_another_library_has_registered_their_class(monkeypatch):
+    monkeypatch.setitem(copyreg.dispatch_table, ValueError, lambda error: error.__reduce_ex__(5))
+    value = ValueError("no")
+    value.own = vars(value)
+    first, second = back([value, vars(value)])
+    assert vars(first) is second is second["own"]
+
+
 def test_a_dataclass_with_an_unset_field_comes_back_with_it_unset():
     value = object.__new__(Frozen)
     object.__setattr__(value, "a", 1)
@@ -512,7 +535,7 @@ def test_long_bytes_inside_something_are_pickled():
 
 
 def test_formats_that_run_code_are_named():
-    assert {"objects", "pickle", "failure", "buffers", "cell"} == RUNS_CODE
+    assert {"objects", "pickle", "failure", "buffers", "cell", "changed"} == RUNS_CODE
 
 
 def test_the_format_json_never_looks_up_a_class():
@@ -924,3 +947,15 @@ def test_foreign_data_is_no_bundle():
 def test_a_bundle_with_a_table_of_nonsense_is_refused(table):
     with pytest.raises(StepNotRestored):
         unpack(struct.pack(">4sBQQ", b"\x93dnb", 2, len(table), 0) + table)
+
+
+class Larger:
+    def __setstate__(self, state):
+        raise MemoryError
+
+
+def test_a_result_for_which_there_is_no_memory_is_not_called_damaged():
+    larger = Larger()
+    larger.lines = ["a"]
+    with pytest.raises(StepNotRestored, match="there is not enough memory to restore the saved result"):
+        decode(encode(larger))

@@ -1,6 +1,8 @@
 """Failures come back as what ``except`` names, whatever their classes do; and what they lack, they say."""
 
+import base64
 import concurrent.futures
+import json
 import pickle
 import socket
 import threading
@@ -9,9 +11,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from durable_nb.codec import decode, decode_failure, encode, encode_failure
+from durable_nb.codec import decode, decode_failure, encode, encode_failure, failure_line, failure_text
 from durable_nb.errors import StepFailed
 from durable_nb.records import Payload
+from helpers.secrets_of import IN_TEXTS
+from helpers.secrets_of import KNOWN as SECRETS
 
 
 def again(exc):
@@ -65,7 +69,7 @@ def test_an_error_of_pydantic_about_what_cannot_be_pickled_is_still_one():
     assert type(restored) is ValidationError
     assert [(each["loc"], each["type"]) for each in restored.errors()] == [(("number",), "int_type")]
     assert restored.errors()[0]["input"] == "<lock, which could not be saved>"
-    assert restored.__notes__ == ["durable_nb: saved without parts of it, which cannot be pickled"]
+    assert restored.__notes__ == ["durable_nb: saved without parts of it, which cannot be saved"]
 
 
 # Classes as libraries write them
@@ -164,7 +168,7 @@ def test_an_error_that_holds_what_cannot_be_pickled_is_caught_and_says_what_it_l
     assert restored.status == 404
     assert restored.__notes__ == [
         "a note",
-        "durable_nb: saved without args, request_info, headers, which cannot be pickled",
+        "durable_nb: saved without args, request_info, headers, which cannot be saved",
     ]
     assert not hasattr(restored, "headers")
     with pytest.raises(AttributeError) as said:
@@ -268,3 +272,62 @@ def test_a_record_whose_class_is_gone_is_a_step_failed(name):
     restored = decode_failure(Payload("failure", data))
     assert type(restored) is StepFailed
     assert "told" in str(restored)
+
+
+class Refused(Exception):
+    """An error as clients raise it: with the request that it is about."""
+
+    def __init__(self, message, request):
+        super().__init__(message)
+        self.request = request
+
+
+class Request:
+    def __init__(self, headers):
+        self.headers = headers
+
+
+def everything_in(payload):
+    """What is kept of a failure, as text, with its pickles."""
+    record = json.loads(payload.data)
+    pickles = [base64.b64decode(record[way]) for way in ("pickle", "stand_in", "reduced") if record.get(way)]
+    return payload.data.decode() + "".join(data.decode("latin-1") for data in pickles)
+
+
+@pytest.mark.parametrize("kind", IN_TEXTS)
+def test_a_failure_is_kept_without_the_secrets_in_its_message(kind):
+    text, secret = IN_TEXTS[kind]
+    error = ValueError(f"cannot connect: {text}", {"password": secret})
+    error.add_note(text)
+    error.__cause__ = OSError(5, text)
+    payload = encode_failure(error)
+    assert secret not in everything_in(payload)
+    restored = decode_failure(payload)
+    assert type(restored) is ValueError
+    assert restored.args[0].startswith("cannot connect: ")
+    assert type(restored.__cause__) is OSError
+    assert secret not in failure_line(payload) + failure_text(payload)
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_a_failure_that_holds_a_secret_in_an_object_is_kept_without_the_object(kind):
+    secret = SECRETS[kind]
+    payload = encode_failure(Refused(f"refused: {secret}", Request({"Authorization": f"Bearer {secret}"})))
+    assert secret not in everything_in(payload)
+    restored = decode_failure(payload)
+    assert isinstance(restored, Refused)
+    assert str(restored).startswith("refused: ")
+
+
+def test_a_failure_without_secrets_is_kept_as_it_is():
+    error = Refused("refused", Request({"Accept": "text/html"}))
+    restored = decode_failure(encode_failure(error))
+    assert type(restored) is Refused
+    assert restored.request.headers == {"Accept": "text/html"}
+
+
+def test_a_failure_that_was_kept_with_a_secret_is_shown_without_it():
+    text = "password='hush'"
+    record = {"class": "builtins:ValueError", "message": text, "traceback": f"ValueError: {text}"}
+    payload = Payload("failure", json.dumps(record).encode())
+    assert "hush" not in failure_line(payload) + failure_text(payload)

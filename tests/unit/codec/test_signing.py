@@ -17,6 +17,7 @@ from durable_nb.cli import main
 from durable_nb.codec import signing
 from durable_nb.errors import DurableNotice, StoreUnavailable, UntrustedCheckpoint
 from durable_nb.records import Payload
+from helpers.unfinished import leave_unfinished
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_hostile_pickle_in_a_foreign_database_is_named_and_not_run(again, db, 
     three_steps(again()).run("r")
     trap = tmp_path / "trap"
     change(db, "UPDATE steps SET payload_data = ? WHERE step_id = 'middle'", pickle.dumps(Hostile(trap)))
-    wf = again()
+    wf = leave_unfinished(again())
     with pytest.raises(UntrustedCheckpoint) as caught:
         three_steps(wf).run("r")
     assert (caught.value.run_id, caught.value.step) == ("r", "middle")
@@ -104,13 +105,11 @@ def test_what_the_signature_covers(again, db, sql):
     three_steps(again()).run("r")
     change(db, sql)
     with pytest.raises(UntrustedCheckpoint):
-        three_steps(again()).run("r")
+        three_steps(leave_unfinished(again())).run("r")
 
 
 def test_a_failure_is_signed_too(again, db):
-    def run():
-        wf = again()
-
+    def run(wf):
         @wf.task(retries=0)
         def fail():
             raise ValueError("no")
@@ -126,10 +125,10 @@ def test_a_failure_is_signed_too(again, db):
 
         return both.run("r")
 
-    assert run() == run() == 1
+    assert run(again()) == run(leave_unfinished(again())) == 1
     change(db, "UPDATE steps SET payload_signature = NULL WHERE step_id = 'fail'")
     with pytest.raises(UntrustedCheckpoint, match="'fail'"):
-        run()
+        run(leave_unfinished(again()))
 
 
 def test_a_run_that_was_set_aside_keeps_its_signatures(again):
@@ -205,6 +204,80 @@ def test_without_a_key_the_work_is_kept_and_it_is_said(own_key, again, broken):
     with pytest.raises(UntrustedCheckpoint):
         three_steps(again()).run("r")
     with pytest.raises(StoreUnavailable, match="no key to sign with"):
+        signing.sign(Payload("pickle", b""), "r", "s")
+
+
+UNSAFE = {
+    "others may write it": lambda key: key.chmod(0o666),
+    "others may read it": lambda key: key.chmod(0o644),
+    "its group may read it": lambda key: key.chmod(0o640),
+}
+
+
+def linked(key, target="elsewhere"):
+    key.rename(key.with_name("elsewhere"))
+    key.symlink_to(target)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="NOT TESTED: modes are POSIX's")
+@pytest.mark.parametrize("how", UNSAFE)
+def test_a_key_that_others_can_use_is_refused(own_key, how):
+    signing.sign(Payload("pickle", b""), "r", "s")
+    UNSAFE[how](own_key)
+    signing._keys.clear()
+    with pytest.raises(StoreUnavailable, match=r"mode is 0\d+, so that other users.*chmod 600"):
+        signing.sign(Payload("pickle", b""), "r", "s")
+
+
+def refusal(key):
+    """The message with which a key is refused."""
+    signing._keys.clear()
+    with pytest.raises(StoreUnavailable, match="no key to sign with") as refused:
+        signing.sign(Payload("pickle", b""), "r", "s")
+    return str(refused.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="NOT TESTED: links are POSIX's")
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere", "secret", "."])
+def test_a_link_is_no_key_until_the_file_is_there_itself(own_key, target):
+    first = signing.sign(Payload("pickle", b""), "r", "s")
+    linked(own_key, target)
+    refused = refusal(own_key)
+    assert "it is a symbolic link, expected a regular file" in refused
+    if target == "elsewhere":
+        typed = refused.partition("there: ")[2].partition(", or set")[0]
+        subprocess.run(typed, shell=True, check=True)
+        assert signing.sign(Payload("pickle", b""), "r", "s") == first
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="NOT TESTED: only root gives files away")
+def test_a_key_of_another_user_is_refused(own_key):
+    first = signing.sign(Payload("pickle", b""), "r", "s")
+    os.chown(own_key, 65534, -1)
+    assert "it belongs to the user 65534, expected 0" in refusal(own_key)
+    os.chown(own_key, 0, -1)
+    os.chown(own_key.parent, 65534, -1)
+    assert f"its folder {str(own_key.parent)!r} belongs to the user 65534" in refusal(own_key)
+    os.chown(own_key.parent, 0, -1)
+    assert signing.sign(Payload("pickle", b""), "r", "s") == first
+
+
+@pytest.mark.skipif(os.name != "posix", reason="NOT TESTED: modes are POSIX's")
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_folder_in_which_others_can_replace_the_key_is_refused(own_key, mode):
+    first = signing.sign(Payload("pickle", b""), "r", "s")
+    own_key.parent.chmod(mode)
+    refused = refusal(own_key)
+    assert f"the mode of its folder is {mode:04o}" in refused
+    subprocess.run(refused.partition("alone: ")[2].partition(", or set")[0], shell=True, check=True)
+    assert signing.sign(Payload("pickle", b""), "r", "s") == first
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="NOT TESTED: named pipes are POSIX's")
+def test_a_named_pipe_is_no_key_and_is_not_waited_for(own_key):
+    own_key.parent.mkdir(parents=True)
+    os.mkfifo(own_key, 0o600)
+    with pytest.raises(StoreUnavailable, match="expected a regular file"):
         signing.sign(Payload("pickle", b""), "r", "s")
 
 

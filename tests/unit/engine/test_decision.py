@@ -22,6 +22,13 @@ SAME = Call("s", code="c1", arguments="n=1 m=2")
         (None, SAME, Action.RUN),
         (DONE, SAME, Action.REPLAY),
         (RESET, SAME, Action.RUN),
+        (None, SAME._replace(again=True), Action.RUN),
+        (DONE, SAME._replace(again=True), Action.RUN),
+        (GIVEN_UP, SAME._replace(again=True), Action.RUN),
+        (DONE, SAME._replace(files=("a.csv is gone",)), Action.REPLAY),
+        (DONE, SAME._replace(files=("a.csv is gone",), on_drift="rerun"), Action.RUN),
+        (DONE, SAME._replace(files=("a.csv is gone",), on_drift="rerun", once=True), Action.ASK),
+        (DONE, SAME._replace(files=("a.csv is gone",), on_drift="error"), Action.REFUSE),
         (STARTED, SAME, Action.RUN),
         (STARTED, SAME._replace(once=True), Action.ASK),
         (FAILED, SAME, Action.RUN),
@@ -94,3 +101,18 @@ def test_a_changed_argument_is_an_error_of_its_own_class():
 
 def test_a_step_marked_once_that_may_have_run_is_in_doubt():
     assert decide(STARTED, SAME._replace(once=True)).error is StepInDoubt
+
+
+@pytest.mark.parametrize(
+    ("count", "reason"),
+    [
+        (1, "drifted: `x`; 0 is gone"),
+        (3, "drifted: `x`; 0 is gone; 1 is gone; 2 is gone"),
+        (4, "drifted: `x`; 0 is gone; 1 is gone; 2 is gone; and 1 more file"),
+        (5, "drifted: `x`; 0 is gone; 1 is gone; 2 is gone; and 2 more files"),
+    ],
+)
+def test_three_files_are_named_and_further_ones_counted(count, reason):
+    files = tuple(f"{number} is gone" for number in range(count))
+    found = decide(DONE, SAME._replace(drift="`x`", files=files))
+    assert (found.reason, found.more) == (reason, files[3:])

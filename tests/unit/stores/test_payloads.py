@@ -25,7 +25,7 @@ LARGE = 100_000  # numbers of eight bytes: more than a row takes
 
 
 class Home:
-    location = "here.db"
+    location, identity = "here.db", "here"
 
     def __init__(self, blobs):
         self.blobs = blobs
@@ -372,7 +372,7 @@ def test_saving_an_array_needs_no_second_one_in_memory(folder):
         from durable_nb.codec import encode
         from durable_nb.stores.payloads import keep, fetch
         class Home:
-            location, blobs = "here.db", BlobFolder(Path({str(folder.folder)!r}))
+            location, identity, blobs = "here.db", "here", BlobFolder(Path({str(folder.folder)!r}))
         warm = encode(np.ones(10_000)); asyncio.run(keep(Home, warm, "r", "s"))
         array = np.ones(200_000_000 // 8)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,7 @@ from pandas.errors import PerformanceWarning
 
 from durable_nb.codec.pickling import Saver
 from durable_nb.notebook.ambient import state
-from durable_nb.notebook.namespace.pickling import load
+from durable_nb.notebook.namespace.pickling import Stream
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def module(monkeypatch):
 
 
 def copied(value):
-    return load(Saver({}, {}).save(value)[0], (), {})
+    return Stream(Saver({}, {}).save(value)[0], (), {}).load()
 
 
 def test_what_can_be_imported_is_not_looked_for_under_the_name_it_has_here():

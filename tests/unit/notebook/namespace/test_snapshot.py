@@ -27,8 +27,10 @@ import pytest
 
 from durable_nb import settings
 from durable_nb.errors import StepNotRestored
-from durable_nb.notebook.namespace import scan, snapshot
+from durable_nb.notebook.namespace import restore, scan, snapshot
 from durable_nb.notebook.namespace.placeholder import Placeholder, placeholder
+from durable_nb.notebook.namespace.save import save_names
+from durable_nb.notebook.namespace.saved import SavedNames
 from helpers import pythonpath
 
 HELPER = """
@@ -508,6 +510,23 @@ SCENARIOS = [
         "import logging, sys; log = logging.getLogger('x'); out = [sys.stdout]",
         "assert log is logging.getLogger('x') and out[0] is sys.stdout",
     ),
+    S("a tuple as a sentinel", "empty = (0, 0) ‖ grid = [[empty] * 2] * 2", "assert grid[1][0] is empty"),
+    S(
+        "a tuple as a sentinel, of an ordinary cell and in an object",
+        "# ordinary\nn = 0; empty = (n, n)\nclass Box: pass ‖ box = Box(); box.cell = empty ‖ box.more = {1: empty}",
+        "assert box.cell is empty and box.more[1] is empty",
+    ),
+    S(
+        "sentinels of one cell",
+        "n = 0; none = frozenset([n]); start = (n, none); import datetime; day = datetime.date(2020, 1, 1 + n)\n"
+        "kept = {'none': none, 'start': start, 'day': day}",
+        "assert kept['none'] is none and kept['start'] is start and start[1] is none and kept['day'] is day",
+    ),
+    S(
+        "a sentinel with another value in this process",
+        "# ordinary\nimport os; pid = (os.getpid(), 1) ‖ kept = [pid]; first = pid[0] ",
+        "assert kept[0][0] == first",
+    ),
     S("result: a named value", "a = [1]; a", "assert RESULT is a"),
     S("result: an unchanged name's value", "a = [1] ‖ a", "assert RESULT is a"),
     S("result: shares with a name", "a = [1]; [a, a]", "assert RESULT == [[1], [1]] and RESULT[0] is a"),
@@ -540,9 +559,9 @@ def _execute(cell: str, ns: dict) -> object:
         last = ast.Expression(tree.body.pop().value)
         exec(compile(tree, "<cell>", "exec"), ns)
         value = eval(compile(last, "<cell>", "eval"), ns)
-        return snapshot.NO_RESULT if value is None else value
+        return restore.NO_RESULT if value is None else value
     exec(compile(tree, "<cell>", "exec"), ns)
-    return snapshot.NO_RESULT
+    return restore.NO_RESULT
 
 
 def _fresh_main() -> dict:
@@ -566,7 +585,7 @@ def _save(scenario: Scenario, directory: Path, found: dict) -> None:
         before = snapshot.snapshot_names(ns, {"hidden"})
         result = _execute(cell, ns)
         changes = before.changes(ns)
-        saved = snapshot.save_names(ns, changes, result)
+        saved = save_names(ns, changes, result)
         assert not snapshot.snapshot_names(ns, ()).changes(ns).names, "looking changes nothing"
         found["unsaved"] |= saved.unsaved
         steps.append((json.loads(json.dumps(saved.header())), [bytes(part) for part in saved.parts]))
@@ -581,7 +600,7 @@ def _restore(scenario: Scenario, directory: Path, found: dict) -> None:
         if cell.startswith("# ordinary"):
             _execute(cell, ns)
             continue
-        restored = snapshot.restore_names(ns, snapshot.SavedNames.from_parts(*next(steps)), step="load")
+        restored = restore.restore_names(ns, SavedNames.from_parts(*next(steps)), step="load")
         result = restored.result
         assert not restored.failed, restored.failed
     _check(scenario, ns, result)
@@ -638,7 +657,7 @@ def test_scenario_comes_back_in_another_process(driven, scenario):
     for name, why in scenario.unsaved.items():
         assert why in saved["unsaved"][name]
     assert restored["error"] is None, restored["error"]
-    assert set(restored["placeholders"]) == saved["unsaved"].keys() - {snapshot.RESULT}
+    assert set(restored["placeholders"]) == saved["unsaved"].keys() - {scan.RESULT}
 
 
 @pytest.mark.parametrize("name", KNOWN_GAPS)
@@ -646,11 +665,11 @@ def test_known_gap_is_named_when_the_cell_is_saved(driven, name):
     assert driven["save"][name]["unsaved"]
 
 
-def run(ns: dict, cell: str) -> tuple[snapshot.Changes, snapshot.SavedNames]:
+def run(ns: dict, cell: str) -> tuple[snapshot.Changes, SavedNames]:
     before = snapshot.snapshot_names(ns, ("hidden",))
     result = _execute(textwrap.dedent(cell).strip(), ns)
     changes = before.changes(ns)
-    return changes, snapshot.save_names(ns, changes, result)
+    return changes, save_names(ns, changes, result)
 
 
 @pytest.fixture
@@ -660,7 +679,7 @@ def ns(monkeypatch) -> dict:
     return vars(main)
 
 
-def size(saved: snapshot.SavedNames) -> int:
+def size(saved: SavedNames) -> int:
     return sum(len(part) for part in saved.parts)
 
 
@@ -731,11 +750,11 @@ def test_names_of_ipython_and_hidden_ones_are_never_considered(ns):
 
 
 def test_what_is_only_of_numpy_binds_nobody(ns):
-    changes, _ = run(
+    _, saved = run(
         ns,
         "import numpy as np; a = np.ones(3); b = np.ones(3); c = [np.float64(1), np.sin, a.dtype]; f = lambda: np",
     )
-    assert sorted(changes.groups) == [("a",), ("b",), ("c",), ("f",), ("np",)]
+    assert sorted(group.names for group in saved.groups) == [("a",), ("b",), ("c",), ("f",), ("np",)]
 
 
 def test_tensors_bind_those_alone_that_share_their_memory(ns):
@@ -743,14 +762,15 @@ def test_tensors_bind_those_alone_that_share_their_memory(ns):
         import torch
     except ImportError:
         pytest.skip("NOT TESTED: torch is not installed (it is large); pip install torch")
-    changes, saved = run(
+    _, saved = run(
         ns,
         "import torch; model = torch.nn.Linear(90, 90); opt = torch.optim.SGD(model.parameters(), 0.1)\n"
         "x = torch.ones(2, 3000); v = x[1]; other = torch.ones(3); kinds = [x.dtype, x.device, x.shape]",
     )
-    assert sorted(changes.groups) == [("kinds",), ("model", "opt"), ("other",), ("torch",), ("x", "v")]
+    groups = sorted(group.names for group in saved.groups)
+    assert groups == [("kinds",), ("model", "opt"), ("other",), ("torch",), ("x", "v")]
     again, changed = {"__name__": "__main__"}, run(ns, "v += 1")[1]
-    assert not snapshot.restore_names(again, saved).failed | snapshot.restore_names(again, changed).failed
+    assert not restore.restore_names(again, saved).failed | restore.restore_names(again, changed).failed
     assert again["x"][1, 0] == 2
     assert again["v"].data_ptr() == again["x"][1].data_ptr()
     assert again["opt"].param_groups[0]["params"][0] is again["model"].weight
@@ -777,7 +797,7 @@ def test_a_series_is_saved_once(ns):
 
 def test_a_class_is_not_changed_by_being_looked_at(ns):
     _execute("class C: pass\none = C(); n = 1", ns)
-    assert run(ns, "n += 1")[0].groups == (("n",),)
+    assert run(ns, "n += 1")[0].names == ("n",)
 
 
 def test_an_object_of_a_class_in_a_class_does_not_take_that_class_along(ns):
@@ -786,11 +806,15 @@ def test_an_object_of_a_class_in_a_class_does_not_take_that_class_along(ns):
     assert "Outer" not in changes.names
 
 
-def test_what_is_shared_comes_along_and_nothing_else(ns):
+def test_names_that_share_with_a_changed_one_are_not_written(ns):
     run(ns, "shared = [1]; a = {'s': shared}; b = (shared, [2]); far = [b[1]]; other = [3]")
-    changes, _ = run(ns, "a['x'] = 1")
-    assert changes.mutated == ("a",)
-    assert set(changes.names) == {"shared", "a", "b", "far"}
+    changes, saved = run(ns, "a['x'] = 1")
+    assert changes.names == changes.mutated == ("a",)
+    mine = [1]
+    life = {"__name__": "__main__", "shared": mine, "a": {"s": mine}, "b": (mine, [2])}
+    assert restore.restore_names(life, saved).names == ("a",)
+    assert life["a"] == {"s": [1], "x": 1}
+    assert life["a"]["s"] is life["b"][0] is life["shared"] is mine
 
 
 def test_a_function_does_not_take_its_globals_along(ns):
@@ -857,9 +881,9 @@ def test_what_cannot_be_looked_into_is_said(ns):
 def test_restoring_in_the_process_that_saved_keeps_classes(ns):
     _, saved = run(ns, "class C: pass\nc = C(); d = C()")
     cls = ns["C"]
-    restored = snapshot.restore_names(ns, saved)
+    restored = restore.restore_names(ns, saved)
     assert set(restored.names) == {"C", "c", "d"}
-    assert restored.result is snapshot.NO_RESULT
+    assert restored.result is restore.NO_RESULT
     assert ns["C"] is cls
     assert isinstance(ns["c"], cls)
 
@@ -884,9 +908,7 @@ def test_what_was_restored_is_saved_and_restored_again(ns):
         life = {"__name__": "__main__"}
         for saved in steps:
             parts = [bytes(part) for part in saved.parts]
-            assert not snapshot.restore_names(
-                life, snapshot.SavedNames.from_parts(saved.header(), parts)
-            ).failed
+            assert not restore.restore_names(life, SavedNames.from_parts(saved.header(), parts)).failed
         steps.append(run(life, "v[:] += 1; up()")[1])
     assert list(life["base"][1:6]) == [1, 4, 5, 6, 5]
     assert life["n"] == [2]
@@ -898,7 +920,7 @@ def test_a_missing_name_fails_its_own_group_by_name(ns):
     run(ns, "def helper(): return 1")
     _, saved = run(ns, "table = [helper]; n = [1]")
     bare = {"__name__": "__main__"}
-    restored = snapshot.restore_names(bare, saved, step="load")
+    restored = restore.restore_names(bare, saved, step="load")
     assert bare["n"] == [1]
     assert "`helper`" in restored.failed["table"]
     with pytest.raises(StepNotRestored, match="load"):
@@ -912,7 +934,7 @@ def test_a_damaged_part_fails_its_own_group(ns, damage):
     _, saved = run(ns, "good = [1]; bad = [2]")
     header, parts = saved.header(), saved.parts
     parts[1] = damage(bytes(parts[1]))
-    restored = snapshot.restore_names(ns, snapshot.SavedNames.from_parts(header, parts))
+    restored = restore.restore_names(ns, SavedNames.from_parts(header, parts))
     assert restored.names == ("good",)
     assert set(restored.failed) == {"bad"}
     assert type(ns["bad"]) is Placeholder
@@ -920,7 +942,7 @@ def test_a_damaged_part_fails_its_own_group(ns, damage):
 
 def test_a_module_of_the_right_name_is_found_again_not_copied(ns):
     _, saved = run(ns, "import json; decode = json.JSONDecoder().decode; dumps = json.dumps")
-    snapshot.restore_names(ns, saved)
+    restore.restore_names(ns, saved)
     assert ns["json"] is json
     assert ns["dumps"] is json.dumps
     assert size(saved) < 1_000
@@ -974,8 +996,8 @@ def test_extension_arrays_of_pandas_come_back(ns):
         pd.Series(pd.to_datetime(["2020"]).tz_localize("UTC")),
     ]
     for frame in frames:
-        saved = snapshot.save_names({}, snapshot.snapshot_names({}, ()).changes({"s": frame}))
-        snapshot.restore_names(ns, saved)
+        saved = save_names({}, snapshot.snapshot_names({}, ()).changes({"s": frame}))
+        restore.restore_names(ns, saved)
         pd.testing.assert_series_equal(ns["s"], frame)
 
 
@@ -992,7 +1014,7 @@ def test_functions_whose_namespace_was_cleared_disturb_nobody(ns):
         ns, "home = {'__name__': 'gone'}\nexec('def f(): return 1', home)\nf = home['f']; home.clear(); n = 1"
     )
     life = {"__name__": "__main__"}
-    assert not snapshot.restore_names(life, saved).failed
+    assert not restore.restore_names(life, saved).failed
     assert (life["n"], life["f"]()) == (1, 1)
 
 
@@ -1022,7 +1044,7 @@ def test_a_second_name_of_what_was_looked_at_needs_no_time(ns, monkeypatch):
     before = snapshot.snapshot_names(ns, (), first=("near",))
     ns["near"].append(2)
     changes = before.changes(ns)
-    assert (changes.skipped, changes.groups) == (("far",), (("near", "again"),))
+    assert (changes.skipped, changes.names) == (("far",), ("near", "again"))
 
 
 def test_a_cell_reaches_what_its_functions_and_classes_name(ns):
@@ -1045,7 +1067,7 @@ def test_a_placeholder_among_the_names_disturbs_nobody(ns):
     changes, saved = run(ns, "holder = [con]; n = 1")
     assert set(changes.names) == {"holder", "n"}
     assert not saved.unsaved
-    snapshot.restore_names(ns, saved)
+    restore.restore_names(ns, saved)
     assert ns["holder"][0] is ns["con"]
 
 

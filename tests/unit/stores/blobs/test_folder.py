@@ -226,3 +226,39 @@ def test_threads_put_the_same_and_others(folder):
     assert found == [digests] * 8
     assert files(folder) == sorted(map(folder.path, digests))
     assert [folder.get(digest) for digest in digests] == values
+
+
+# Files that are none
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="NOT TESTED: named pipes are POSIX's")
+def test_a_named_pipe_is_no_blob_and_is_not_waited_for(folder):
+    folder.put(DATA)
+    folder.path(DIGEST).unlink()
+    os.mkfifo(folder.path(DIGEST))
+    for read in (folder.get, folder.verify, lambda digest: folder.view(digest, len(DATA), "")):
+        with pytest.raises(StepNotRestored, match="no regular file"):
+            read(DIGEST)
+    os.mkfifo(folder.folder / ".writing-pipe")
+    folder.sweep()
+
+
+def test_an_immense_file_with_holes_is_an_error_of_ours(folder):
+    folder.put(DATA)
+    os.truncate(folder.path(DIGEST), 1 << 43)  # 8 TiB: more than any machine could load
+    with pytest.raises(StepNotRestored, match="too large for memory: 8,796,093,022,208 bytes"):
+        folder.get(DIGEST)
+    with pytest.raises(StepNotRestored, match="have changed"):
+        folder.view(DIGEST, len(DATA), "")
+
+
+def test_a_mapped_blob_is_never_written_in_place(folder):
+    folder.put(DATA)
+    view = BlobFolder(folder.folder).view(DIGEST, len(DATA), "")
+    folder.path(DIGEST).touch()
+    BlobFolder(folder.folder).put(DATA)  # another process that saves the same value
+    folder.path(DIGEST).replace(folder.folder / "damaged by another program")
+    with pytest.raises(StepNotRestored, match="missing"):
+        folder.get(DIGEST)
+    folder.put(DATA)
+    assert bytes(view) == DATA
