@@ -18,11 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 
 from durable_nb.codec import decode, encode
+from durable_nb.notebook.namespace.save import save_names
+from durable_nb.notebook.namespace.snapshot import snapshot_names
 from durable_nb.stores.payloads import fetch, keep
 from durable_nb.stores.sqlite.journal import SqliteJournal
 
@@ -109,10 +112,44 @@ class Notebook:
         return sum(path.stat().st_size for path in blobs.rglob("*") if path.is_file())
 
 
+def commits(_folder: Path, scale: float) -> Iterator[bool]:
+    """Saving many names, and many objects, beside pickling the same values."""
+    count = max(int(1000 * scale), 10)
+    names = {f"n{n}": [n, f"name {n}"] for n in range(count)}
+    yield line("1,000 names saved ÷ each pickled by itself", _ratio(names), 15, "x")
+    count = max(int(20_000 * scale), 10)
+    objects = {"objects": [_Plain(n) for n in range(count)]}
+    yield line("20,000 objects of a class saved ÷ pickled", _ratio(objects), 6, "x")
+
+
+class _Plain:
+    def __init__(self, number: int) -> None:
+        self.number, self.text = number, f"text {number}"
+
+
+def _each_pickled(values: dict[str, object]) -> None:
+    for value in values.values():
+        io.BytesIO(cloudpickle.dumps(value))
+
+
+def _ratio(values: dict[str, object]) -> float:
+    ratios = []
+    for _ in range(REPEATS):
+        namespace: dict[str, object] = {"__name__": "__main__"}
+        before = snapshot_names(namespace, ())
+        namespace |= values
+        changes = before.changes(namespace)
+        ours = seconds_of(lambda: save_names(namespace, changes))  # noqa: B023 - called at once
+        ratios.append(ours / seconds_of(lambda: _each_pickled(values)))
+    return min(ratios)
+
+
 def cells(folder: Path, scale: float) -> Iterator[bool]:
     notebook = Notebook(folder)
     notebook.step("x = [1]")
     plain = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
+    ordinary = statistics.median(notebook.run(f"x = [{n}]") for n in range(20))
+    yield line("small cell, extra time of a durable one", (plain - ordinary) * 1000, 10, "ms")
     notebook.run("\n".join(f"n{n} = [{n}, 'name {n}']" for n in range(1000)))
     many = statistics.median(notebook.step(f"x = [{n}]") for n in range(20))
     yield line("1,000 small variables, extra time of a cell", (many - plain) * 1000, 10, "ms")
@@ -132,6 +169,24 @@ def cells(folder: Path, scale: float) -> Iterator[bool]:
     notebook.step("frame['c7'] = frame['c7'] + 1")
     ratio = (notebook.written() - before) / (8 * rows)
     yield line("one changed column of a frame ÷ the column, bytes", ratio, 1.2, "x")
+    notebook.run("del frame")
+    yield from beside_many_objects(notebook, scale)
+
+
+def beside_many_objects(notebook: Notebook, scale: float) -> Iterator[bool]:
+    """Cells that read, or change, one of many objects."""
+    notebook.step(f"many = [dict(a=n, b=str(n)) for n in range({int(300_000 * scale)})]")
+    reading = statistics.median(notebook.step(f"x = many[{n}]['a']") for n in range(5))
+    yield line("cell that reads one of 300,000 dicts", reading * 1000, 30, "ms")
+    changing = statistics.median(notebook.step(f"many[{n}]['a'] = -1") for n in range(5))
+    yield line("cell that changes one of 300,000 dicts", changing, 0.3, "s")
+    notebook.run("del many")
+    notebook.step(
+        "import matplotlib; matplotlib.use('agg'); import matplotlib.pyplot as plt\n"
+        f"figure, axes = plt.subplots(); axes.plot(np.zeros((50, {int(400 * scale)})))"
+    )
+    titled = statistics.median(notebook.step(f"_ = axes.set_title('{n}')") for n in range(3))
+    yield line("title set on a figure of 400 lines", titled, 0.1, "s")
 
 
 def main() -> int:
@@ -140,7 +195,8 @@ def main() -> int:
     scale = parser.parse_args().scale
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         directory = Path(folder)
-        held = [*saving(directory, scale), *restoring(directory, scale), *cells(directory, scale)]
+        parts = (saving, restoring, cells, commits)
+        held = [ok for part in parts for ok in part(directory, scale)]
     return 0 if all(held) else 1
 
 
