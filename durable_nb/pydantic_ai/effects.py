@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,13 +37,21 @@ class Effects:
         if self._usage is None:
             self._before, self._usage = copy.deepcopy(ctx.usage), copy.deepcopy(ctx.usage)
         events = ctx._event_stream_buffer  # noqa: SLF001 - all emitted events pass through it
-        self._cancellation = vars(ctx).get("_cancellation")  # not in all versions of pydantic-ai
+        changes: dict[str, Any] = {}
+        if (cancellation := vars(ctx).get("_cancellation")) is not None:  # not in all versions of pydantic-ai
+            self._cancellation = changes["_cancellation"] = _Cancellation(cancellation)
         return replace(
             ctx,
             usage=self._usage,
             pending_messages=self._enqueued,
             _event_stream_buffer=None if events is None else _Tee(events, self._emitted),
+            **changes,
         )
+
+    def pass_on_cancellation(self) -> None:
+        """Cancel the agent run if the body has asked for that and it has not happened yet."""
+        if self._cancellation is not None:
+            self._cancellation.pass_on()
 
     def recorded(self) -> dict[str, Any]:
         """Return the effects to record by name, without those that are empty."""
@@ -54,6 +63,35 @@ class Effects:
             "cancelled": getattr(self._cancellation, "cancel_requested", False),
         }
         return {name: value for name, value in found.items() if value}
+
+
+class _Cancellation:
+    """The cancellation of an agent run, as the body of a step sees it.
+
+    A body on the run's loop is interrupted at its next ``await``. One in another thread continues to its end,
+    so that the run is cancelled only then: otherwise its result would be lost, and a resume execute it again.
+    """
+
+    def __init__(self, cancellation: Any) -> None:
+        self._cancellation = cancellation
+        self._thread = threading.get_ident()
+        self._requested = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cancellation, name)
+
+    @property
+    def cancel_requested(self) -> bool:
+        return self._requested or self._cancellation.cancel_requested
+
+    def cancel(self) -> None:
+        self._requested = True
+        if threading.get_ident() == self._thread:
+            self._cancellation.cancel()
+
+    def pass_on(self) -> None:
+        if self._requested:
+            self._cancellation.cancel()
 
 
 class _Tee(list[Any]):
@@ -80,6 +118,9 @@ def collected() -> Iterator[Effects]:
     token = _current.set(effects)
     try:
         yield effects
+    except BaseException:
+        effects.pass_on_cancellation()
+        raise
     finally:
         _current.reset(token)
 
@@ -97,8 +138,8 @@ def apply(recorded: dict[str, Any], ctx: RunContext[Any], *, executed: bool) -> 
     for message in recorded.get("enqueued", ()):
         if ctx.pending_messages is not None:
             ctx.pending_messages.append(message)
-    if "cancelled" in recorded and not executed:
-        ctx.cancel()  # a replay takes the same branch
+    if "cancelled" in recorded:
+        ctx.cancel()  # on replay too, which takes the same branch
     events = ctx._event_stream_buffer  # noqa: SLF001
     if events is not None and not executed:
         events.extend(recorded.get("emitted", ()))

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 
 import pytest
 from pydantic_ai import Agent, RunContext
@@ -115,20 +116,25 @@ def test_the_usage_of_an_output_function_is_replayed(again):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_run_that_a_tool_has_cancelled_stays_so_until_that_is_reset(again, nested):
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_run_that_a_tool_has_cancelled_stays_so_until_that_is_reset(again, nested, synchronous):
     cancels, called = [True], []
 
     def run():
         wf = again(default_retries=0)
         agent = Agent(TestModel(), name="guarded")
 
-        @agent.tool
         def guard(ctx: RunContext) -> str:
             called.append(1)
             if cancels:
                 ctx.cancel()
+                time.sleep(0.1)  # in a thread, a cancellation could interrupt the run here
             return "stop"
 
+        async def guard_on_loop(ctx: RunContext) -> str:
+            return guard(ctx)
+
+        agent.tool(guard if synchronous else guard_on_loop, name="guard")
         durable = DurableAgent(agent, wf)
         if not nested:
             return wf, lambda: durable.run_sync("Go", run_id="r").output
