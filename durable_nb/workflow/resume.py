@@ -38,7 +38,7 @@ __all__ = ["ResumedRun", "resume_interrupted", "run_in_loop"]
 
 
 class ResumedRun(NamedTuple):
-    """What became of an interrupted run.
+    """The outcome of an interrupted run.
 
     Attributes:
         run_id: The run.
