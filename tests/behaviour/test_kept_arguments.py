@@ -317,3 +317,22 @@ def test_a_run_that_is_done_failed_or_cancelled_is_not_entered(db):
 def test_the_package_does_not_import_pydantic_for_it():
     code = "import sys, durable_nb; print('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_run_that_is_left_at_the_end_of_its_event_loop_is_interrupted_not_cancelled(file):
+    with Workflow("shop", db=file) as wf:
+
+        @wf.workflow
+        async def main():
+            return await wf.signal("go")
+
+        async def serve():
+            serving = asyncio.create_task(main.run("r"))
+            while not file.exists() or [run.status for run in await wf.runs()] != ["waiting"]:
+                await asyncio.sleep(0.01)
+            return serving
+
+        assert asyncio.run(serve()).cancelled()
+        assert wf.sync.status("r").run.status == "interrupted"
+        wf.sync.complete("r", "go", "on")
+        assert [each.value for each in wf.sync.resume_interrupted()] == ["on"]
