@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "restored", "stored"]
 
-_LOOKED_AT: Final = 1_000_000
-"""Bytes of encoded arguments that are looked at for secrets: what is larger is data."""
+_LOOKED_AT: Final = 100_000
+"""Bytes of encoded arguments that are looked at for secrets, in 0.1 s at most: what is larger is data."""
 
 
 _methods: set[str] = set()

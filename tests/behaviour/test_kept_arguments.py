@@ -234,12 +234,14 @@ def test_forgotten_values_include_the_arguments(file):
     stop.wf.close()
 
 
-def test_a_damaged_blob_of_arguments_is_named(file):
+def test_a_damaged_blob_of_arguments_is_named(file, capsys):
     stop = Stop(file)
     stop.interrupt("r", "x" * 1_000_000)
     for blob in file.with_name("runs.db.blobs").rglob("*"):
         if blob.is_file():
             blob.write_bytes(b"x")
+    assert command(["check", str(file)]) != 0
+    assert "run 'r', its arguments: " in "".join(capsys.readouterr())
     with pytest.warns(DurableNotice, match="run 'r': its arguments were not restored: .*Call it again"):
         assert stop.resume()["r"].status == "interrupted"
     stop.wf.close()
