@@ -76,7 +76,8 @@ class Journal(ABC):
         new run of its id; its ``passes`` is 1.
 
         Args:
-            opening: The run to create, or the changes of an existing one.
+            opening: The run to create, or the changes of an existing one, which must have the epoch of
+                ``opening`` unless that is 0, or the run is taken over.
             take_over: Open the run even if another living process owns it.
 
         Returns:
@@ -84,7 +85,7 @@ class Journal(ABC):
 
         Raises:
             RunHeld: With ``has_leases``: the run is running or waiting, and its owner lives in another
-                process. Nothing was changed.
+                process. Or it has another epoch than ``opening``. Nothing was changed.
         """
 
     async def check_owner(self, run_id: str) -> None:  # noqa: B027 - without leases every run is free

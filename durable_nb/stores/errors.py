@@ -17,7 +17,7 @@ from durable_nb.errors import (
 )
 from durable_nb.records import Run, RunStatus, Step
 
-__all__ = ["damaged_lineage", "held_run", "id_taken", "lost_run", "unknown_run"]
+__all__ = ["check_found", "damaged_lineage", "held_run", "id_taken", "lost_run", "unknown_run"]
 
 
 _UNKNOWN: Final = "an unknown process"
@@ -39,6 +39,21 @@ def lost_run(run_id: str, present: Run | None, *, step: str | None = None) -> Ru
     advice = "look for it in the list of runs" if present is None else "continue there"
     remedy = (f"Nothing was written; {advice}, or take it over: ", TakeOver())
     return RunHeld(what, run_id=run_id, step=step, remedy=remedy)
+
+
+def check_found(opening: Run, epoch: int | None) -> None:
+    """Raise ``RunHeld`` if a run that was found interrupted was opened since: its epoch is another one.
+
+    Args:
+        opening: The opening; its epoch is that of the run as it was found, or 0 if that does not matter.
+        epoch: The epoch of the run now; None if it does not exist.
+    """
+    if opening.epoch and epoch is not None and epoch != opening.epoch:
+        raise RunHeld(
+            "the run was opened again since it was found interrupted",
+            run_id=opening.run_id,
+            remedy=f"Nothing was changed; look at it: wf.sync.status({opening.run_id!r}).",
+        )
 
 
 def held_run(run_id: str, owner: str | None, since: float) -> RunHeld:

@@ -10,7 +10,7 @@ from durable_nb.errors import StoreUnavailable
 from durable_nb.records import Message, Progress, Run, RunSnapshot, Signal, SignalRequest, Step, StepStatus
 from durable_nb.stores.base import Journal, reopened
 from durable_nb.stores.blobs.folder import Blobs, MemoryBlobs
-from durable_nb.stores.errors import id_taken, lost_run, unknown_run
+from durable_nb.stores.errors import check_found, id_taken, lost_run, unknown_run
 from durable_nb.stores.rows import Row, StepRows, read_step, recorded_at, step_row
 
 __all__ = ["MemoryJournal"]
@@ -62,11 +62,13 @@ class MemoryJournal(Journal):
         self,
         opening: Run,
         *,
-        take_over: bool = False,  # noqa: ARG002 - only one process can open it
+        take_over: bool = False,
     ) -> RunSnapshot:
         """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         self._check_open()
         known = self._runs.get(opening.run_id)
+        if not take_over:
+            check_found(opening, known.epoch if known else None)
         self._drop_expired()
         if known is None:
             epoch = max((run.epoch for run in self._runs.values()), default=0) + 1

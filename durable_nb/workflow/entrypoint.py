@@ -129,11 +129,30 @@ class WorkflowFunction(Generic[P, R]):
         take_over = "take_over" not in self._arguments.signature.parameters and bool(
             kwargs.pop("take_over", False)
         )
-        opening = self._opening(run_id, self._arguments.bound(args, kwargs))
+        return self._enter(run_id, args, kwargs, fresh=fresh, take_over=take_over)
+
+    def resume(self, found: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Resume a run that was found interrupted, with the arguments that are kept of it.
+
+        Raises:
+            RunHeld: It was opened since.
+        """
+        return self._enter(found.run_id, args, kwargs, epoch=found.epoch)
+
+    def _enter(
+        self,
+        run_id: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        epoch: int = 0,
+        **options: bool,
+    ) -> R:
+        opening = self._opening(run_id, self._arguments.bound(args, kwargs))._replace(epoch=epoch)
         mode = ASYNC if self.is_async else SYNC
         body = functools.partial(self.function, *args, **kwargs)
         given = self._given(run_id, args, kwargs)
-        enter = functools.partial(self._pass, opening, given, body, mode, fresh=fresh, take_over=take_over)
+        enter = functools.partial(self._pass, opening, given, body, mode, **options)
         scope = scopes.current_scope()
         work = enter() if scope is None else child.perform_child(scope, opening, enter, mode)
         result: Any = (

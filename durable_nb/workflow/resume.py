@@ -44,7 +44,7 @@ class ResumedRun(NamedTuple):
         run_id: The run.
         workflow: The id of its workflow function.
         status: Its status now: ``done``, ``failed`` or ``cancelled``; ``interrupted`` if it was left alone;
-            ``running`` if another process has resumed it.
+            ``running`` if another process has resumed it, and has not ended it yet.
         value: Its result, if it is done.
         error: Its failure, or why it was left alone.
     """
@@ -92,7 +92,7 @@ async def _resumed(journal: Journal, run: Run, function: WorkflowFunction[..., A
         return ResumedRun(run.run_id, run.workflow, RunStatus.INTERRUPTED, error=error)
     assert function is not None
     try:
-        entered = _entered(function, run.run_id, args, kwargs)
+        entered = _entered(function, run, args, kwargs)
         return ResumedRun(run.run_id, run.workflow, RunStatus.DONE, await entered)
     except (Exception, SignalPending, asyncio.CancelledError) as error:
         task = asyncio.current_task()
@@ -129,10 +129,10 @@ async def _arguments(
 
 
 async def _entered(
-    function: WorkflowFunction[..., Any], run_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    function: WorkflowFunction[..., Any], run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     def call() -> Any:
-        return function.run(run_id, *args, **kwargs)
+        return function.resume(run, args, kwargs)
 
     return await (call() if function.is_async else asyncio.wrap_future(_in_thread(call)))
 
@@ -153,10 +153,10 @@ def _in_thread(call: Callable[[], Any]) -> Future[Any]:
 
 
 async def _status_after(journal: Journal, run: Run, error: BaseException) -> RunStatus:
-    if isinstance(error, RunHeld):
-        return RunStatus.RUNNING
     recorded = await ASYNC.store(journal.get_run(run.run_id))
-    return recorded.status if recorded is not None and recorded.status in ENDED else RunStatus.INTERRUPTED
+    if recorded is not None and recorded.status in ENDED:
+        return recorded.status
+    return RunStatus.RUNNING if isinstance(error, RunHeld) else RunStatus.INTERRUPTED
 
 
 def run_in_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

@@ -34,7 +34,7 @@ from durable_nb.stores.base import ENDED
 from durable_nb.stores.blobs.folder import Blobs
 from durable_nb.stores.blobs.remote import BlobPlace, blobs_at
 from durable_nb.stores.checked import CheckedRows
-from durable_nb.stores.errors import id_taken, lost_run, unknown_run
+from durable_nb.stores.errors import check_found, id_taken, lost_run, unknown_run
 from durable_nb.stores.redis import encoding, scripts
 from durable_nb.stores.redis.chunks import Chunks
 from durable_nb.stores.redis.connection import ClusterConnection, Connection, run_script
@@ -164,8 +164,10 @@ class RedisJournal(Deliveries):
         await asyncio.gather(sessions.start(), self._runs.add(run_id))
         while True:  # another process may open the run after its owner was checked
             token = uuid.uuid4().hex
-            epoch = "" if take_over else str(await sessions.free_epoch(run_id) or 0)
-            opened = await self._script(scripts.OPEN, run_id, token, epoch, *words)
+            epoch = None if take_over else await sessions.free_epoch(run_id)
+            check_found(opening, epoch)
+            expected = "" if take_over else str(epoch or 0)
+            opened = await self._script(scripts.OPEN, run_id, token, expected, *words)
             snapshot = await self.read_run(run_id) if opened else None
             if snapshot is not None and snapshot.run.epoch == opened:
                 break

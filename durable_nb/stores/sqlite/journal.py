@@ -28,7 +28,7 @@ from durable_nb.records import (
 from durable_nb.stores.base import Journal
 from durable_nb.stores.blobs.folder import BlobFolder, Blobs
 from durable_nb.stores.checked import CheckedRows
-from durable_nb.stores.errors import id_taken, lost_run, unknown_run
+from durable_nb.stores.errors import check_found, id_taken, lost_run, unknown_run
 from durable_nb.stores.payloads import preload
 from durable_nb.stores.rows import RUN_COLUMNS
 from durable_nb.stores.sqlite import schema, sql, statements
@@ -176,6 +176,7 @@ class SqliteJournal(Journal):
         changed = 0
         while not changed:  # another process may open the run after its owner was checked
             epoch = None if take_over else await self._sessions.free_epoch(run_id)
+            check_found(opening, epoch)
             opened = await self._write(
                 (sql.OPEN_RUN, (*self._rows.run_row(new), sid, take_over, epoch)),
                 (sql.NEW_EPOCH, (run_id,)),

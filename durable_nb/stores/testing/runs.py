@@ -80,6 +80,15 @@ class RunContract:
         )
         assert await journal.get_run("r/1") == again
 
+    async def test_a_run_is_opened_as_it_was_found(self, journal: Journal) -> None:
+        """An opening with an epoch is refused if the run was opened since; one that takes over is not."""
+        found = await opened(journal)
+        again = (await journal.open_run(RUN._replace(epoch=found.epoch))).run
+        with pytest.raises(RunHeld):
+            await journal.open_run(RUN._replace(epoch=found.epoch))
+        assert await journal.get_run("r/1") == again
+        assert (await journal.open_run(RUN._replace(epoch=found.epoch), take_over=True)).run.passes == 3
+
     async def test_arguments_are_those_of_the_first_opening(self, journal: Journal) -> None:
         """A new run keeps them, however large they are; another opening and a new id change nothing there."""
         large = Payload("raw", b"\x00\xff" * 400_000)
