@@ -143,7 +143,7 @@ class WorkflowFunction(Generic[P, R]):
         self,
         run_id: str,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        kwargs: dict[str, Any],
         *,
         epoch: int = 0,
         **options: bool,
