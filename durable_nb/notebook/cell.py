@@ -27,7 +27,6 @@ from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
 from durable_nb.notebook.made_again import Made, Remaker
 from durable_nb.notebook.namespace import restore, scan, snapshot
-from durable_nb.notebook.namespace.kept_results import kept_results
 from durable_nb.notebook.namespace.pickling import check_stream
 from durable_nb.notebook.namespace.save import save_names
 from durable_nb.notebook.namespace.saved import SavedNames
@@ -242,10 +241,9 @@ class _CellCodec(StepCodec):
         self._names, self._unsaved = changes.names, {**saved.unsaved, **state.unsaved}
         self._untried = saved.untried
         undetected = _undetected_changes(self._session, self._before, changes, mentioned.named)
-        results = _results_not_saved(self._session, changes)
         secrets = secret_names.notices(self._session, handle.step, changes.names, self._unsaved)
         unbound = secret_names.unbound(self._exclude, changes.names)
-        self._notices = [*undetected, *results, *unbound, *secrets, *self._notices]
+        self._notices = [*undetected, *unbound, *secrets, *self._notices]
         return _payload(saved, state, self._recording.outputs)
 
     def completed(self, handle: StepHandle) -> None:
@@ -418,18 +416,6 @@ def _undetected_changes(
         budget = f"scan budget of {settings.SWEEP_BUDGET:g} s used up"
         notices.append(f"skipped ({budget}): {', '.join(skipped)}. In-place changes to them were not saved.")
     return notices
-
-
-def _results_not_saved(session: Session, changes: snapshot.Changes) -> list[str]:
-    """Return notices about results that functions keep; once for a function."""
-    found = {f"{name}()": count for name, count in kept_results(changes.scan.values).items()}
-    new = {name: count for name, count in found.items() if name not in session.reported_unseen}
-    session.reported_unseen.update(new)
-    return [
-        f"{name} keeps results in functools.lru_cache ({count} now), which are not saved: after a restart it "
-        "computes them again. To keep them, make it a task: @wf.task."
-        for name, count in new.items()
-    ]
 
 
 def _show_stopped_badge(

@@ -24,12 +24,12 @@ from durable_nb.codec.parts import find_parts
 from durable_nb.codec.pickling import Call, refusal
 from durable_nb.codec.second_pass import Named, has_identity
 from durable_nb.lookup import LRU_CACHE, derives, importable
-from durable_nb.notebook.namespace.figures import open_figures
 from durable_nb.notebook.namespace.marks import mark
 from durable_nb.notebook.namespace.pickling import Fingerprinter, OverBudget, Reference, reference
 from durable_nb.notebook.namespace.reach import names_in
 from durable_nb.notebook.namespace.saved import EXCLUDED
 from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, is_flat
+from durable_nb.notebook.namespace.unnamed import unnamed
 
 __all__ = ["RESULT", "Identities", "Scan", "is_code", "named_objects", "reachable_names"]
 
@@ -162,7 +162,7 @@ class Scan:
             before: The anchors of the previous scan; None for the first scan, which ignores sharing.
             assigned: Names that the user's code has bound: then IPython's own ``_`` is one of the user's.
         """
-        found = {**user_ns, **open_figures()}
+        found = {**user_ns, **unnamed(user_ns)}
         named = {name: value for name, value in found.items() if name not in hidden and _is_name(name)}
         values = {**named, **{name: user_ns[name] for name in _LAST_RESULTS & {*assigned} & user_ns.keys()}}
         anchors = {**(before or {}), **_anchors(values)}

@@ -10,10 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from durable_nb.notebook.namespace.figures import is_figure
 from durable_nb.notebook.namespace.in_place import attributes_of
+from durable_nb.notebook.namespace.kept_results import holder_of
 from durable_nb.notebook.namespace.reach import reached
 from durable_nb.notebook.namespace.scan import Identities, Scan
+from durable_nb.notebook.namespace.unnamed import is_unnamed
 
 __all__ = ["Changes", "NamesSnapshot", "snapshot_names"]
 
@@ -75,7 +76,7 @@ class NamesSnapshot:
         for name in scan.values:
             if name not in marks.ids:
                 created.append(name)
-            elif name in assigned or name in other:
+            elif (bound := holder_of(name)) in assigned or bound in other:
                 rebound.append(name)
             elif name not in skipped and (name in moved or marks.digests[name] != scan.marks.digests[name]):
                 mutated.append(name)
@@ -102,9 +103,9 @@ def _in_reach(
 ) -> list[str]:
     """Return those of the names changed in place to whose objects the code leads."""
     found = scan.in_reach([name for name in named if name in scan.values])
-    doubtful = [name for name in mutated if name not in found and not is_figure(name)]
+    doubtful = [name for name in mutated if name not in found and not is_unnamed(name)]
     found |= reached(user_ns, named, doubtful) if doubtful else set()
-    return [name for name in mutated if name in found or is_figure(name)]
+    return [name for name in mutated if name in found or is_unnamed(name)]
 
 
 def _held_along(scan: Scan, saved: set[str], skipped: set[str]) -> tuple[str, ...]:
