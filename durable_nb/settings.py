@@ -18,6 +18,7 @@ __all__ = [
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
     "CHECKED",
+    "CRASHES",
     "DASK_GATE",
     "DB",
     "EXIT_GRACE",
@@ -84,6 +85,9 @@ DB: Final = "durable.db"
 
 WORKFLOW_NAME: Final = "notebook"
 """The name of a notebook's workflow if none is given."""
+
+CRASHES: Final = 5
+"""Passes in a row that may die while a body runs: a machine that fails does so once or twice."""
 
 RETRIES: Final = 3
 """Attempts of a task after its first one: network calls fail for seconds, not for minutes."""

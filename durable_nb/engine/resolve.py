@@ -94,6 +94,10 @@ async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) ->
     """
     _check_answer(answer, value)
     await wait_for_pending(caller.mode)
+    if caller.run.run.crashes:
+        await caller.mode.store(caller.run.forget_crashes())
+        if answer == "rerun" and not with_inner(caller.run, step_id):  # no plain task commits its start
+            return
     if answer == "rerun" and step_id in caller.run.history.damaged:
         await _enter_again(caller)
         await caller.reset(with_inner(caller.run, step_id))

@@ -151,7 +151,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def finish_run(self, run: Run) -> None:
-        """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
+        """Record ``status``, ``result``, ``updated_at`` and ``crashes`` of a run; fenced by ``run.epoch``."""
 
     @abstractmethod
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:

@@ -189,7 +189,7 @@ class _Removal:
             return
         (found,) = self._select(sql.GET_RUN, run_id)
         run = self._rows.run(found)
-        self._put_run(run._replace(result=run.result and _FORGOTTEN, arguments_repr=None))
+        self._put_run(run._replace(result=run.result and _FORGOTTEN, arguments_repr=None, given=None))
 
     def _put_run(self, run: Run) -> None:
         self._connection.execute(_PUT["runs"], self._rows.run_row(run))
