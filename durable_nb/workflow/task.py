@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from durable_nb.engine.scopes import Scope
     from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
-    from durable_nb.workflow.entrypoint import WorkflowFunction
 
 __all__ = ["Arguments", "Task", "WorkflowLike", "check_function", "name_of"]
 
@@ -74,7 +73,7 @@ class WorkflowLike(Protocol):
     attached: Scope | None
     active_run_ids: list[str]
     tasks: WeakValueDictionary[str, Task[..., Any]]
-    functions: WeakValueDictionary[str, WorkflowFunction[..., Any]]
+    functions: WeakValueDictionary[str, Any]
 
     @property
     def journal(self) -> Journal:
