@@ -27,6 +27,7 @@ from durable_nb.stores.base import ENDED
 from durable_nb.stores.host import this_process
 
 __all__ = [
+    "located",
     "open_existing",
     "plan_arguments",
     "run_on_loop",
@@ -68,7 +69,7 @@ def run_runs(options: argparse.Namespace) -> int:
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb status``."""
-    parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID", help="the run's id; default: the only run")
     runs_arguments(parser)
 
 
@@ -77,10 +78,23 @@ def run_status(options: argparse.Namespace) -> int:
 
     Raises:
         RunNotFound: The database has no run of that id.
+        InvalidOption: No run is named, and there are several.
         StoreError: The database does not exist, or cannot be read.
     """
-    show(run_on_loop(status.one_run(open_journal(options.db), options.run_id)))
+    journal = open_journal(options.db)
+    show(run_on_loop(status.one_run(journal, options.run_id or _only_run(journal))))
     return 0
+
+
+def _only_run(journal: Journal) -> str:
+    run_on_loop(status.set_up(journal))
+    run_ids = [run.run_id for run, _ in run_on_loop(status.list_runs(journal))]
+    if len(run_ids) != 1:
+        raise InvalidOption(
+            f"{journal.location!r} has {len(run_ids)} runs: expected RUN_ID",
+            remedy=f"Name one of them: durable-nb status RUN_ID --db {journal.address}",
+        )
+    return run_ids[0]
 
 
 def signals_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,11 +178,13 @@ def run_send(options: argparse.Namespace) -> int:
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb plan``."""
     parser.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="the notebook's file")
-    parser.add_argument("--run-id", required=True, metavar="RUN_ID", help="the run's id")
+    parser.add_argument("--run-id", metavar="RUN_ID", help="the run's id; default: the run that it opens")
     parser.add_argument(
         "--cells", choices=("marked", "all"), help="which cells are durable; default: as in the run"
     )
-    runs_arguments(parser)
+    parser.add_argument(
+        "--db", type=located, metavar="URL", help="a path or redis://…; default: the one that it opens"
+    )
 
 
 def run_plan(options: argparse.Namespace) -> int:
@@ -183,10 +199,15 @@ def run_plan(options: argparse.Namespace) -> int:
     from IPython.core.inputtransformer2 import TransformerManager
 
     from durable_nb.notebook.every_cell import UnmarkedSteps
+    from durable_nb.notebook.headless.job import Job, opened_by, run_of
+    from durable_nb.notebook.headless.runner import read_notebook
     from durable_nb.notebook.magic_options import parse_step
     from durable_nb.notebook.plan import plan, spell_plan
 
-    recorded = run_blocking(recorded_run(open_existing(options.db), options.run_id, SYNC))
+    own = None if options.run_id else opened_by(read_notebook(options.notebook))
+    db = options.db or (located(settings.DB) if options.run_id else None)
+    run_id, db = run_of(Job(options.notebook, run_id=options.run_id, db=db), own)
+    recorded = run_blocking(recorded_run(open_existing(db), run_id, SYNC, writing=False))
     transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
     cells = options.cells or ("all" if UnmarkedSteps(recorded.run.history.values()).recorded else "marked")
     planned = plan(
@@ -194,6 +215,11 @@ def run_plan(options: argparse.Namespace) -> int:
     )
     show(spell_plan(planned))
     return 0
+
+
+def located(db: str) -> str:
+    """Return a database as an absolute path, or its URL."""
+    return db if "://" in db else str(Path(db).absolute())
 
 
 def open_existing(db: str) -> Journal:

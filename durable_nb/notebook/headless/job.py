@@ -40,7 +40,7 @@ from durable_nb.stores import open_journal
 if TYPE_CHECKING:
     from durable_nb.records import RunSnapshot, SignalRequest, Step
 
-__all__ = ["End", "Job", "Outcome", "parameter_value", "run_job", "verdict"]
+__all__ = ["End", "Job", "Outcome", "opened_by", "parameter_value", "run_job", "run_of", "verdict"]
 
 PARAMETERS: Final = "parameters"
 INJECTED: Final = "injected-parameters"
@@ -160,14 +160,12 @@ class _Running:
         self._job, self._on_start, self._on_cell, self._on_kernel = job, on_start, on_cell, on_kernel
         self._content = _content(job.path)
         self._notebook = _with_parameters(read_notebook(job.path), job.parameters)
-        self._own = _opened_by(self._notebook)
+        self._own = opened_by(self._notebook)
         if self._own and job.run_id is not None:
             raise InvalidOption(
                 f"the notebook opens run {self._own[0]!r} itself", remedy="Leave --run-id out."
             )
-        self._run_id = self._own[0] if self._own else job.run_id or _id_of(job)
-        db = job.db or (self._own[1] if self._own else None) or settings.DB
-        self._db = db if "://" in db else str(job.path.absolute().parent / db)
+        self._run_id, self._db = run_of(job, self._own)
 
     async def run(self) -> Outcome:
         deaths: dict[int, int] = {}
@@ -296,7 +294,19 @@ def _id_of(job: Job) -> str:
     return f"{job.path.stem}-{digest[:8]}"
 
 
-def _opened_by(notebook: Any) -> tuple[str, str | None] | None:
+def run_of(job: Job, own: tuple[str, str | None] | None) -> tuple[str, str]:
+    """Return the run of a notebook, and its database.
+
+    Args:
+        job: The notebook and the options.
+        own: The run that the notebook opens itself, as `opened_by` returns it.
+    """
+    run_id, own_db = own or (job.run_id or _id_of(job), None)
+    db = job.db or own_db or settings.DB
+    return run_id, db if "://" in db else str(job.path.absolute().parent / db)
+
+
+def opened_by(notebook: Any) -> tuple[str, str | None] | None:
     """Return the run that a notebook opens itself, and its database; None if it opens none."""
     from durable_nb.notebook.magic_options import workflow_parser
 
