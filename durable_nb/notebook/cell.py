@@ -25,6 +25,7 @@ from durable_nb.notebook import secret_names
 from durable_nb.notebook.ambient import state as ambient
 from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
+from durable_nb.notebook.lineage.reading import only_reads
 from durable_nb.notebook.made_again import Made, Remaker
 from durable_nb.notebook.namespace import restore, scan, snapshot
 from durable_nb.notebook.namespace.pickling import check_stream
@@ -170,7 +171,9 @@ class _CellCodec(StepCodec):
         """Record outputs, and what the cell changes, while its body is executed."""
         user_ns, hidden = self._shell.user_ns, self._shell.user_ns_hidden
         self._reachable = scan.reachable_names(user_ns, self._inputs.mentioned.named)
-        self._before = snapshot.snapshot_names(user_ns, hidden, self._reachable)
+        self._before = snapshot.snapshot_names(user_ns, hidden, self._reachable, self._session.large())
+        marks = self._before.marks
+        self._only_reads = bool(marks.large) and only_reads(self._made.source, user_ns, marks.plain)
         self._session.note_moved(self._before)
         self._state = ambient.snapshot_state()
         first_replay = len(self._replays)
@@ -223,7 +226,9 @@ class _CellCodec(StepCodec):
         user_ns, mentioned = self._shell.user_ns, self._inputs.mentioned
         state = self._state.changes(user_ns, mentioned.attributes)
         named = None if mentioned.named & _RUN_OTHER_CODE else {*mentioned.named, *self._reachable}
-        changes = self._before.changes(user_ns, mentioned.bound, named, self._session.moved)
+        changes = self._before.changes(
+            user_ns, mentioned.bound, named, self._session.moved, only_reads=self._only_reads
+        )
         self._session.note_saved(changes)
         lost, trial = self._session.tracker.origins.unsaved(), self._session.trial
         saved = save_names(
