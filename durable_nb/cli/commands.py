@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from durable_nb import settings
+from durable_nb.cli import as_json
 from durable_nb.cli.terminal import show, show_error
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine import status
@@ -27,6 +28,7 @@ from durable_nb.stores.base import ENDED
 from durable_nb.stores.host import this_process
 
 __all__ = [
+    "db_argument",
     "located",
     "open_existing",
     "plan_arguments",
@@ -52,9 +54,19 @@ T = TypeVar("T")
 
 def runs_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb runs``."""
+    db_argument(parser)
+    _json_argument(parser)
+
+
+def db_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for the database."""
     parser.add_argument(
         "--db", metavar="URL", default=settings.DB, help=f"a path or redis://…, by default {settings.DB}"
     )
+
+
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print lines of JSON")
 
 
 def run_runs(options: argparse.Namespace) -> int:
@@ -63,14 +75,19 @@ def run_runs(options: argparse.Namespace) -> int:
     Raises:
         StoreError: The database does not exist, or cannot be read.
     """
-    show(run_on_loop(status.all_runs(open_journal(options.db))))
+    journal = open_existing(options.db)
+    if options.json:
+        show(*(as_json.of_run(*each) for each in run_on_loop(status.list_runs(journal))))
+    else:
+        show(run_on_loop(status.all_runs(journal)))
     return 0
 
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb status``."""
     parser.add_argument("run_id", nargs="?", metavar="RUN_ID", help="the run's id; default: the only run")
-    runs_arguments(parser)
+    db_argument(parser)
+    _json_argument(parser)
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -81,13 +98,13 @@ def run_status(options: argparse.Namespace) -> int:
         InvalidOption: No run is named, and there are several.
         StoreError: The database does not exist, or cannot be read.
     """
-    journal = open_journal(options.db)
-    show(run_on_loop(status.one_run(journal, options.run_id or _only_run(journal))))
+    journal = open_existing(options.db)
+    found = run_on_loop(status.one_run(journal, options.run_id or _only_run(journal)))
+    show(*(as_json.of_status(found) if options.json else [found]))
     return 0
 
 
 def _only_run(journal: Journal) -> str:
-    run_on_loop(status.set_up(journal))
     run_ids = [run.run_id for run, _ in run_on_loop(status.list_runs(journal))]
     if len(run_ids) != 1:
         raise InvalidOption(
@@ -99,7 +116,8 @@ def _only_run(journal: Journal) -> str:
 
 def signals_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb signals``."""
-    runs_arguments(parser)
+    db_argument(parser)
+    _json_argument(parser)
 
 
 def run_signals(options: argparse.Namespace) -> int:
@@ -116,8 +134,10 @@ def run_signals(options: argparse.Namespace) -> int:
         if states.get(request.run_id, RunStatus.DONE) not in ENDED
     ]
     for request in requests:
-        show(_describe(request, states[request.run_id], journal.address))
-    if not requests:
+        state = states[request.run_id]
+        described = as_json.of_request(request, state) if options.json else None
+        show(described or _describe(request, state, journal.address))
+    if not requests and not options.json:
         show("no run waits for a signal")
     return 0
 
@@ -131,7 +151,7 @@ def _value_arguments(parser: argparse.ArgumentParser, place: str, help_text: str
     parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
     parser.add_argument(place, metavar=place.upper(), help=help_text)
     parser.add_argument("value", metavar="VALUE", help="the value: JSON, or otherwise text")
-    runs_arguments(parser)
+    db_argument(parser)
 
 
 def run_signal(options: argparse.Namespace) -> int:

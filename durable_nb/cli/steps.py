@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from durable_nb.cli.commands import open_existing, run_on_loop, runs_arguments
+from durable_nb.cli.commands import db_argument, open_existing, run_on_loop
 from durable_nb.cli.terminal import show
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine.caller import Caller
@@ -32,7 +32,7 @@ __all__ = [
 def show_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb show``."""
     _step_arguments(parser)
-    runs_arguments(parser)
+    db_argument(parser)
 
 
 def run_show(options: argparse.Namespace) -> int:
@@ -64,7 +64,7 @@ def _payload(journal: Journal, step: Step) -> Payload | DurableError | None:
 def reset_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb reset``."""
     _step_arguments(parser)
-    runs_arguments(parser)
+    db_argument(parser)
 
 
 def run_reset(options: argparse.Namespace) -> int:
@@ -88,7 +88,7 @@ def resolve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "value", nargs="?", metavar="VALUE", help="with `value`, what it returned: JSON or text"
     )
-    runs_arguments(parser)
+    db_argument(parser)
 
 
 def run_resolve(options: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def fork_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_id", metavar="RUN_ID", help="the run, which is not changed")
     parser.add_argument("new_id", metavar="NEW_ID", help="the id of the new run")
     parser.add_argument("--before", metavar="STEP", help="the new run continues from there; default: the end")
-    runs_arguments(parser)
+    db_argument(parser)
 
 
 def run_fork(options: argparse.Namespace) -> int:

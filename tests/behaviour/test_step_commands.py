@@ -1,5 +1,12 @@
 """The commands for one step: show, reset, resolve, fork; and what needs no run to be named."""
 
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
 import pytest
 
 from durable_nb import Workflow
@@ -113,3 +120,42 @@ def test_without_a_command_the_help_is_shown(capsys):
     assert code == 0
     assert "durable-nb [-h]" in text
     assert "copy the history of a run" in text
+
+
+def test_programs_get_lines_of_json(shop, capsys):
+    (run,) = map(json.loads, told(capsys, "runs", "--json")[1].splitlines())
+    assert (run["run_id"], run["status"], run["done"], run["waits_for"]) == ("order", "failed", 1, [])
+    first, price, pay = map(json.loads, told(capsys, "status", "--json")[1].splitlines())
+    assert first == run
+    assert price["arguments"] == {"item": "'pen'", "tax": "0.2"}
+    assert (price["step_id"], price["status"], price["attempt"]) == ("price", "done", 1)
+    assert (pay["step_id"], pay["status"]) == ("pay", "failed")
+    assert told(capsys, "signals", "--json")[1] == ""
+
+
+def test_a_request_for_a_signal_as_json(shop, capsys):
+    @shop.workflow(id="asks")
+    def asks():
+        return shop.sync.signal("ok", prompt="Go on?", choices=["yes", "no"])
+
+    answers = []
+    waits = threading.Thread(target=lambda: answers.append(asks()))
+    waits.start()
+    while not (text := told(capsys, "signals", "--json")[1]):
+        time.sleep(0.05)
+    request = json.loads(text)
+    assert (request["run_id"], request["signal"], request["choices"]) == ("asks", "ok", ["yes", "no"])
+    assert request["prompt"] == "Go on?"
+    assert told(capsys, "signal", "asks", "ok", "yes")[0] == 0
+    waits.join()
+    assert answers == ["yes"]
+
+
+def test_the_environment_names_the_database(shop):
+    command = [sys.executable, "-m", "durable_nb.cli", "status"]
+    found = subprocess.run(
+        command, env={**os.environ, "DURABLE_NB_DB": "other.db"}, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert "no database at" in found.stderr
+    assert "other.db" in found.stderr
