@@ -265,7 +265,8 @@ class _CellCodec(StepCodec):
         if handle.step.delivered_by is not None:
             self._show_answer(caller, handle, payload)
             return
-        restored = restore_cell(self._shell.user_ns, handle.step, payload)
+        with recorder.unseen_ends(self._shell):
+            restored = restore_cell(self._shell.user_ns, handle.step, payload)
         recorder.replay(self._shell, restored.outputs, result=restored.result)
         self._names, self._unsaved = restored.names, restored.unsaved
         kept = [name for name in self._exclude if name in restored.names]
