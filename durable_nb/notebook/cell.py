@@ -161,7 +161,7 @@ class _CellCodec(StepCodec):
         self._names: tuple[str, ...] = ()
         self._unsaved: dict[str, str] = {}
         self._notices: list[str] = []
-        self._untried = ""
+        self._untried, self._size = "", 0
 
     def notify(self, handle: StepHandle) -> None:
         """Do nothing: the badge says why the cell was replayed or ran again."""
@@ -244,7 +244,7 @@ class _CellCodec(StepCodec):
         lineage = self._session.tracker.lineage(handle.earlier, handle.call, self._inputs, changes, saved)
         handle.step = handle.step._replace(lineage=lineage.to_json())
         self._names, self._unsaved = changes.names, {**saved.unsaved, **state.unsaved}
-        self._untried = saved.untried
+        self._untried, self._size = saved.untried, saved.size
         undetected = _undetected_changes(self._session, self._before, changes, mentioned.named)
         secrets = secret_names.notices(self._session, handle.step, changes.names, self._unsaved)
         unbound = secret_names.unbound(self._exclude, changes.names)
@@ -252,9 +252,10 @@ class _CellCodec(StepCodec):
         return _payload(saved, state, self._recording.outputs)
 
     def completed(self, handle: StepHandle) -> None:
-        """Have the badge say what is not on record."""
+        """Have the badge say what is not on record, and that the database outgrows its disk."""
         further = unrecorded(handle.step)
         self._notices += [not_on_record(further)] if further else []
+        self._notices += filter(None, [self._session.room.notice(self._size)])
 
     def unpack(self, caller: Caller, handle: StepHandle, payload: Payload) -> None:
         """Restore the names and the ambient state of a finished cell, and show its outputs."""
@@ -262,7 +263,8 @@ class _CellCodec(StepCodec):
         if handle.step.delivered_by is not None:
             self._show_answer(caller, handle, payload)
             return
-        restored = restore_cell(self._shell.user_ns, handle.step, payload)
+        with recorder.unseen_ends(self._shell):
+            restored = restore_cell(self._shell.user_ns, handle.step, payload)
         recorder.replay(self._shell, restored.outputs, result=restored.result)
         self._names, self._unsaved = restored.names, restored.unsaved
         kept = [name for name in self._exclude if name in restored.names]

@@ -27,6 +27,7 @@ from durable_nb.notebook.lineage.tracker import Tracker
 from durable_nb.notebook.made_again import Made
 from durable_nb.notebook.namespace.large import Large
 from durable_nb.notebook.namespace.trial import Trial
+from durable_nb.notebook.room import Room
 from durable_nb.notebook.shell import frontend
 from durable_nb.notebook.shell.execute import source_as_run
 from durable_nb.notebook.spelling import NOTEBOOK as NOTEBOOK_SPELLING
@@ -63,6 +64,8 @@ class Session:
         made: The cells of this pass that are steps, by the ids of their steps.
         open_first: Opens the notebook's own run before its first step; None once a run was open.
         max_result: Bytes of the largest value that a cell keeps, if there is room for it.
+        max_database: Bytes of a database, with its files, from which on a cell says so; None: see `Room`.
+        room: The room that the open run's database has.
         moved: Names that something else than a cell, such as a thread or a task, has changed in place since
             a cell has saved them.
         interrupted: Commits what the current cell has made, if it is a step that was interrupted.
@@ -83,6 +86,8 @@ class Session:
         self.made: dict[str, Made] = {}
         self.open_first: Callable[[], None] | None = None
         self.max_result = settings.MAX_RESULT
+        self.max_database: int | None = None
+        self.room = Room("", None)
         self.moved: set[str] = set()
         self._last: tuple[int, Identities] | None = None
         self._large: tuple[int, Mapping[str, Large]] | None = None
@@ -136,6 +141,7 @@ class Session:
                 self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)
         self.current, self.open_first = current, None
+        self.room = Room(journal.location, self.max_database)
         recorded = self.require_run().history.values()
         self.unmarked = UnmarkedSteps(recorded) if cells == "all" else None
         self._cells.clear()
