@@ -179,7 +179,8 @@ class Caller:
             CrashLoop: The process of too many passes in a row died in the body.
         """
         if self.run.notes_body:
-            await self.mode.store(self.run.note_body(handle.call.step_id))
+            mended = handle.earlier is not None and fingerprint.differ(handle.earlier.code, handle.call.code)
+            await self.mode.store(self.run.note_body(handle.call.step_id, mended=mended))
             record_endings(self.run)
         if handle.call.once or handle.call.kind is StepKind.CELL:
             await self.mode.store(self.run.commit(handle.step))

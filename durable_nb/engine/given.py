@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "restored", "stored"]
 
-_LOOKED_AT: Final = 1_000_000
-"""Bytes of encoded arguments that are looked at for secrets: what is larger is data."""
+_LOOKED_AT: Final = 100_000
+"""Bytes of encoded arguments that are looked at for secrets, in 0.1 s at most: what is larger is data."""
+
+
+_methods: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,18 @@ class Given:
         payload, reason = self._encoded()
         if payload is not None and journal.blobs is None and len(payload.data) > settings.REDIS_LARGEST:
             payload, reason = None, "its arguments are larger than a value that its store keeps"
-        if payload is None and run.parent is None:
+        if payload is None and run.parent is None and not self._was_said(run.workflow):
             message = f"run {run.run_id!r} is not resumable without its caller: {reason}"
             warnings.warn(f"{message}. After a crash: {self.resume}", DurableNotice, stacklevel=2)
         return payload
+
+    def _was_said(self, workflow: str) -> bool:
+        """Return whether it was said of a method that its runs are not resumable: once is enough."""
+        if self.unbound:
+            return False
+        was_said = workflow in _methods
+        _methods.add(workflow)
+        return was_said
 
     def _encoded(self) -> tuple[Payload | None, str]:
         """Return the encoded arguments, or why they are not kept."""

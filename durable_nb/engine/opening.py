@@ -167,7 +167,8 @@ def _undo_open(opened: Future[RunHandle], reason: BaseException) -> Coroutine[An
 def status_after(reason: BaseException) -> RunStatus:
     """Return the status of a run whose pass was ended by an exception."""
     if isinstance(reason, asyncio.CancelledError):
-        return RunStatus.INTERRUPTED if interrupts.was_interrupted() else RunStatus.CANCELLED
+        ended = interrupts.was_interrupted() or interrupts.is_loop_ending()
+        return RunStatus.INTERRUPTED if ended else RunStatus.CANCELLED
     return RunStatus.FAILED if isinstance(reason, Exception) else RunStatus.INTERRUPTED
 
 

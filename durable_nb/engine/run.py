@@ -155,12 +155,18 @@ class RunHandle:
         """True if the first body of this pass is to be noted: the process of the last pass has died."""
         return self.run.crashes > 0 and not self._body_noted
 
-    async def note_body(self, step_id: str) -> None:
+    async def note_body(self, step_id: str, *, mended: bool) -> None:
         """Commit that a body begins, in a pass after one that died.
+
+        Args:
+            step_id: The step.
+            mended: Whether its code differs from that of the last attempt.
 
         Raises:
             CrashLoop: Too many passes in a row died so.
         """
+        if mended:
+            self.run = self.run._replace(crashes=0)
         if self.run.crashes >= settings.CRASHES:
             self.stopped = True
             raise crash_loop(self.run, step_id)

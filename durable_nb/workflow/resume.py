@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +38,7 @@ __all__ = ["ResumedRun", "resume_interrupted", "run_in_loop"]
 
 
 class ResumedRun(NamedTuple):
-    """What became of an interrupted run.
+    """The outcome of an interrupted run.
 
     Attributes:
         run_id: The run.
@@ -65,12 +65,12 @@ async def resume_interrupted(workflow: WorkflowLike) -> list[ResumedRun]:
             remedy="Call it outside of workflow functions, as a server does at its start.",
         )
     journal = workflow.journal
-    runs = await ASYNC.store(_interrupted(journal, f"{workflow.name}."))
     functions = {each.workflow_id: each for each in workflow.functions.values()}
+    runs = await ASYNC.store(_interrupted(journal, f"{workflow.name}.", functions))
     return list(await asyncio.gather(*(_resumed(journal, run, functions.get(run.workflow)) for run in runs)))
 
 
-async def _interrupted(journal: Journal, prefix: str) -> list[Run]:
+async def _interrupted(journal: Journal, prefix: str, functions: Collection[str]) -> list[Run]:
     """Return the interrupted runs of a workflow, the oldest first, but for those that their parent calls."""
     await journal.setup()
     found = {
@@ -78,7 +78,7 @@ async def _interrupted(journal: Journal, prefix: str) -> list[Run]:
         for run, _ in await list_runs(journal)
         if run.status is RunStatus.INTERRUPTED and original_id(run.run_id) == run.run_id
     }
-    resumed = {run_id for run_id, run in found.items() if run.workflow.startswith(prefix) and run.given}
+    resumed = {run_id for run_id, run in found.items() if run.workflow in functions and run.given}
     ours = [run for run in found.values() if run.workflow.startswith(prefix) and run.parent not in resumed]
     return ours[::-1]
 

@@ -111,6 +111,24 @@ def test_a_cell_that_kills_every_kernel_ends_it_with_a_verdict(write, capsys):
     assert logged(path) == ["load"]
 
 
+@pytest.mark.slow
+def test_kernels_of_several_commands_are_counted_until_the_cell_is_mended(write, capsys):
+    bad = "log('bad')\nos.kill(os.getpid(), 9)"
+    path = write(*CELLS[:2], bad)
+    assert run("--max-restarts", "1") == 4
+    assert "cell 3, \"log('bad')\", ended 2 kernels" in capsys.readouterr().err
+    assert run("--max-restarts", "1") == 4
+    assert "cell 3, \"log('bad')\", ended 4 kernels" in capsys.readouterr().err
+    assert run("--max-restarts", "1") == 3
+    told = capsys.readouterr().err
+    assert "the process died in 5 passes in a row while the step, or one beside it, was executing" in told
+    assert "have the step executed again: %durable_reset" in told
+    assert logged(path) == ["load", *["bad"] * 5]
+    write(*CELLS[:2], "log('good')")
+    assert run() == 0
+    assert logged(path) == ["load", *["bad"] * 5, "good"]
+
+
 def test_parameters_are_put_below_their_defaults_and_name_the_run(write, capsys):
     path = write(("n = 1\nword = 'a'", ["parameters"]), "print(repr(n), repr(word), flag)")
     parameters = ("-p", "n", "3", "-p", "word", "b c", "-p", "flag", "True")

@@ -182,6 +182,9 @@ class _Running:
             (killed,) = report.in_state(CellState.KILLED)
             deaths[killed.index] = deaths.get(killed.index, 0) + 1
             if sum(deaths.values()) > self._job.max_restarts:
+                # Those of earlier commands too, as far as the run counts them.
+                found = await ASYNC.store(_read(self._db, self._run_id))
+                deaths[killed.index] = max(deaths[killed.index], found.run.crashes if found else 0)
                 killed_for = self._memory.found()
                 return Outcome(End.DIED, self._run_id, self._db, report, deaths, out_of_memory=killed_for)
 

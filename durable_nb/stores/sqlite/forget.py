@@ -31,7 +31,9 @@ from durable_nb.stores.sqlite.schema import RUN, SIGNAL, STEP, marks
 __all__ = ["Target", "forget"]
 
 _FORGOTTEN: Final = Payload(codec.FORGOTTEN, b"")
-_ELSEWHERE: Final = "what other steps and the run itself returned is still there, and may contain it"
+_ELSEWHERE: Final = (
+    "what other steps and the run itself returned, and its arguments, are still there, and may contain it"
+)
 _SET_ASIDE: Final = re.compile(r"~\d+")
 _INSIDE: Final = (
     "run_id = ?1 AND (?2 IS NULL OR step_id = ?2 OR substr(step_id, 1, length(?2) + 1) = ?2 || '/')"
