@@ -35,7 +35,7 @@ help:
 	@echo "make lint | types | tests                    the parts of make test"
 	@echo "make slow | reentered | notebooks | long     what make test-all adds"
 	@echo "make core | older                            what .ci/run adds, on other versions"
-	@echo "make campaign   500 torn databases, each resumed; takes some minutes"
+	@echo "make campaign   500 torn databases, each resumed, and 500 random programs, each killed; takes half an hour"
 	@echo "make bench      what it costs, beside the bars that it is held to"
 	@echo "make venv       the virtual environment alone, in $(VENV)"
 	@echo "make clean      remove what was made"
@@ -127,6 +127,8 @@ TRIALS ?= 500
 campaign: $(TOOLS)
 	@echo "== databases whose files are damaged, or copied while in use, and resumed"
 	@PYTHONPATH=tests $(BIN)/python -m helpers.torn $(SEED) $(TRIALS)
+	@echo "== random programs, killed and resumed"
+	@PYTHONPATH=tests $(BIN)/python -m helpers.oracle $(SEED) $(TRIALS)
 
 # Beside each measure the bar that it is held to; what is over its bar is said, and is no failure of make.
 bench: $(TOOLS)

@@ -5,6 +5,7 @@ Other constants stand beside the code that uses them.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 __all__ = [
@@ -80,7 +81,7 @@ BADGE: Final = "full"
 CELLS: Final = "marked"
 """Which cells of a notebook are durable: those that are marked as steps, or all."""
 
-DB: Final = "durable.db"
+DB: Final = os.environ.get("DURABLE_NB_DB") or "durable.db"
 """The database if none is given: beside the notebook or script, easy to see and to move."""
 
 WORKFLOW_NAME: Final = "notebook"

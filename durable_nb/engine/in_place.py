@@ -10,7 +10,7 @@ import base64
 import json
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from durable_nb import fingerprint, settings
 from durable_nb.codec.locate import type_name
@@ -22,10 +22,13 @@ from durable_nb.records import Payload
 if TYPE_CHECKING:
     from durable_nb.codec.pickling import Saver
 
-__all__ = ["FORMAT", "Changes", "Watch", "restore", "restore_failure"]
+__all__ = ["FORMAT", "Changes", "Watch", "restore", "restore_failure", "with_returned"]
 
 FORMAT = "changed"
 """The format of a result that is kept with changes of the arguments."""
+
+_MOST_RETURNED: Final = 100
+"""Items of a tuple that are looked at for objects of the arguments."""
 
 
 class _Noted(NamedTuple):
@@ -97,18 +100,62 @@ class Watch:
 
     def changes(self) -> Changes | None:
         """Return what has changed since; None if nothing has."""
-        found = [
+        found = self._changed()
+        return Changes(self, found) if found else None
+
+    def returned(self, result: Any) -> list[tuple[int | None, Path]]:
+        """Return which objects of the arguments a result is or, as a short tuple, holds, with their paths."""
+        items: list[tuple[int | None, Any]] = [(None, result)]
+        if type(result) is tuple:
+            items = [*enumerate(result)] if len(result) <= _MOST_RETURNED else []
+        found = [(place, self.objects[id(item)].path) for place, item in items if id(item) in self.objects]
+        return [(place, path) for place, path in found if self._is_found_again(path)]
+
+    def _is_found_again(self, path: Path) -> bool:
+        """Return whether a path leads to an equal object on replay, and can be written as JSON."""
+        plain = all(type(where) in (str, int) for step in path for where in step)
+        return plain and path[0][1] not in self._unknown
+
+    def changed_places(self) -> tuple[list[str], bool]:
+        """Return what has changed since, as code names it, and whether another step may have done it."""
+        found = self._changed()
+        names = dict.fromkeys(name for one in found for name in _place_names(one))
+        return [*names], any(id(one.obj) in self.shared for one in found)
+
+    def _changed(self) -> list[_Noted]:
+        return [
             one
             for one in self.objects.values()
             if one.kind and not one.kind.is_same(one.before, one.kind.note(one.obj))
         ]
-        return Changes(self, found) if found else None
 
     def outline(self, noted: _Noted) -> str | None:
         """Return a fingerprint of what an object held itself, if it may hold something else on replay."""
         if noted.path[0][1] not in self._unknown or type(noted.before) is not list:
             return None
         return _outline(noted.before)
+
+
+def _place_names(noted: _Noted) -> list[str]:
+    """Return what has changed in an object as code names it: ``ctx.deps.total``, ``ctx.deps['rows']``."""
+    (_, name), *path = noted.path
+    text = str(name) + "".join(map(_step_text, path))
+    assert noted.kind is not None
+    now = noted.kind.note(noted.obj)
+    if type(now) is not dict or type(noted.before) is not dict:
+        return [text]
+    changed = [key for key in {**noted.before, **now} if noted.before.get(key, now) is not now.get(key, now)]
+    kind = "key" if isinstance(noted.obj, dict) and path[-1:] != [("attributes",)] else "attribute"
+    return [text + _step_text((kind, key)) for key in changed] or [text]
+
+
+def _step_text(step: tuple[Any, ...]) -> str:
+    kind, *where = step
+    if kind in ("attribute", "slot"):
+        return f".{where[0]}"
+    if kind in ("key", "item"):
+        return f"[{where[0]!r:.40}]"
+    return "" if kind == "attributes" else "[…]"
 
 
 def _is_flat(noted: Any) -> bool:
@@ -193,6 +240,20 @@ def _change(noted: _Noted) -> Any:
 
 def _name(noted: _Noted) -> str:
     return str(noted.path[0][1])
+
+
+def with_returned(result: Any, returned: list[tuple[int | None, Any]], arguments: Mapping[str, Any]) -> Any:
+    """Return a recorded result in which what was an object of the arguments is that of the caller.
+
+    Args:
+        result: The result.
+        returned: The output of ``Watch.returned``, also as JSON gives it back.
+        arguments: The arguments of the call, by name, equal to those on record.
+    """
+    own = {place: follow(arguments, tuple(map(tuple, path))) for place, path in returned}
+    if None in own:
+        return own[None]
+    return tuple(own.get(place, item) for place, item in enumerate(result))
 
 
 def restore(payload: Payload, arguments: Mapping[str, Any], *, only_result: bool = False) -> Any:

@@ -160,13 +160,20 @@ class Scope:
         """Return the sequence number of a call that is made now."""
         return self.run.tick()
 
-    def branch(self) -> Scope:
-        """Return the scope of the next concurrent branch."""
-        self._branches += 1
+    def reserve_branches(self, count: int = 1) -> int:
+        """Return the number of the next concurrent branch; the one after it is so many further."""
+        self._branches += count
+        return self._branches - count
+
+    def branch(self, number: int | None = None) -> Scope:
+        """Return the scope of a concurrent branch.
+
+        Args:
+            number: A number that was reserved; None for the next.
+        """
+        number = self.reserve_branches() if number is None else number
         kind = CellScope if isinstance(self, CellScope) else Scope
-        return kind(
-            self.current, f"{self._prefix}{self._branches - 1}/", (*self.branched, (self.path, self.tick()))
-        )
+        return kind(self.current, f"{self._prefix}{number}/", (*self.branched, (self.path, self.tick())))
 
     def with_named_branches(self, name: str) -> Scope:
         """Return a copy of this scope whose branches are counted separately, under ``name``.

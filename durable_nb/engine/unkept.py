@@ -1,4 +1,4 @@
-"""What is on record about arguments that a step's body may have changed, where the changes are not kept."""
+"""What is on record about the arguments of a step beside the changes that are kept with its result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ _SECTION: Final = "arguments"
 
 
 class Unkept(NamedTuple):
-    """Arguments of which a replay makes no changes again, by their names.
+    """Arguments of which a replay makes no changes again, by their names, and those that the result is.
 
     Attributes:
         lost: Those that the body changed, and why the changes could not be saved.
         shared: Those that it changed while another step that had them was running.
         unchecked: Those of which changes could not be found, and why.
+        returned: Objects of the arguments that the result is or, as a tuple, holds: the place in it, or None,
+            and the path from the arguments.
     """
 
     lost: dict[str, str] = {}  # noqa: RUF012 - of a named tuple, and never changed
     shared: list[str] = []  # noqa: RUF012
     unchecked: dict[str, str] = {}  # noqa: RUF012
+    returned: list[tuple[int | None, Any]] = []  # noqa: RUF012
 
 
 def with_unkept(step: Step, unkept: Unkept) -> Step:

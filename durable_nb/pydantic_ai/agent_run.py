@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -14,10 +15,11 @@ from durable_nb.engine import scopes
 from durable_nb.engine.caller import Caller
 from durable_nb.engine.status import Used
 from durable_nb.errors import RunChanged, StartOver, StepChanged
-from durable_nb.pydantic_ai import effects
+from durable_nb.pydantic_ai import dependencies, effects
 from durable_nb.pydantic_ai.messages import restore, tail
 from durable_nb.records import Call
 from durable_nb.signals.waiting import Question
+from durable_nb.workflow import changes
 from durable_nb.workflow.perform import StepCodec, perform
 from durable_nb.workflow.waits import wait_for_signal
 
@@ -152,7 +154,7 @@ class AgentSteps:
             with effects.collected() as found:
                 return {**await body(), **found.recorded()}
 
-        kept = _AgentCodec()
+        kept = _AgentCodec(self.scope.current, ctx.deps if ctx is not None else None)
         call = Call(
             step_id,
             code=execution.code,
@@ -223,11 +225,23 @@ class AgentSteps:
 class _AgentCodec(StepCodec):
     """Keeps the values of an operation by name, and what a model request has used.
 
+    Args:
+        current: The pass.
+        deps: The dependencies that the body may change, which are named.
+
     Attributes:
         executed: Whether the body was executed.
     """
 
     executed = True
+
+    def __init__(self, current: Pass, deps: Any) -> None:
+        self._current = current
+        self._deps = deps
+
+    def executing(self, caller: Caller, handle: StepHandle) -> AbstractContextManager[object]:
+        """Return a context manager that watches the dependencies while the body is executed."""
+        return changes.watching(caller, handle, {dependencies.WATCHED: self._deps})
 
     def pack(self, handle: StepHandle, value: Any) -> Payload:
         """Return the values as they are kept."""
@@ -235,10 +249,23 @@ class _AgentCodec(StepCodec):
         if isinstance(response, ModelResponse):
             used = Used(1, response.usage.input_tokens, response.usage.output_tokens)
             handle.step = handle.step._replace(usage=used.as_json())
+        dependencies.note(handle)
         return super().pack(handle, value)
+
+    def pack_failure(self, handle: StepHandle, failure: Exception) -> Payload:
+        """Return the failure as it is kept."""
+        dependencies.note(handle)
+        dependencies.say_what_is_lost(self._current, handle)
+        return super().pack_failure(handle, failure)
+
+    def completed(self, handle: StepHandle) -> None:
+        """Tell the user what a step that is committed does not have on record."""
+        super().completed(handle)
+        dependencies.say_what_is_lost(self._current, handle)
 
     def unpack(self, caller: Caller, handle: StepHandle, payload: Payload) -> Any:
         """Return the values; of a step that a user has resolved, the one that was given."""
         self.executed = False
+        dependencies.say_what_was_lost(self._current, handle)
         value = super().unpack(caller, handle, payload)
         return value if handle.step.delivered_by is None else {"value": value, RESOLVED: True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,9 +25,17 @@ _lock: Final = threading.Lock()
 
 
 @contextmanager
-def watching(caller: Caller, handle: StepHandle) -> Iterator[None]:
-    """Watch the arguments of a call in a block, which is its body."""
-    arguments = handle.arguments
+def watching(
+    caller: Caller, handle: StepHandle, arguments: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Watch the arguments of a call in a block, which is its body.
+
+    Args:
+        caller: The caller.
+        handle: The step.
+        arguments: The values to watch, by name; by default the call's arguments.
+    """
+    arguments = handle.arguments if arguments is None else arguments
     watch = in_place.Watch.of(arguments, _unknown(handle)) if arguments else None
     if watch is None:
         yield
@@ -75,8 +83,12 @@ def pack(handle: StepHandle, value: Any, *, is_local: bool) -> Payload:
     """
     changes = handle.watch.changes() if handle.watch else None
     payload = changes.encode(value) if changes else None
-    _note(handle, changes, is_local=is_local)
-    return codec.encode(value) if payload is None else payload
+    if payload is not None:  # it has the objects of the arguments that the result holds too
+        _note(handle, changes, is_local=is_local)
+        return payload
+    returned = handle.watch.returned(value) if handle.watch and is_local else []
+    _note(handle, changes, returned, is_local=is_local)
+    return codec.encode(value)
 
 
 def pack_failure(handle: StepHandle, failure: Exception, *, is_local: bool) -> Payload:
@@ -90,10 +102,12 @@ def pack_failure(handle: StepHandle, failure: Exception, *, is_local: bool) -> P
     return payload
 
 
-def _note(handle: StepHandle, changes: in_place.Changes | None, *, is_local: bool) -> None:
+def _note(
+    handle: StepHandle, changes: in_place.Changes | None, returned: Sequence[Any] = (), *, is_local: bool
+) -> None:
     unchecked = handle.watch.unchecked if handle.watch and is_local else {}
     lost, shared = (changes.lost, changes.shared) if changes else ({}, [])
-    handle.step = with_unkept(handle.step, Unkept(lost, shared, unchecked))
+    handle.step = with_unkept(handle.step, Unkept(lost, shared, unchecked, [*returned]))
 
 
 def say_what_is_lost(handle: StepHandle) -> None:
@@ -111,10 +125,12 @@ def say_what_is_lost(handle: StepHandle) -> None:
 def unpack(current: Pass, handle: StepHandle, payload: Payload) -> Any:
     """Return a recorded result, and make the changes of the arguments again that are kept with it."""
     _check(current, handle)
-    if payload.format != in_place.FORMAT:
-        return codec.decode(payload)
+    arguments = handle.arguments or {}
     changed = fingerprint.differ(handle.step.arguments, handle.call.arguments)
-    return in_place.restore(payload, handle.arguments or {}, only_result=changed)
+    if payload.format == in_place.FORMAT:
+        return in_place.restore(payload, arguments, only_result=changed)
+    value, returned = codec.decode(payload), unkept_of(handle.step).returned
+    return in_place.with_returned(value, returned, arguments) if returned and not changed else value
 
 
 def unpack_failure(current: Pass, handle: StepHandle, payload: Payload) -> BaseException:

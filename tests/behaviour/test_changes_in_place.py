@@ -152,6 +152,65 @@ def test_a_replay_makes_the_change_again(again, kind):
     assert first[0] != repr(make())
 
 
+RETURNED = {
+    "an argument": (lambda value: value, lambda result, value: result is value),
+    "an array": (lambda value: value["array"], lambda result, value: result is value["array"]),
+    "what an argument holds": (lambda value: value["rows"], lambda result, value: result is value["rows"]),
+    "a tuple": (lambda value: (1, value["rows"]), lambda result, value: result[1] is value["rows"]),
+    "a copy": (lambda value: [*value["rows"]], lambda result, value: result is not value["rows"]),
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_an_argument_that_is_returned_unchanged_is_the_callers_own(again, kind):
+    """What the caller does to the result, the argument shows, also on replay."""
+    give, is_own = RETURNED[kind]
+    ran, seen = [], []
+
+    def define(wf):
+        @wf.task
+        def work(value):
+            ran.append(1)
+            return give(value)
+
+        @wf.workflow
+        def main():
+            value = {"rows": [1, 2], "array": np.arange(3)}
+            result = work(value)
+            seen.append((is_own(result, value), repr(result)))
+            raise Down
+
+        return main
+
+    for _ in range(3):
+        with pytest.raises(Down):
+            define(again()).run("r")
+    assert ran == [1]
+    assert seen == [(True, seen[0][1])] * 3
+
+
+def test_an_argument_that_is_returned_is_the_recorded_one_where_the_caller_has_another(again):
+    seen = []
+
+    def define(wf, rows):
+        @wf.task(on_change="keep")
+        def work(rows):
+            return rows
+
+        @wf.workflow
+        def main():
+            seen.append(work(rows))
+            raise Down
+
+        return main
+
+    for rows in ([1], [1], [1, 2]):
+        main = define(again(), rows)
+        with warnings.catch_warnings(action="ignore"), pytest.raises(Down):
+            main.run("r")
+    assert seen == [[1]] * 3
+
+
 def test_what_else_refers_to_a_changed_object_sees_the_change_too(again):
     ran, seen = [], []
 

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from durable_nb import Workflow
+from durable_nb.errors import DurableNotice
 
 
 class Bodies:
@@ -202,6 +203,49 @@ async def test_branches_replay_as_they_ran(again, shape):
         of = Bodies(again())
         assert await outcome(of, shape) == first
         assert not of.executed
+
+
+async def coroutines_as_completed(of, given):
+    """``as_completed`` starts coroutines in the order of a set, which is another in each process."""
+
+    async def branch(n):
+        return n, await of.count()
+
+    return [await each for each in asyncio.as_completed(given(branch(n) for n in range(20)))]
+
+
+def count(of):
+    """A task whose calls differ in nothing but the branch in which they are made."""
+    numbers = iter(range(100))
+
+    @of.wf.task(name="count")
+    async def count():
+        of.executed["count"] += 1
+        return next(numbers)
+
+    return count
+
+
+@pytest.mark.parametrize("given", [list, tuple, lambda each: dict.fromkeys(each).keys()])
+async def test_coroutines_given_to_as_completed_keep_their_steps(again, given):
+    found = []
+    for _ in range(3):
+        of = Bodies(again())
+        of.count = count(of)
+        found.append(await outcome(of, lambda of: coroutines_as_completed(of, given)))
+    assert sorted(n for n, _ in found[0]) == list(range(20))
+    assert [sorted(each) for each in found[1:]] == [sorted(found[0])] * 2
+    assert found[1:] == [found[0]] * 2
+    assert not of.executed
+
+
+@pytest.mark.parametrize("given", [set, lambda each: iter(list(each))])
+async def test_coroutines_without_an_order_are_named(again, given):
+    of = Bodies(again())
+    of.count = count(of)
+    with pytest.warns(DurableNotice, match=r"run 'r': .* Give it a list: as_completed\(\[…\]\)") as told:
+        await outcome(of, lambda of: coroutines_as_completed(of, given))
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("shape", [as_completed, queue_of_workers, append_to_one_list])

@@ -3,12 +3,10 @@
 # ruff: noqa: E501 - a table of cells
 
 import sys
-from dataclasses import dataclass
 
 import pytest
 
-from helpers import pythonpath
-from helpers.kernel import Kernel
+from helpers.replays import check_replayed, played_twice
 
 # Durable cells, and an expression that is true after them, also after a replay.
 KEPT = {
@@ -351,68 +349,17 @@ NAMED = {
 }
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A pass through the cells of a case.
-
-    Attributes:
-        actions: What was done with each cell.
-        warned: The names that cannot be saved or restored.
-        errors: The errors of the cells.
-        holds: The value of the expression, as text.
-    """
-
-    actions: list
-    warned: set
-    errors: list
-    holds: str
-
-
-ORDINARY = "# ordinary\n"
-
-
-def _cell(number, body):
-    return body if body.startswith(ORDINARY) else f"%%durable_step cell{number}\n{body}"
-
-
-def play(kernel, name, cells, check):
-    run_id = name.replace(" ", "-").replace(",", "")
-    kernel.run(f"%reset -f\n%load_ext durable_nb\n%durable_workflow {run_id} --db {kernel.cwd / 'runs.db'}")
-    done = [kernel.run(_cell(n, body)) for n, body in enumerate(cells)]
-    lines = [line for cell in done for line in cell.told.splitlines()]
-    warned = {line.split()[1] for line in lines if " is not saved" in line or " is not restored" in line}
-    looked = kernel.run(f"print(bool({check}))")
-    errors = [cell.error for cell in done]
-    durable = [cell for cell, body in zip(done, cells, strict=True) if not body.startswith(ORDINARY)]
-    actions = [None if cell.error else cell.facts["action"] for cell in durable]
-    return Pass(actions, warned, errors, looked.text.strip() or looked.error)
-
-
 CASES = {**{name: (cells, set(), check) for name, (cells, check) in KEPT.items()}, **NAMED}
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """Each case in a kernel, and in the next one after that was killed."""
-    home = tmp_path_factory.mktemp("kept")
-    kernel = Kernel(home, home / "home", **pythonpath())
-    try:
-        first = {name: play(kernel, name, cells, check) for name, (cells, _, check) in CASES.items()}
-        kernel.sigkill()
-        kernel.restart()
-        return {name: (first[name], play(kernel, name, CASES[name][0], CASES[name][2])) for name in CASES}
-    finally:
-        kernel.shutdown()
+    return played_twice(tmp_path_factory.mktemp("kept"), CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_comes_back_or_is_named_when_it_is_saved(played, name):
-    cells, named, _ = CASES[name]
-    for one, action in zip(played[name], ("executed", "replayed"), strict=True):
-        assert one.errors == [None] * len(cells)
-        assert set(one.actions) == {action}
-        assert one.warned == named
-        assert one.holds == "True"
+    check_replayed(played[name], CASES[name])
 
 
 def test_the_process_that_loads_ends_with_the_kernel(kernel):
@@ -449,35 +396,3 @@ def test_what_is_too_large_to_be_tried_or_ends_the_process_that_loads_is_said(ke
     told = kernel.run(f"%%durable_step t\n{state}c = B(); c.x = 1").told
     assert told.endswith("saved B, c · loading not tried (loading it failed): c")
     assert kernel.run("%%durable_step u\nd = A(); d.x = 1").told.endswith("saved d")
-
-
-def test_results_that_a_function_keeps_are_named_once_when_they_are_not_saved(kernel):
-    kernel.run("%load_ext durable_nb\n%durable_workflow kept --db runs.db")
-    cells = (
-        "import functools\n@functools.lru_cache\ndef price(n): return n\nprice(1)",
-        "price(2); price(3)",
-        "class Shop:\n    @functools.cache\n    def rate(self, n): return n\nShop().rate(1)",
-        "@functools.lru_cache(maxsize=4)\ndef unused(n): return n",
-        "import re\nfound = re.sub('a', 'b', 'a'); total = unused(2)",
-    )
-    told = [kernel.run(f"%%durable_step s{n}\n{cell}").told.splitlines()[1:] for n, cell in enumerate(cells)]
-    assert [[line.split()[1] for line in lines] for lines in told] == [
-        ["price()"],
-        [],
-        ["Shop.rate()"],
-        [],
-        ["unused()"],
-    ]
-    assert " ".join(told[0]) == (
-        "⚠ price() keeps results in functools.lru_cache (1 now), which are not saved: after a restart it "
-        "computes them again. To keep them, make it a task: @wf.task."
-    )
-    kernel.sigkill()
-    kernel.restart()
-    kernel.run("%load_ext durable_nb\n%durable_workflow kept --db runs.db")
-    replayed = [kernel.run(f"%%durable_step s{n}\n{cell}") for n, cell in enumerate(cells)]
-    assert [cell.facts["action"] for cell in replayed] == ["replayed"] * len(cells)
-    assert (
-        kernel.run("print(price(2), price.cache_info().misses, Shop().rate(3), unused(1))").text
-        == "2 1 3 1\n"
-    )

@@ -348,6 +348,14 @@ def test_one_url_is_one_journal():
     assert open_journal(url).location == "redis://:\u2039hidden\u203a@localhost:1234/0"
 
 
+async def test_a_lifetime_of_0_is_none_as_with_the_ancestor(redis_server):
+    store = RedisStore(redis_server.url, ttl=0, prefix="shop")
+    await store.set_step("r", "load", 1)
+    await store.mark_run_done("r")
+    assert redis_server.client.ttl("shop:{run/r}") == -1
+    await store.close()
+
+
 async def test_the_values_of_the_ancestor(redis_server):
     store = RedisStore(redis_server.url, ttl=86400, prefix="shop")
     await store.setup()

@@ -149,7 +149,8 @@ class RedisStore(JournalStore):
     Args:
         url: ``redis://HOST:PORT/0``, or ``rediss://`` for TLS; the URL of any server of a cluster. It may
             contain the other options: ``redis://HOST:PORT/0?prefix=shop``.
-        ttl: Seconds after which a run that has ended is deleted; None to keep it. Open runs are always kept.
+        ttl: Seconds after which a run that has ended is deleted; None, or 0 as in python-durable, to keep it.
+            Open runs are always kept.
         prefix: The text that all keys begin with; ``durable`` by default.
         blobs: The place of values above 256 KiB: a folder that all machines share, or a URL such as
             ``s3://bucket/path``. By default they are kept on the server, up to 64 MiB each.
@@ -172,7 +173,7 @@ class RedisStore(JournalStore):
     ) -> None:
         from durable_nb.stores.redis import RedisJournal
 
-        self._open = functools.partial(RedisJournal, url, ttl=ttl, prefix=prefix, blobs=blobs)
+        self._open = functools.partial(RedisJournal, url, ttl=ttl or None, prefix=prefix, blobs=blobs)
         self._redis = self._open()
         super().__init__(self._redis)
 
