@@ -15,6 +15,7 @@ from durable_nb.errors import DurableError
 
 __all__ = [
     "BRANCH",
+    "GIVEN",
     "KEY",
     "Action",
     "Call",
@@ -45,6 +46,9 @@ KEY = "["
 
 BRANCH = "~"
 """The first character of the name of a concurrent branch in a step id: ``load/~0/fetch``."""
+
+GIVEN = "arguments:"
+"""The name under which the kept arguments of a run are signed; no step has it."""
 
 _SET_ASIDE = re.compile(r"(~\d+)+$")
 
@@ -226,6 +230,8 @@ class Run(NamedTuple):
         result: Its return value, or its failure.
         created_at: Seconds since the epoch, UTC.
         updated_at: Seconds since the epoch, UTC.
+        given: The arguments that its caller gave, to resume it without the caller; None if they are not kept.
+        crashes: Number of passes in a row that died while a body ran, as far as it was recorded.
     """
 
     run_id: str
@@ -242,6 +248,8 @@ class Run(NamedTuple):
     result: Payload | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
+    given: Payload | None = None
+    crashes: int = 0
 
 
 class Step(NamedTuple):

@@ -5,6 +5,7 @@ Other constants stand beside the code that uses them.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "CELL_ON_DRIFT",
     "CELL_ON_EDIT",
     "CHECKED",
+    "CRASHES",
     "DASK_GATE",
     "DB",
     "EXIT_GRACE",
@@ -79,11 +81,14 @@ BADGE: Final = "full"
 CELLS: Final = "marked"
 """Which cells of a notebook are durable: those that are marked as steps, or all."""
 
-DB: Final = "durable.db"
+DB: Final = os.environ.get("DURABLE_NB_DB") or "durable.db"
 """The database if none is given: beside the notebook or script, easy to see and to move."""
 
 WORKFLOW_NAME: Final = "notebook"
 """The name of a notebook's workflow if none is given."""
+
+CRASHES: Final = 5
+"""Passes in a row that may die while a body runs: a machine that fails does so once or twice."""
 
 RETRIES: Final = 3
 """Attempts of a task after its first one: network calls fail for seconds, not for minutes."""

@@ -1,24 +1,35 @@
 """Orders that wait for an approval, behind a web API. Needs: pip install fastapi uvicorn
 
     uvicorn approval_fastapi:app
-    curl -X POST localhost:8000/orders/a17             starts it, or resumes it after a restart
+    curl -X POST localhost:8000/orders/a17             starts it
     curl -X POST 'localhost:8000/orders/a17/approval?approved=true'
     curl localhost:8000/orders/a17
 
-Kill the server while an order waits, and start it again: the card is not charged twice. A decision may
-be sent before its order.
+Kill the server while an order waits, and start it again: it goes on with the order by itself, and the card
+is not charged twice. A decision may be sent before its order.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 
 from durable_nb import Workflow
+from durable_nb.errors import RunNotFound, StoreUnavailable
 
-app = FastAPI()
 wf = Workflow("orders", db="approvals.db")
 running: dict[str, asyncio.Task[Any]] = {}
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.resuming = asyncio.create_task(wf.resume_interrupted())
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @wf.task
@@ -51,8 +62,10 @@ async def approve(order: str, approved: bool) -> dict[str, bool]:
 
 @app.get("/orders/{order}")
 async def show(order: str) -> dict[str, str]:
-    if order not in running:
-        raise HTTPException(404, f"order {order!r} does not exist")
-    if not running[order].done():
+    try:
+        status = (await wf.status(f"order-{order}")).run.status
+    except (RunNotFound, StoreUnavailable):  # there is no database before the first order
+        raise HTTPException(404, f"order {order!r} does not exist") from None
+    if status != "done":
         return {"state": "waiting for approval"}
-    return running[order].result()
+    return await wf.result(f"order-{order}")

@@ -39,10 +39,14 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "check": Command("check", "look for what is missing, damaged or left over in a database"),
     "demo": Command("demo", "run a notebook, kill its kernel, run it again, and show what was replayed"),
     "forget": Command("forget", "take a run, a step or their values out of a database for good"),
+    "fork": Command("steps", "copy the history of a run to a new run"),
     "plan": Command("commands", "show which cells of a notebook would be replayed or executed, and why"),
+    "reset": Command("steps", "have a step run again when its run is resumed"),
+    "resolve": Command("steps", "answer what became of a step that was never finished, or that failed"),
     "run": Command("run", "execute a notebook without a front end, and go on where it stopped"),
     "runs": Command("commands", "list the runs of a database: status, steps, owner, awaited signals"),
     "send": Command("commands", "send a message to a run, which receives each one once"),
+    "show": Command("steps", "show a step: its arguments, its result or error, what a cell showed"),
     "signal": Command("commands", "deliver a signal to a run, which may not wait for it yet"),
     "signals": Command("commands", "list the signals that runs wait for"),
     "status": Command("commands", "show the status of a run and of each of its steps"),
@@ -104,7 +108,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         "durable-nb", description="Durable Jupyter notebooks: finished cells survive the kernel."
     )
     parser.add_argument("--version", action="version", version=f"durable_nb {version('durable_nb')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(run=lambda _: _help(parser))
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.help, description=command.help)
         if name in argv:  # imported late: `--version` and `--help` need none of the modules
@@ -112,6 +117,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             getattr(module, f"{name}_arguments")(subparser)
             subparser.set_defaults(run=getattr(module, f"run_{name}"))
     return parser
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
 
 
 def _replace_unencodable() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from durable_nb import settings
+from durable_nb.cli import as_json
 from durable_nb.cli.terminal import show, show_error
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.engine import status
@@ -27,6 +28,8 @@ from durable_nb.stores.base import ENDED
 from durable_nb.stores.host import this_process
 
 __all__ = [
+    "db_argument",
+    "located",
     "open_existing",
     "plan_arguments",
     "run_on_loop",
@@ -51,9 +54,19 @@ T = TypeVar("T")
 
 def runs_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb runs``."""
+    db_argument(parser)
+    _json_argument(parser)
+
+
+def db_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for the database."""
     parser.add_argument(
         "--db", metavar="URL", default=settings.DB, help=f"a path or redis://…, by default {settings.DB}"
     )
+
+
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print lines of JSON")
 
 
 def run_runs(options: argparse.Namespace) -> int:
@@ -62,14 +75,19 @@ def run_runs(options: argparse.Namespace) -> int:
     Raises:
         StoreError: The database does not exist, or cannot be read.
     """
-    show(run_on_loop(status.all_runs(open_journal(options.db))))
+    journal = open_existing(options.db)
+    if options.json:
+        show(*(as_json.of_run(*each) for each in run_on_loop(status.list_runs(journal))))
+    else:
+        show(run_on_loop(status.all_runs(journal)))
     return 0
 
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb status``."""
-    parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
-    runs_arguments(parser)
+    parser.add_argument("run_id", nargs="?", metavar="RUN_ID", help="the run's id; default: the only run")
+    db_argument(parser)
+    _json_argument(parser)
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -77,15 +95,29 @@ def run_status(options: argparse.Namespace) -> int:
 
     Raises:
         RunNotFound: The database has no run of that id.
+        InvalidOption: No run is named, and there are several.
         StoreError: The database does not exist, or cannot be read.
     """
-    show(run_on_loop(status.one_run(open_journal(options.db), options.run_id)))
+    journal = open_existing(options.db)
+    found = run_on_loop(status.one_run(journal, options.run_id or _only_run(journal)))
+    show(*(as_json.of_status(found) if options.json else [found]))
     return 0
+
+
+def _only_run(journal: Journal) -> str:
+    run_ids = [run.run_id for run, _ in run_on_loop(status.list_runs(journal))]
+    if len(run_ids) != 1:
+        raise InvalidOption(
+            f"{journal.location!r} has {len(run_ids)} runs: expected RUN_ID",
+            remedy=f"Name one of them: durable-nb status RUN_ID --db {journal.address}",
+        )
+    return run_ids[0]
 
 
 def signals_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb signals``."""
-    runs_arguments(parser)
+    db_argument(parser)
+    _json_argument(parser)
 
 
 def run_signals(options: argparse.Namespace) -> int:
@@ -102,8 +134,10 @@ def run_signals(options: argparse.Namespace) -> int:
         if states.get(request.run_id, RunStatus.DONE) not in ENDED
     ]
     for request in requests:
-        show(_describe(request, states[request.run_id], journal.address))
-    if not requests:
+        state = states[request.run_id]
+        described = as_json.of_request(request, state) if options.json else None
+        show(described or _describe(request, state, journal.address))
+    if not requests and not options.json:
         show("no run waits for a signal")
     return 0
 
@@ -117,7 +151,7 @@ def _value_arguments(parser: argparse.ArgumentParser, place: str, help_text: str
     parser.add_argument("run_id", metavar="RUN_ID", help="the run's id")
     parser.add_argument(place, metavar=place.upper(), help=help_text)
     parser.add_argument("value", metavar="VALUE", help="the value: JSON, or otherwise text")
-    runs_arguments(parser)
+    db_argument(parser)
 
 
 def run_signal(options: argparse.Namespace) -> int:
@@ -164,11 +198,13 @@ def run_send(options: argparse.Namespace) -> int:
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``durable-nb plan``."""
     parser.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="the notebook's file")
-    parser.add_argument("--run-id", required=True, metavar="RUN_ID", help="the run's id")
+    parser.add_argument("--run-id", metavar="RUN_ID", help="the run's id; default: the run that it opens")
     parser.add_argument(
         "--cells", choices=("marked", "all"), help="which cells are durable; default: as in the run"
     )
-    runs_arguments(parser)
+    parser.add_argument(
+        "--db", type=located, metavar="URL", help="a path or redis://…; default: the one that it opens"
+    )
 
 
 def run_plan(options: argparse.Namespace) -> int:
@@ -183,10 +219,15 @@ def run_plan(options: argparse.Namespace) -> int:
     from IPython.core.inputtransformer2 import TransformerManager
 
     from durable_nb.notebook.every_cell import UnmarkedSteps
+    from durable_nb.notebook.headless.job import Job, opened_by, run_of
+    from durable_nb.notebook.headless.runner import read_notebook
     from durable_nb.notebook.magic_options import parse_step
     from durable_nb.notebook.plan import plan, spell_plan
 
-    recorded = run_blocking(recorded_run(open_existing(options.db), options.run_id, SYNC))
+    own = None if options.run_id else opened_by(read_notebook(options.notebook))
+    db = options.db or (located(settings.DB) if options.run_id else None)
+    run_id, db = run_of(Job(options.notebook, run_id=options.run_id, db=db), own)
+    recorded = run_blocking(recorded_run(open_existing(db), run_id, SYNC, writing=False))
     transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
     cells = options.cells or ("all" if UnmarkedSteps(recorded.run.history.values()).recorded else "marked")
     planned = plan(
@@ -194,6 +235,11 @@ def run_plan(options: argparse.Namespace) -> int:
     )
     show(spell_plan(planned))
     return 0
+
+
+def located(db: str) -> str:
+    """Return a database as an absolute path, or its URL."""
+    return db if "://" in db else str(Path(db).absolute())
 
 
 def open_existing(db: str) -> Journal:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from durable_nb.cli.board import Board
+from durable_nb.cli.commands import located
 from durable_nb.cli.terminal import show, show_error
 from durable_nb.errors import InvalidOption
 from durable_nb.notebook.headless.job import End, Job, Outcome, parameter_value, run_job, verdict
@@ -41,7 +42,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
         help="a parameter, put below the cell that is tagged `parameters`",
     )
     parser.add_argument("--run-id", metavar="ID", help="default: that of the notebook and its parameters")
-    parser.add_argument("--db", metavar="URL", help="a path or redis://…; default: durable.db beside it")
+    parser.add_argument(
+        "--db", type=located, metavar="URL", help="a path or redis://…; default: durable.db beside it"
+    )
     parser.add_argument("--cells", choices=("all", "marked"), default="all", help="which cells are durable")
     parser.add_argument("--reuse", action="store_true", help="replay a finished run, instead of a new one")
     where = parser.add_mutually_exclusive_group()
@@ -70,7 +73,7 @@ def run_run(options: argparse.Namespace) -> int:
     job = Job(
         options.notebook,
         run_id=options.run_id,
-        db=options.db if options.db is None or "://" in options.db else str(Path(options.db).absolute()),
+        db=options.db,
         cells=options.cells,
         parameters={name: parameter_value(text.lstrip("\0")) for name, text in options.parameter},
         output=options.output,

@@ -77,4 +77,5 @@ def _show(db: str, untrusted: list[Untrusted]) -> None:
 
 
 def _owner(one: Untrusted) -> str:
-    return f"step {one.step!r}" if one.name else "the run's result"
+    owners = {"runs": "the run's result", "given": "the run's arguments"}
+    return owners.get(one.table, f"step {one.step!r}")

@@ -362,6 +362,7 @@ class Saver(Pickler):
     def _needs_second_pass(self, known: Sequence[tuple[Any, Call]], own: Container[str]) -> bool:
         self.files = {code.co_filename for code in self._owners.code}
         owners, reduced = self._owners.shared({id(obj) for obj, _ in known}, self._pickled)
+        owners |= self._owners.modules()
         self.live = {**self.live, **reduced}
         texts = self._named_texts(own)
         identified = bool(owners) or bool(texts) or holds_nan(self._stream.getbuffer())

@@ -16,6 +16,7 @@ import sys
 import types
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from typing import Any, Final, NamedTuple
 
 import cloudpickle
@@ -171,15 +172,23 @@ class Owners(Rules):
     def __init__(self, views: Views) -> None:
         super().__init__(views, {})
         self._noted: list[Any] = []
+        self._specs: list[ModuleSpec] = []
         self.code: list[types.CodeType] = []
 
     def __missing__(self, kind: type) -> Rule | None:
         rule = super().__missing__(kind)
         if kind is types.CodeType:
             rule = self[kind] = functools.partial(_note, self.code.append, rule)
+        elif kind is ModuleSpec:
+            rule = self[kind] = functools.partial(_note, self._specs.append, rule)
         elif kind.__dictoffset__ and (rule or kind not in cloudpickle.Pickler.dispatch_table):
             rule = self[kind] = functools.partial(_note, self._noted.append, rule)
         return rule
+
+    def modules(self) -> dict[int, types.ModuleType]:
+        """Return the modules whose ``__dict__`` may have been pickled, by its id: each holds a spec."""
+        found = [module for spec in self._specs if (module := sys.modules.get(spec.name)) is not None]
+        return {id(vars(module)): module for module in found}
 
     def shared(self, known: Collection[int], pickled: Callable[[], Iterable[Any]]) -> SharedDicts:
         """Return the dicts of the objects that are held otherwise too, after the objects were pickled.

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
-__all__ = ["Guard", "Relay", "guarded", "guarded_pass", "running_task", "was_interrupted"]
+__all__ = [
+    "Guard",
+    "Relay",
+    "guarded",
+    "guarded_pass",
+    "is_loop_ending",
+    "running_task",
+    "was_interrupted",
+]
+
+_END_OF_LOOP: Final = "_cancel_all_tasks"
+"""The function that cancels them, in asyncio and in servers that have their own ``asyncio.run``."""
 
 
 class Guard:
@@ -175,6 +188,14 @@ def guarded_pass() -> Iterator[None]:
     guard = None if _enclosing() is not None else _guard_for_pass()
     with nullcontext() if guard is None else guard.installed():
         yield
+
+
+def is_loop_ending() -> bool:
+    """Return whether the event loop ends and cancels the tasks that are left, as ``asyncio.run`` does."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - of CPython, as signal handlers get one
+    while frame is not None and frame.f_code.co_name != _END_OF_LOOP:
+        frame = frame.f_back
+    return frame is not None
 
 
 def was_interrupted() -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from durable_nb import codec, fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC, check_process, wait_for_pending
 from durable_nb.concurrency.pending import PENDING
+from durable_nb.engine.endings import record_endings
 from durable_nb.engine.explain import refusal
 from durable_nb.engine.failpoints import hit
 from durable_nb.errors import ResetStep, StepChanged
@@ -172,7 +173,15 @@ class Caller:
         )
 
     async def start(self, handle: StepHandle) -> None:
-        """Commit that a step has started, if it is a cell or marked ``once``; called before its body."""
+        """Commit that a step has started, if it is a cell or marked ``once``; called before its body.
+
+        Raises:
+            CrashLoop: The process of too many passes in a row died in the body.
+        """
+        if self.run.notes_body:
+            mended = handle.earlier is not None and fingerprint.differ(handle.earlier.code, handle.call.code)
+            await self.mode.store(self.run.note_body(handle.call.step_id, mended=mended))
+            record_endings(self.run)
         if handle.call.once or handle.call.kind is StepKind.CELL:
             await self.mode.store(self.run.commit(handle.step))
             hit("step.started")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from durable_nb.errors import StepNotFound, StoreError
-from durable_nb.records import Run, RunStatus, Step, scope_of, set_aside_id
+from durable_nb.records import GIVEN, Run, RunStatus, Step, scope_of, set_aside_id
 from durable_nb.stores.errors import id_taken, unknown_run
 from durable_nb.stores.host import this_process
 from durable_nb.stores.payloads import moved
@@ -68,7 +68,10 @@ async def _open_hidden(journal: Journal, run: Run, new_id: str) -> Run:
     if left is not None:  # a process was killed while it forked
         await journal.rename_run(hidden, set_aside_id(hidden, left.epoch))
     now = time.time()
-    opening = run._replace(run_id=hidden, owner=this_process(), created_at=now, updated_at=now)
+    given = run.given and moved(journal, run.given, (run.run_id, GIVEN), (new_id, GIVEN))
+    opening = run._replace(
+        run_id=hidden, owner=this_process(), created_at=now, updated_at=now, given=given, crashes=0
+    )
     return (await journal.open_run(opening)).run
 
 

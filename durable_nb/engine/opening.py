@@ -13,7 +13,9 @@ from durable_nb import fingerprint
 from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import wait_for_pending
 from durable_nb.engine.caller import Caller
+from durable_nb.engine.crashes import crashes_before
 from durable_nb.engine.failpoints import hit
+from durable_nb.engine.given import stored
 from durable_nb.engine.passes import NOTHING
 from durable_nb.engine.run import RunHandle
 from durable_nb.errors import DurableNotice, RunChanged, RunHeld, StartOver, TakeOver, error_context
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from durable_nb.concurrency.bridge import CallMode
     from durable_nb.engine.passes import Pass
+    from durable_nb.records import Payload
     from durable_nb.stores.base import Journal
 
 __all__ = ["check_same_run", "find_run", "open_run", "status_after"]
@@ -50,7 +53,12 @@ async def open_run(current: Pass, mode: CallMode, *, fresh: bool = False, take_o
     known = await find_run(current, mode, fresh=fresh, take_over=take_over)
     with error_context(run_id=current.opening.run_id):
         aside = known if fresh else None
-        current.run = await mode.commit(_open_run(current, aside, take_over=take_over), undo=_undo_open)
+        # On the caller's thread, and before its code can change them in place.
+        given = None
+        if current.given is not None and (known is None or fresh):
+            given = current.given.encoded(current.journal, current.opening)
+        work = _open_run(current, aside, given, take_over=take_over, before=None if fresh else known)
+        current.run = await mode.commit(work, undo=_undo_open)
     run = current.run.run
     before = None if known is None or fresh else known.python
     if before not in (None, run.python):
@@ -86,7 +94,9 @@ async def _check_known(journal: Journal, opening: Run, *, fresh: bool, take_over
     return known
 
 
-async def _open_run(current: Pass, aside: Run | None, *, take_over: bool) -> RunHandle:
+async def _open_run(
+    current: Pass, aside: Run | None, given: Payload | None, *, take_over: bool, before: Run | None
+) -> RunHandle:
     journal = current.journal
     if aside is not None:
         for each in await _with_children(journal, aside, take_over=take_over):
@@ -98,8 +108,12 @@ async def _open_run(current: Pass, aside: Run | None, *, take_over: bool) -> Run
         created_at=now,
         updated_at=now,
     )
+    opening = await stored(journal, opening, given)
     snapshot = await journal.open_run(opening, take_over=take_over)
-    run = RunHandle(journal, snapshot.run, snapshot.steps)
+    crashes = crashes_before(journal, before, snapshot, take_over=take_over)
+    if crashes < snapshot.run.crashes:
+        await journal.finish_run(snapshot.run._replace(crashes=crashes))
+    run = RunHandle(journal, snapshot.run._replace(crashes=crashes), snapshot.steps)
     journal.watch(run.run, current.lose)
     hit("run.opened")
     return run
@@ -153,7 +167,8 @@ def _undo_open(opened: Future[RunHandle], reason: BaseException) -> Coroutine[An
 def status_after(reason: BaseException) -> RunStatus:
     """Return the status of a run whose pass was ended by an exception."""
     if isinstance(reason, asyncio.CancelledError):
-        return RunStatus.INTERRUPTED if interrupts.was_interrupted() else RunStatus.CANCELLED
+        ended = interrupts.was_interrupted() or interrupts.is_loop_ending()
+        return RunStatus.INTERRUPTED if ended else RunStatus.CANCELLED
     return RunStatus.FAILED if isinstance(reason, Exception) else RunStatus.INTERRUPTED
 
 

@@ -15,6 +15,7 @@ from durable_nb.engine.unsettled import Unsettled
 from durable_nb.errors import DurableNotice, StepError
 
 if TYPE_CHECKING:
+    from durable_nb.engine.given import Given
     from durable_nb.engine.in_place import Watch
     from durable_nb.engine.run import RunHandle
     from durable_nb.errors import RunHeld
@@ -47,6 +48,7 @@ class Pass:
         waits_for: The passes that its code has called or joined, and that have not ended.
         in_use: The steps that are running and have an object, by its id, with their watches of it.
         noticed: The code of the tasks about whose replays the user was told once.
+        given: The arguments of its call; None if it is no call of a workflow function.
         unsettled: The steps that failed or were cancelled, and after which the code has not continued yet.
     """
 
@@ -66,6 +68,7 @@ class Pass:
         self.waits_for: list[Pass] = []
         self._branches: list[weakref.ref[asyncio.Future[Any]]] = []
         self.unsettled = Unsettled()
+        self.given: Given | None = None
         self.in_use: dict[int, list[tuple[str, Watch]]] = {}
         self.noticed: set[str] = set()
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = weakref.WeakKeyDictionary()

@@ -37,23 +37,25 @@ ANSWERS = ("rerun", "value", "fail", "earlier")
 _RESOLVED = Decision(Action.RUN, "it was resolved by the user")
 
 
-async def recorded_run(journal: Journal, run_id: str, mode: CallMode) -> Caller:
+async def recorded_run(journal: Journal, run_id: str, mode: CallMode, *, writing: bool = True) -> Caller:
     """Return a caller of a recorded run, without a new pass: its owner and its epoch stay.
 
     Args:
         journal: The journal of the run.
         run_id: The run.
         mode: How the caller waits.
+        writing: Whether the caller is to change the run.
 
     Raises:
         RunNotFound: The journal has no run of that id.
-        RunHeld: Another living process has the run open.
+        RunHeld: Another living process has the run open, and the caller is to change it.
     """
 
     async def read() -> RunSnapshot:
         await journal.setup()
         try:
-            await journal.check_owner(run_id)
+            if writing:
+                await journal.check_owner(run_id)
         except RunHeld as held:
             held.remedy = (
                 "Resolve the step in that process: ",
@@ -94,6 +96,10 @@ async def resolve_step(caller: Caller, step_id: str, answer: str, value: Any) ->
     """
     _check_answer(answer, value)
     await wait_for_pending(caller.mode)
+    if caller.run.run.crashes:
+        await caller.mode.store(caller.run.forget_crashes())
+        if answer == "rerun" and not with_inner(caller.run, step_id):  # no plain task commits its start
+            return
     if answer == "rerun" and step_id in caller.run.history.damaged:
         await _enter_again(caller)
         await caller.reset(with_inner(caller.run, step_id))

@@ -7,18 +7,20 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
+from durable_nb import settings
+from durable_nb.engine.crashes import crash_loop
 from durable_nb.engine.decision import decide
 from durable_nb.engine.failpoints import hit
 from durable_nb.engine.files import changes
 from durable_nb.engine.history import History
-from durable_nb.records import Decision, Run, Step, StepStatus
+from durable_nb.records import Decision, Run, RunStatus, Step, StepStatus
 from durable_nb.stores.payloads import keep, moved
 from durable_nb.stores.rows import StepRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from durable_nb.records import Call, Message, Payload, RunStatus, SignalRequest
+    from durable_nb.records import Call, Message, Payload, SignalRequest
     from durable_nb.stores.base import Journal
 
 __all__ = ["RunHandle"]
@@ -37,6 +39,7 @@ class RunHandle:
     Attributes:
         tick: Returns the next sequence number of the run.
         messages: The numbers of the messages that its calls have taken in this pass, by topic.
+        stopped: True if a body was not executed, since its process died too often.
     """
 
     def __init__(self, journal: Journal, run: Run, steps: Iterable[Step]) -> None:
@@ -46,6 +49,8 @@ class RunHandle:
         self.history = History(steps)
         self.tick = itertools.count(self.history.last_seq + 1).__next__
         self.messages: dict[str, set[int]] = {}
+        self.stopped = False
+        self._body_noted = False
 
     def decide(self, call: Call) -> tuple[Step | None, Call, Decision]:
         """Return the record of a call, the call with the files that have changed since, and the decision.
@@ -140,12 +145,49 @@ class RunHandle:
     async def reset_steps(self, step_ids: list[str]) -> None:
         """Have steps run again at their next call; until then their results stay."""
         await self.journal.reset_steps(self.run, step_ids)
+        if self.run.crashes:
+            await self.forget_crashes()
         for step_id in step_ids:
             self.history.reset(step_id)
 
+    @property
+    def notes_body(self) -> bool:
+        """True if the first body of this pass is to be noted: the process of the last pass has died."""
+        return self.run.crashes > 0 and not self._body_noted
+
+    async def note_body(self, step_id: str, *, mended: bool) -> None:
+        """Commit that a body begins, in a pass after one that died.
+
+        Args:
+            step_id: The step.
+            mended: Whether its code differs from that of the last attempt.
+
+        Raises:
+            CrashLoop: Too many passes in a row died so.
+        """
+        if mended:
+            self.run = self.run._replace(crashes=0)
+        if self.run.crashes >= settings.CRASHES:
+            self.stopped = True
+            raise crash_loop(self.run, step_id)
+        self._body_noted = True
+        await self._count_crashes(self.run.crashes + 1)
+
+    async def forget_crashes(self) -> None:
+        """Commit that no pass counts as one that died; a run that was stopped can be resumed then."""
+        self.stopped = False
+        if self.run.status is RunStatus.FAILED:
+            self.run = self.run._replace(status=RunStatus.INTERRUPTED, result=None)
+        await self._count_crashes(0)
+
+    async def _count_crashes(self, crashes: int) -> None:
+        self.run = self.run._replace(crashes=crashes)
+        await self.journal.finish_run(self.run)
+
     async def write_status(self, status: RunStatus, result: Payload | None = None) -> None:
         """Commit the status of the run, and its result or failure."""
-        run = self.run._replace(status=status, updated_at=time.time())
+        crashes = self.run.crashes if self.stopped else 0
+        run = self.run._replace(status=status, updated_at=time.time(), crashes=crashes)
         stored = await keep(self.journal, result, self.run_id, "") if result else None
         self.run = run._replace(result=stored)
         await self.journal.finish_run(self.run)

@@ -149,10 +149,15 @@ class Status(RunSnapshot):
         return Used.by(step for step in self.steps if self.run.passes > 1 and step.epoch < self.run.epoch)
 
     @property
+    def progress(self) -> Progress:
+        """How many of its steps are done, and what it waits for."""
+        return _progress(self.steps)
+
+    @property
     def tables(self) -> list[Table]:
         """The tables of its text: the run, its steps, the usage of its agents, failures."""
         tables = [
-            Table(_RUN_HEADINGS, [_run_row(self.run, _progress(self.steps))]),
+            Table(_RUN_HEADINGS, [_run_row(self.run, self.progress)]),
             Table(_STEP_HEADINGS, [_step_row(step) for step in self.steps]),
         ]
         spent, saved = self.spent, self.saved

@@ -9,7 +9,8 @@
     │   ├── RunNotFound          the database has no run of that id
     │   ├── RunNotDone           a run has no result, or none yet
     │   ├── RunChanged           a run was opened again with other arguments, or by another workflow
-    │   └── RunHeld              another living process or kernel owns the run
+    │   ├── RunHeld              another living process or kernel owns the run
+    │   └── CrashLoop            its process died several times in a row while a body ran
     ├── StepError
     │   ├── StepNotFound         the run has no step of that name
     │   ├── StepChanged          a recorded step was called with other arguments
@@ -36,19 +37,19 @@ Each message says what happened, in which run and step, and what to type next.
 
 from __future__ import annotations
 
-import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self, TypeAlias
 
 from durable_nb.errors.redaction import redacted_message
+from durable_nb.errors.terminal import printable
 
 __all__ = [
     "SCRIPT",
     "AcceptDatabase",
     "CheckDatabase",
+    "CrashLoop",
     "DurableError",
     "DurableNotice",
     "ExecutorLost",
@@ -98,27 +99,6 @@ __all__ = [
     "spell_actions",
     "spelled",
 ]
-
-
-def printable(text: str) -> str:
-    r"""Return a text that controls no terminal: characters that could, or that hide, are escaped.
-
-    Every text of the package that reaches a terminal passes through it: another user may have written it.
-
-    Example:
-        >>> printable("step \x1b[2J")
-        'step \\x1b[2J'
-    """
-    return text if text.isprintable() else _UNUSUAL.sub(_escaped, text)
-
-
-_UNUSUAL: Final = re.compile("[^ -~\n\t\xad\u200c\u200d]")
-"""All but ASCII, and harmless: soft hyphen, and the joiners that Persian and emoji are written with."""
-
-
-def _escaped(found: re.Match[str]) -> str:
-    controls = unicodedata.category(found[0]) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return found[0].encode("unicode_escape").decode() if controls else found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,6 +402,14 @@ class RunHeld(RunError):
 
     Raised when a process opens a run that another living process or kernel has open, and by each write of a
     former owner after its run was taken over. A run whose owner is dead is not held.
+    """
+
+
+class CrashLoop(RunError):
+    """A run is stopped: its process died in ``settings.CRASHES`` passes in a row while a body ran.
+
+    Nothing was committed in between. A process that ends in another way does not count, nor does one that
+    ends while the run waits. ``reset`` of the step that is named has it executed again.
     """
 
 

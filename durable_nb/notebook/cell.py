@@ -25,9 +25,9 @@ from durable_nb.notebook import secret_names
 from durable_nb.notebook.ambient import state as ambient
 from durable_nb.notebook.display import badge, recorder
 from durable_nb.notebook.lineage.compare import CellInputs, lineage_of
+from durable_nb.notebook.lineage.reading import only_reads
 from durable_nb.notebook.made_again import Made, Remaker
 from durable_nb.notebook.namespace import restore, scan, snapshot
-from durable_nb.notebook.namespace.kept_results import kept_results
 from durable_nb.notebook.namespace.pickling import check_stream
 from durable_nb.notebook.namespace.save import save_names
 from durable_nb.notebook.namespace.saved import SavedNames
@@ -161,7 +161,7 @@ class _CellCodec(StepCodec):
         self._names: tuple[str, ...] = ()
         self._unsaved: dict[str, str] = {}
         self._notices: list[str] = []
-        self._untried = ""
+        self._untried, self._size = "", 0
 
     def notify(self, handle: StepHandle) -> None:
         """Do nothing: the badge says why the cell was replayed or ran again."""
@@ -171,7 +171,9 @@ class _CellCodec(StepCodec):
         """Record outputs, and what the cell changes, while its body is executed."""
         user_ns, hidden = self._shell.user_ns, self._shell.user_ns_hidden
         self._reachable = scan.reachable_names(user_ns, self._inputs.mentioned.named)
-        self._before = snapshot.snapshot_names(user_ns, hidden, self._reachable)
+        self._before = snapshot.snapshot_names(user_ns, hidden, self._reachable, self._session.large())
+        marks = self._before.marks
+        self._only_reads = bool(marks.large) and only_reads(self._made.source, user_ns, marks.plain)
         self._session.note_moved(self._before)
         self._state = ambient.snapshot_state()
         first_replay = len(self._replays)
@@ -224,7 +226,9 @@ class _CellCodec(StepCodec):
         user_ns, mentioned = self._shell.user_ns, self._inputs.mentioned
         state = self._state.changes(user_ns, mentioned.attributes)
         named = None if mentioned.named & _RUN_OTHER_CODE else {*mentioned.named, *self._reachable}
-        changes = self._before.changes(user_ns, mentioned.bound, named, self._session.moved)
+        changes = self._before.changes(
+            user_ns, mentioned.bound, named, self._session.moved, only_reads=self._only_reads
+        )
         self._session.note_saved(changes)
         lost, trial = self._session.tracker.origins.unsaved(), self._session.trial
         saved = save_names(
@@ -240,18 +244,18 @@ class _CellCodec(StepCodec):
         lineage = self._session.tracker.lineage(handle.earlier, handle.call, self._inputs, changes, saved)
         handle.step = handle.step._replace(lineage=lineage.to_json())
         self._names, self._unsaved = changes.names, {**saved.unsaved, **state.unsaved}
-        self._untried = saved.untried
+        self._untried, self._size = saved.untried, saved.size
         undetected = _undetected_changes(self._session, self._before, changes, mentioned.named)
-        results = _results_not_saved(self._session, changes)
         secrets = secret_names.notices(self._session, handle.step, changes.names, self._unsaved)
         unbound = secret_names.unbound(self._exclude, changes.names)
-        self._notices = [*undetected, *results, *unbound, *secrets, *self._notices]
+        self._notices = [*undetected, *unbound, *secrets, *self._notices]
         return _payload(saved, state, self._recording.outputs)
 
     def completed(self, handle: StepHandle) -> None:
-        """Have the badge say what is not on record."""
+        """Have the badge say what is not on record, and that the database outgrows its disk."""
         further = unrecorded(handle.step)
         self._notices += [not_on_record(further)] if further else []
+        self._notices += filter(None, [self._session.room.notice(self._size)])
 
     def unpack(self, caller: Caller, handle: StepHandle, payload: Payload) -> None:
         """Restore the names and the ambient state of a finished cell, and show its outputs."""
@@ -259,7 +263,8 @@ class _CellCodec(StepCodec):
         if handle.step.delivered_by is not None:
             self._show_answer(caller, handle, payload)
             return
-        restored = restore_cell(self._shell.user_ns, handle.step, payload)
+        with recorder.unseen_ends(self._shell):
+            restored = restore_cell(self._shell.user_ns, handle.step, payload)
         recorder.replay(self._shell, restored.outputs, result=restored.result)
         self._names, self._unsaved = restored.names, restored.unsaved
         kept = [name for name in self._exclude if name in restored.names]
@@ -418,18 +423,6 @@ def _undetected_changes(
         budget = f"scan budget of {settings.SWEEP_BUDGET:g} s used up"
         notices.append(f"skipped ({budget}): {', '.join(skipped)}. In-place changes to them were not saved.")
     return notices
-
-
-def _results_not_saved(session: Session, changes: snapshot.Changes) -> list[str]:
-    """Return notices about results that functions keep; once for a function."""
-    found = {f"{name}()": count for name, count in kept_results(changes.scan.values).items()}
-    new = {name: count for name, count in found.items() if name not in session.reported_unseen}
-    session.reported_unseen.update(new)
-    return [
-        f"{name} keeps results in functools.lru_cache ({count} now), which are not saved: after a restart it "
-        "computes them again. To keep them, make it a task: @wf.task."
-        for name, count in new.items()
-    ]
 
 
 def _show_stopped_badge(

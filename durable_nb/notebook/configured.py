@@ -35,6 +35,9 @@ class DurableNb(Configurable):
     max_result = traitlets.Int(settings.MAX_RESULT, help="Bytes of the largest value that is kept.").tag(
         config=True
     )
+    max_database = traitlets.Int(
+        None, allow_none=True, help="Bytes of a database, with its files, from which on a cell says so."
+    ).tag(config=True)
 
 
 async def own_run(journal: Journal, file: Path) -> str:

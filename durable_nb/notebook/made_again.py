@@ -18,6 +18,7 @@ from durable_nb.notebook.lineage.names import parse, read_now, stored
 from durable_nb.notebook.lineage.origins import Origins, difference
 from durable_nb.notebook.lineage.statements import shown_text, statements
 from durable_nb.notebook.namespace.placeholder import placeholder, reason_of, step_of
+from durable_nb.notebook.namespace.scan import reachable_names
 from durable_nb.notebook.shell import execute as body
 from durable_nb.signals import waiting
 from durable_nb.signals.accepted import Accepted
@@ -167,7 +168,8 @@ class Remaker:
         if moved:
             self._refuse(written, step, f"it cannot be made again by `{written.text}`: {moved}")
         elif await self._may_execute(written, made, step):
-            await self.make(written.reads)
+            # A generator or a task reads what its function names only once it goes on.
+            await self.make(reachable_names(self._shell.user_ns, written.reads))
             others = [text for each in steps for text in _changing(name, self._made[each].source)]
             await self._execute(written, step, others)
 

@@ -20,6 +20,7 @@ from durable_nb.notebook.cell import CellOptions
 from durable_nb.notebook.display import badge
 from durable_nb.notebook.every_cell import CELLS
 from durable_nb.notebook.made_again import LIVE
+from durable_nb.notebook.namespace.unnamed import is_unnamed
 from durable_nb.workflow import backoff
 from durable_nb.workflow.retry import Policy
 
@@ -219,7 +220,7 @@ def _count(text: str) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    if not all(name.isidentifier() for name in names):
+    if not all(name.isidentifier() or is_unnamed(name) for name in names):
         raise argparse.ArgumentTypeError(f"invalid names {text!r}: expected e.g. token or token,password")
     return names
 

@@ -60,6 +60,7 @@ class DurableMagics:
         self.cells = DurableCells(shell, self.session.is_step)
         self.configured = DurableNb(parent=shell)
         self.session.max_result = self.configured.max_result
+        self.session.max_database = self.configured.max_database
         if self.configured.db is not None:
             self.session.workflow.move_to(db=self.configured.db)
         if self.configured.cells == "all":

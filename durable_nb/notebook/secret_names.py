@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from durable_nb.codec.rules import process_objects
 from durable_nb.errors.redaction import secret_in
+from durable_nb.notebook.namespace.unnamed import unnamed
 
 if TYPE_CHECKING:
     from durable_nb.notebook.session import Session
@@ -25,20 +26,21 @@ def notices(session: Session, step: Step, names: Iterable[str], unsaved: Collect
         names: The names that the cell made or changed.
         unsaved: Those of them that are not saved.
     """
-    user_ns, found, references = session.shell.user_ns, list[str](), process_objects()
+    values = {**session.shell.user_ns, **unnamed(session.shell.user_ns)}
+    found, references = list[str](), process_objects()
     for name in names:
-        if name in session.reported_secrets or name in unsaved or name not in user_ns:
+        if name in session.reported_secrets or name in unsaved or name not in values:
             continue
-        if id(user_ns[name]) in references:  # saved as such, without what it holds
+        if id(values[name]) in references:  # saved as such, without what it holds
             continue
-        if (path := secret_in(name, user_ns[name])) is not None:
+        if (path := secret_in(name, values[name])) is not None:
             session.reported_secrets.add(name)
             found.append(_notice(session, step, name, path))
     return found
 
 
 def _notice(session: Session, step: Step, name: str, path: str) -> str:
-    line = f"%%durable_step {shlex.quote(step.step_id)} --exclude {name}"
+    line = f"%%durable_step {shlex.quote(step.step_id)} --exclude {shlex.quote(name)}"
     return (
         f"{path} looks like a secret, and is saved. To leave it out: {line}, or read it in an ordinary cell, "
         f"from os.environ; to take out what is saved: {_forget(session, step)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,9 @@ from durable_nb.notebook.every_cell import UnmarkedSteps, is_ordinary
 from durable_nb.notebook.lineage.compare import downstream, lineage_of
 from durable_nb.notebook.lineage.tracker import Tracker
 from durable_nb.notebook.made_again import Made
+from durable_nb.notebook.namespace.large import Large
 from durable_nb.notebook.namespace.trial import Trial
+from durable_nb.notebook.room import Room
 from durable_nb.notebook.shell import frontend
 from durable_nb.notebook.shell.execute import source_as_run
 from durable_nb.notebook.spelling import NOTEBOOK as NOTEBOOK_SPELLING
@@ -62,6 +64,8 @@ class Session:
         made: The cells of this pass that are steps, by the ids of their steps.
         open_first: Opens the notebook's own run before its first step; None once a run was open.
         max_result: Bytes of the largest value that a cell keeps, if there is room for it.
+        max_database: Bytes of a database, with its files, from which on a cell says so; None: see `Room`.
+        room: The room that the open run's database has.
         moved: Names that something else than a cell, such as a thread or a task, has changed in place since
             a cell has saved them.
         interrupted: Commits what the current cell has made, if it is a step that was interrupted.
@@ -82,8 +86,12 @@ class Session:
         self.made: dict[str, Made] = {}
         self.open_first: Callable[[], None] | None = None
         self.max_result = settings.MAX_RESULT
+        self.max_database: int | None = None
+        self.room = Room("", None)
         self.moved: set[str] = set()
         self._last: tuple[int, Identities] | None = None
+        self._large: tuple[int, Mapping[str, Large]] | None = None
+        self._executed = 0
         self.interrupted: Callable[[], None] | None = None
         self.keepable: Callable[[], None] | None = None
         self._cells: dict[str, tuple[str | None, str]] = {}
@@ -133,13 +141,14 @@ class Session:
                 self.leave(RunStatus.INTERRUPTED)
         self.workflow.move_to(name=name, db=db)
         self.current, self.open_first = current, None
+        self.room = Room(journal.location, self.max_database)
         recorded = self.require_run().history.values()
         self.unmarked = UnmarkedSteps(recorded) if cells == "all" else None
         self._cells.clear()
         self.made.clear()
         self.saved_names.clear()
         self.moved.clear()
-        self._last = self.interrupted = None
+        self._last = self._large = self.interrupted = None
         self.new_cell()
 
     def open_own(self, file: Path) -> str:
@@ -179,8 +188,14 @@ class Session:
     def new_cell(self, info: Any = None) -> None:
         """Reset the counters of equal calls within a cell: a ``pre_run_cell`` callback."""
         self.workflow.attach(self.current)
+        self._executed += 1
         if info is None or info.store_history:  # not a front end's own code
             self.keepable, self.interrupted = self.interrupted, None
+
+    def large(self) -> Mapping[str, Large]:
+        """Return the large values that the cell before left, by name, if it was a step; call it once."""
+        last, self._large = self._large, None
+        return last[1] if last is not None and last[0] + 1 == self._executed else {}
 
     def note_moved(self, before: NamesSnapshot) -> None:
         """Note what has changed between the last cell and this one, if all cells are steps.
@@ -194,10 +209,11 @@ class Session:
 
     def note_before(self, names: NamesSnapshot) -> None:
         """Note the names before something is executed that is no cell, such as what makes a name again."""
-        self._last = self.shell.execution_count - 1, names.marks
+        self._last, self._large = (self.shell.execution_count - 1, names.marks), None
 
     def note_saved(self, changes: Changes) -> None:
         """Note that a cell saves its changes now, and what something else has changed meanwhile."""
+        self._large = self._executed, changes.scan.marks.large
         if self.unmarked is not None:
             self._last = self.shell.execution_count, changes.scan.marks
             self.moved = (self.moved | {*changes.elsewhere}) - {*changes.names, *changes.deleted}

@@ -71,9 +71,9 @@ class Journal(ABC):
 
         Of an existing run, ``status``, ``owner``, ``python`` and ``updated_at`` are taken from ``opening``,
         ``epoch`` and ``passes`` increase by one, and ``result`` becomes None; the other fields stay as
-        recorded, so that the caller can compare them. The epoch of a new run is higher than that of every run
-        in the store, so that the owner of a renamed run cannot write to a new run of its id; its ``passes``
-        is 1.
+        recorded, ``given`` and ``crashes`` too, so that the caller can compare them. The epoch of a new run
+        is higher than that of every run in the store, so that the owner of a renamed run cannot write to a
+        new run of its id; its ``passes`` is 1.
 
         Args:
             opening: The run to create, or the changes of an existing one.
@@ -151,7 +151,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def finish_run(self, run: Run) -> None:
-        """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
+        """Record ``status``, ``result``, ``updated_at`` and ``crashes`` of a run; fenced by ``run.epoch``."""
 
     @abstractmethod
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ from durable_nb.records import (
     signal_step,
 )
 from durable_nb.stores import rows
-from durable_nb.stores.rows import ATTEMPT, STATUS, STEP_PAYLOAD, Row, StepRows
+from durable_nb.stores.rows import ATTEMPT, CREATED, GIVEN, RESULT, STATUS, STEP_PAYLOAD, Row, StepRows
 from durable_nb.stores.valid import (
     MESSAGE_RULES,
     REQUEST_RULES,
@@ -263,13 +263,15 @@ def _step_sum(row: Row, status: str) -> int:
 
 def _made_sum(row: Row) -> int:
     """Return the checksum of what never changes in a run."""
-    _, workflow, _, _, _, code, arguments, shown, _, parent, *_, created, _, _, _ = row
-    return _sum((workflow, code, arguments, shown, parent), created)
+    _, workflow, _, _, _, code, arguments, shown, _, parent, *_ = row
+    form, data, blob, _ = row[GIVEN : GIVEN + 4]
+    kept = () if form is None else (form, blob)  # before there were any, sums were made without them
+    return _sum((workflow, code, arguments, shown, parent, *kept), row[CREATED], data)
 
 
 def _standing_sum(row: Row) -> int:
     """Return the checksum of a run's status, its result and its last change."""
-    status, (form, data, blob, _), updated = row[2], row[11:15], row[16]
+    status, (form, data, blob, _), updated = row[2], row[RESULT : RESULT + 4], row[CREATED + 1]
     return _sum((status, form, blob), updated, data)
 
 

@@ -155,7 +155,7 @@ class MemoryJournal(Journal):
         self._check_open()
         known = self._check_epoch(run.run_id, run.epoch)
         self._runs[run.run_id] = known._replace(
-            status=run.status, result=run.result, updated_at=run.updated_at
+            status=run.status, result=run.result, updated_at=run.updated_at, crashes=run.crashes
         )
 
     async def reset_steps(self, run: Run, step_ids: Sequence[str]) -> int:

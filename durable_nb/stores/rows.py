@@ -26,8 +26,10 @@ from durable_nb.records import (
 __all__ = [
     "ATTEMPT",
     "CALLED_SEQ",
+    "CREATED",
     "EPOCH",
     "FINISHED_AT",
+    "GIVEN",
     "KIND",
     "KINDS",
     "MESSAGE_COLUMNS",
@@ -67,7 +69,7 @@ Row: TypeAlias = tuple[Any, ...]
 def _columns(record: type[Run | Step | Signal | Message | SignalRequest], *checksums: str) -> tuple[str, ...]:
     """Return the names of a row's values: the record's fields, with those of a payload in its place."""
     parts = ("format", "data", "blob", "signature")
-    payloads = {name: [f"{name}_{part}" for part in parts] for name in ("payload", "result")}
+    payloads = {name: [f"{name}_{part}" for part in parts] for name in ("payload", "result", "given")}
     return (*(name for field in record._fields for name in payloads.get(field, [field])), *checksums)
 
 
@@ -94,7 +96,8 @@ STEP_ID, KIND, STATUS, ATTEMPT, EPOCH, CALLED_SEQ, RECORDED_SEQ, STEP_PAYLOAD, F
         *("payload_format", "finished_at"),
     ),
 )
-RESULT, SIGNAL_PAYLOAD = RUN_COLUMNS.index("result_format"), SIGNAL_COLUMNS.index("payload_format")
+RESULT, CREATED, GIVEN = map(RUN_COLUMNS.index, ("result_format", "created_at", "given_format"))
+SIGNAL_PAYLOAD = SIGNAL_COLUMNS.index("payload_format")
 
 RUN_STATUSES: Final = {str(status): status for status in RunStatus if status is not RunStatus.DAMAGED}
 STATUSES: Final = {str(status): status for status in StepStatus if status is not StepStatus.DAMAGED}
@@ -122,16 +125,17 @@ def read_payload(columns: Sequence[Any]) -> Payload | None:
 
 def run_row(run: Run, checksum: int | None = None, standing: int | None = None) -> Row:
     """Return a run as a row."""
-    run_id, workflow, status, *others, result, created, updated = run
-    times = float(created), float(updated)
-    return (run_id, workflow, status.value, *others, *payload_row(result), *times, checksum, standing)
+    run_id, workflow, status, *others, result, created, updated, given, crashes = run
+    known = (run_id, workflow, status.value, *others, *payload_row(result), float(created), float(updated))
+    return (*known, *payload_row(given), crashes, checksum, standing)
 
 
 def read_run(row: Row) -> Run:
     """Return the run in a row; the caller has checked it."""
-    run_id, workflow, status, *others, form, data, blob, signature, created, updated, _, _ = row
-    result = read_payload((form, data, blob, signature))
-    return Run._make((run_id, workflow, RUN_STATUSES[status], *others, result, created, updated))
+    run_id, workflow, status, *others = row[:RESULT]
+    result, given = read_payload(row[RESULT : RESULT + 4]), read_payload(row[GIVEN : GIVEN + 4])
+    times, crashes = row[CREATED : CREATED + 2], row[GIVEN + 4] or 0
+    return Run._make((run_id, workflow, RUN_STATUSES[status], *others, result, *times, given, crashes))
 
 
 def step_row(step: Step, checksum: int | None = None) -> Row:

@@ -112,16 +112,17 @@ def _rules(columns: Sequence[str], **special: Callable[[Any], bool]) -> Rules:
 
 
 _ARGUMENTS: Final = _optional(_json(dict, _text))
-_COUNTERS: Final = ("attempt", "epoch", "passes", "called_seq", "recorded_seq", "number")
+_COUNTERS: Final = ("attempt", "epoch", "passes", "crashes", "called_seq", "recorded_seq", "number")
+_PAYLOADS: Final = ("payload", "result", "given")
 _EVERYWHERE: Final[Rules] = {
     **dict.fromkeys(("run_id", "step_id", "name", "workflow", "topic", "delivery", "sent_by"), _text),
     **dict.fromkeys(_COUNTERS, is_count),
     **dict.fromkeys(("created_at", "updated_at", "started_at", "delivered_at", "asked_at", "sent_at"), _time),
     **dict.fromkeys(
-        ("payload_data", "payload_signature", "result_data", "result_signature"), _optional(_bytes)
+        (f"{name}_{part}" for name in _PAYLOADS for part in ("data", "signature")), _optional(_bytes)
     ),
     **dict.fromkeys(("checksum", "standing"), _optional(is_count)),
-    **dict.fromkeys((f"{name}_blob" for name in ("payload", "result")), _optional(_blob)),
+    **dict.fromkeys((f"{name}_blob" for name in _PAYLOADS), _optional(_blob)),
     "arguments_repr": _ARGUMENTS,
     "python": _optional(_version),
     "finished_at": _optional(_time),

@@ -18,6 +18,7 @@ from durable_nb.concurrency import interrupts
 from durable_nb.concurrency.bridge import ASYNC, SYNC, run_blocking
 from durable_nb.engine import branches, scopes
 from durable_nb.engine.finished import recorded_result
+from durable_nb.engine.given import Given
 from durable_nb.engine.naming import check_run_id, check_same_everywhere
 from durable_nb.engine.opening import open_run, status_after
 from durable_nb.engine.passes import NOTHING
@@ -131,7 +132,8 @@ class WorkflowFunction(Generic[P, R]):
         opening = self._opening(run_id, self._arguments.bound(args, kwargs))
         mode = ASYNC if self.is_async else SYNC
         body = functools.partial(self.function, *args, **kwargs)
-        enter = functools.partial(self._pass, opening, body, mode, fresh=fresh, take_over=take_over)
+        given = self._given(run_id, args, kwargs)
+        enter = functools.partial(self._pass, opening, given, body, mode, fresh=fresh, take_over=take_over)
         scope = scopes.current_scope()
         work = enter() if scope is None else child.perform_child(scope, opening, enter, mode)
         result: Any = (
@@ -202,12 +204,20 @@ class WorkflowFunction(Generic[P, R]):
             parent=None if (scope := scopes.current_scope()) is None else scope.run.run_id,
         )
 
-    async def _pass(self, opening: Run, body: Callable[[], Any], mode: CallMode, **options: bool) -> Any:
+    def _given(self, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Given:
+        resume = f"{name_of(self.function)}.run({run_id!r}, …)"
+        unbound = not isinstance(self.function, types.MethodType)
+        return Given(args, kwargs, self._arguments.signature, resume, unbound)
+
+    async def _pass(
+        self, opening: Run, given: Given, body: Callable[[], Any], mode: CallMode, **options: bool
+    ) -> Any:
         """Run one pass through the code, or join the pass that is under way in this process."""
         journal, fresh = self.workflow.journal, options.get("fresh", False)
         with active_runs.begin_or_find(journal, opening, mode, fresh=fresh) as (current, is_new):
             if not is_new:
                 return await active_runs.join(current, mode)
+            current.given = given
             with interrupts.guarded_pass():
                 take_over = options.get("take_over", False)
                 if fresh or not await self._is_done(current, mode, take_over=take_over):

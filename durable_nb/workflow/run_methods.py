@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from durable_nb import codec
@@ -13,6 +14,7 @@ from durable_nb.errors import OpenRun, RunNotDone, StartOver, error_context
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.errors import unknown_run
 from durable_nb.stores.payloads import fetch
+from durable_nb.workflow.resume import ResumedRun, resume_interrupted, run_in_loop
 
 if TYPE_CHECKING:
     from durable_nb.concurrency.bridge import CallMode
@@ -76,6 +78,29 @@ class RunMethods:
         """
         return await _fork(self, run_id, new_id, before, ASYNC)
 
+    async def resume_interrupted(self: WorkflowLike) -> list[ResumedRun]:
+        """Resume the interrupted runs of this object's workflow functions, as a server does at its start.
+
+        A run is interrupted if the process that owned it is dead, or was ended by Ctrl-C. Each is entered
+        with the arguments that were kept when it began, all concurrently; synchronous functions in threads,
+        where a task with a timeout needs an executor. A run whose arguments are not kept, or whose function
+        this object has not, is named in a notice and left alone. The failure of a run does not stop the
+        others. A child run whose parent is resumed is left to its parent.
+
+        Returns:
+            What became of each run, the oldest first. It returns when all have ended, also those that wait:
+            a server starts it as a task.
+
+        Raises:
+            StepNested: It was called inside a run.
+            StoreError: The runs cannot be listed.
+
+        Example:
+            >>> async def failures(wf: Workflow) -> list[str]:
+            ...     return [each.run_id for each in await wf.resume_interrupted() if each.error]
+        """
+        return await resume_interrupted(self)
+
 
 class SyncRunMethods:
     """These methods for synchronous code.
@@ -97,6 +122,11 @@ class SyncRunMethods:
     def fork(self, run_id: str, new_id: str, *, before: str | None = None) -> int:
         """Copy the history of a run to a new run: see ``Workflow.fork``."""
         return run_blocking(_fork(self._workflow, run_id, new_id, before, SYNC))
+
+    def resume_interrupted(self) -> list[ResumedRun]:
+        """Resume the interrupted runs of this workflow's functions: see ``Workflow.resume_interrupted``."""
+        runs: list[ResumedRun] = run_in_loop(functools.partial(resume_interrupted, self._workflow))
+        return runs
 
 
 async def _runs(workflow: WorkflowLike, mode: CallMode) -> list[Run]:

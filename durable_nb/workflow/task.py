@@ -73,6 +73,7 @@ class WorkflowLike(Protocol):
     attached: Scope | None
     active_run_ids: list[str]
     tasks: WeakValueDictionary[str, Task[..., Any]]
+    functions: WeakValueDictionary[str, Any]
 
     @property
     def journal(self) -> Journal:

@@ -76,6 +76,7 @@ class Workflow(Waits, Messages, RecordedValues, RunMethods):
         self.attached: scopes.Scope | None = None
         self.active_run_ids: list[str] = []
         self.tasks: WeakValueDictionary[str, Task[..., Any]] = WeakValueDictionary()
+        self.functions: WeakValueDictionary[str, WorkflowFunction[..., Any]] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} on {str(self.db)!r}>"
@@ -233,8 +234,15 @@ class Workflow(Waits, Messages, RecordedValues, RunMethods):
             ... async def process(order_id: str) -> str: ...
         """
         if function is None:
-            return lambda function: WorkflowFunction(self, function, id, timeout)
-        return WorkflowFunction(self, function, id, timeout)
+            return lambda function: self._workflow(function, id, timeout)
+        return self._workflow(function, id, timeout)
+
+    def _workflow(
+        self, function: Callable[P, R], id: str | None, timeout: float | timedelta | None
+    ) -> WorkflowFunction[P, R]:
+        made = WorkflowFunction(self, function, id, timeout)
+        self.functions[name_of(function)] = made
+        return made
 
     def move_to(self, *, name: str | None = None, db: StoreLike | None = None) -> None:
         """Change the name or the database for later runs; a run that is open is not moved."""

@@ -35,6 +35,7 @@ PRINTED = {
         ["charging with key 36", "receipt for a17, due in 13 days"],
         ["receipt for a17, due in 13 days"],
     ),
+    "docs/scripts.md: After a crash": (["charging a17", "receipt for a17"], ["receipt for a17"]),
     "docs/scripts.md: Changes of arguments": (["cleaning", "2.0"], ["2.0"]),
     "docs/signals.md: Waiting for a person": (["durable notebooks published"],) * 2,
     "docs/signals.md: Messages": (["['hello', 'how are you?']"],) * 2,

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from durable_nb import Workflow
 from helpers import ROOT, pythonpath
 
 EXAMPLES = ROOT / "examples"
@@ -161,6 +162,24 @@ def test_approval_through_http_while_the_order_waits(server, approved, state):
     assert one.client.post(f"/orders/a17/approval?approved={approved}").status_code == 200
     assert one.client.post("/orders/a17/approval?approved=true").status_code == 409
     assert until_decided(one.client, "a17") == {"receipt": "receipt for a17", "state": state}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_goes_on_with_the_orders_of_one_that_ended(server, number, tmp_path):
+    first = server()
+    first.client.post("/orders/a17")
+    first.seen("(charging a17)")
+    first.client.close()
+    with Workflow("orders", db=tmp_path / "approvals.db") as wf:
+        while [run.status for run in wf.sync.runs()] != ["waiting"]:
+            pass
+    first.process.send_signal(number)
+    first.process.wait(30)
+    second = server()
+    assert second.client.get("/orders/a17").json() == {"state": "waiting for approval"}
+    assert second.client.post("/orders/a17/approval?approved=true").status_code == 200
+    assert until_decided(second.client, "a17") == {"receipt": "receipt for a17", "state": "shipped"}
+    assert "charging" not in second.kill()
 
 
 def test_approval_through_http_after_the_server_was_killed(server):

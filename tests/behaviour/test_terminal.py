@@ -170,6 +170,7 @@ def test_no_command_prints_what_controls_a_terminal(tmp_path_factory, run_id, st
     on = ("--db", str(db))
     commands = [
         *(("runs", *on), ("status", run_id, *on), ("status", "r\x1b[1m", *on), ("signals", *on)),
+        *(("show", run_id, step_id, *on), ("reset", run_id, step_id, *on), ("fork", run_id, "copy", *on)),
         *(("signal", run_id, "answered", text, *on), ("signal", run_id, f"{step_id}!", text + "x", *on)),
         *(("plan", str(notebook), "--run-id", run_id, *on), ("trust", "--yes", str(db)), ("check", str(db))),
         *(

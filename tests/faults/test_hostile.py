@@ -315,6 +315,7 @@ def commands(db, notebook, words):
         *(["runs", *on], ["status", "r", *on], ["status", "w", *on], ["signals", *on], ["trust", str(db)]),
         *(["signal", "w", "ask", word, *on] for word in words),
         *(["plan", str(notebook), "--run-id", run, *on] for run in ("r", "w")),
+        *(["show", run, step, *on] for run in ("r", "w") for step in ("one", "ask", "cell", "nope")),
         *(["check", str(db)], ["check", str(db), "--fix"], ["backup", str(db), copy]),
         *(["check", str(db), "--accept"], ["forget", str(db), "--run", "r", "--value", "--yes"]),
     ]

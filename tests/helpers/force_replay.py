@@ -49,9 +49,9 @@ def force_replay(request, monkeypatch):
             if caller.mode is ASYNC:
                 await asyncio.sleep(0)
 
-    async def pass_again(function, opening, body, mode, **options):
+    async def pass_again(function, opening, given, body, mode, **options):
         wrapped = _async_passes(body) if function.is_async else _sync_passes(body)
-        return await run_pass(function, opening, wrapped, mode, **options)
+        return await run_pass(function, opening, given, wrapped, mode, **options)
 
     monkeypatch.setattr(Caller, "complete", complete_and_leave)
     monkeypatch.setattr(WorkflowFunction, "_pass", pass_again)

@@ -83,11 +83,7 @@ class Cell:
     @property
     def visible(self):
         """The outputs as they look: no counts, nothing overwritten, and not the durable line."""
-        outputs = [one | {"execution_count": 0} for one in self.outputs if not _is_ours(one)]
-        for one in outputs:
-            if one["output_type"] == "stream":
-                one["text"] = overwritten(ANSI.sub("", one["text"]))
-        return outputs
+        return visible(self.outputs)
 
     @property
     def told(self):
@@ -101,6 +97,22 @@ class Cell:
 
     def _stream(self, name):
         return "".join(one["text"] for one in self.outputs if one.get("name") == name)
+
+
+def visible(outputs):
+    """Outputs as they look: no counts, nothing overwritten, and not the durable line."""
+    shown = []
+    for one in outputs:
+        if _is_ours(one):
+            continue
+        if one["output_type"] == "stream" and shown and shown[-1].get("name") == one["name"]:
+            shown[-1]["text"] += one["text"]
+        else:
+            shown.append(one | {"execution_count": 0})
+    for one in shown:
+        if one["output_type"] == "stream":
+            one["text"] = overwritten(ANSI.sub("", one["text"]))
+    return shown
 
 
 def overwritten(text):

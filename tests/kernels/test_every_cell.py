@@ -1,5 +1,7 @@
 """Cells without a magic as steps: which are, which step is whose, and what replays after edits and kills."""
 
+import re
+
 import pytest
 
 from durable_nb.cli import main
@@ -339,6 +341,17 @@ def test_another_notebook_under_the_same_run_id_is_said(notebook):
     assert done["a"].facts["action"] == "replayed"
     original.unlink()
     assert "another notebook" not in book.run_all()["open"].told
+
+
+def test_a_database_that_outgrows_its_cap_says_so_once(notebook):
+    cells = {name: f"{name} = __import__('os').urandom(250_000)" for name in ("x", "y", "z")}
+    book = notebook(**cells)
+    limit = "get_ipython().durable_nb.session.max_database = 700_000"
+    book.cells["open"] = book.cells["open"].replace("durable_nb\n", f"durable_nb\n{limit}\n")
+    done = book.run_all()
+    assert [name for name in cells if "To make room: durable-nb forget" in done[name].told] == ["z"]
+    told = r"its files have 0?\.\d+ MB, more than max_database \(0\.7 MB\); \S+ .B of the disk are free"
+    assert re.search(told, done["z"].told)
 
 
 def test_a_value_beyond_the_largest_is_named_and_not_kept(notebook):

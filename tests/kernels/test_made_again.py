@@ -61,6 +61,15 @@ def test_what_it_is_made_of_is_made_again_first(notebook):
     assert done["use"].told.count("made again") == 2
 
 
+def test_what_its_function_reads_once_it_goes_on_is_made_again_too(notebook):
+    count = "def numbers():\n    yield from con.execute('select 3')"
+    book = notebook(connect=CONNECT, count=count, gen="gen = numbers()")
+    done = went_on(book, use="print(next(gen))")
+    assert done["use"].error is None
+    assert done["use"].text == "(3,)\n"
+    assert done["use"].told.count("made again") == 2
+
+
 def test_only_that_name_is_bound(notebook):
     book = notebook(make="count, gen = 0, (n for n in range(9))", raised="count += 1")
     done = went_on(book, use="print(next(gen), count)")

@@ -319,3 +319,26 @@ def test_a_terminal_replays_text(tmp_path):
         ("stream", "warned\n"),
         ("execute_result", None),
     ]
+
+
+ENDS = (
+    "%load_ext durable_nb\n%durable_workflow ends --db runs.db --cells all",
+    "from tqdm import tqdm\nimport sys",
+    "bar = tqdm(total=6, bar_format='{n}/{total}', file=sys.stdout)",
+    "bar.update(2)",
+    "bar.close()\nbar.n",
+    "class Loud:\n    def __del__(self):\n        print('the end of', self.name)",
+    "loud = Loud()\nloud.name = 'one'",
+    "loud.name = 'two'",
+    "loud = None\nprint('gone')",
+)
+
+
+def test_what_ends_as_a_cell_is_replayed_prints_nothing_more(kernel):
+    first = [kernel.run(cell) for cell in ENDS]
+    assert first[-1].text == "the end of two\ngone\n"
+    kernel.sigkill()
+    kernel.restart()
+    second = [kernel.run(cell) for cell in ENDS]
+    assert [cell.facts["action"] for cell in second[2:]] == ["replayed"] * len(ENDS[2:])
+    assert [cell.visible for cell in second[1:]] == [cell.visible for cell in first[1:]]

@@ -449,35 +449,3 @@ def test_what_is_too_large_to_be_tried_or_ends_the_process_that_loads_is_said(ke
     told = kernel.run(f"%%durable_step t\n{state}c = B(); c.x = 1").told
     assert told.endswith("saved B, c · loading not tried (loading it failed): c")
     assert kernel.run("%%durable_step u\nd = A(); d.x = 1").told.endswith("saved d")
-
-
-def test_results_that_a_function_keeps_are_named_once_when_they_are_not_saved(kernel):
-    kernel.run("%load_ext durable_nb\n%durable_workflow kept --db runs.db")
-    cells = (
-        "import functools\n@functools.lru_cache\ndef price(n): return n\nprice(1)",
-        "price(2); price(3)",
-        "class Shop:\n    @functools.cache\n    def rate(self, n): return n\nShop().rate(1)",
-        "@functools.lru_cache(maxsize=4)\ndef unused(n): return n",
-        "import re\nfound = re.sub('a', 'b', 'a'); total = unused(2)",
-    )
-    told = [kernel.run(f"%%durable_step s{n}\n{cell}").told.splitlines()[1:] for n, cell in enumerate(cells)]
-    assert [[line.split()[1] for line in lines] for lines in told] == [
-        ["price()"],
-        [],
-        ["Shop.rate()"],
-        [],
-        ["unused()"],
-    ]
-    assert " ".join(told[0]) == (
-        "⚠ price() keeps results in functools.lru_cache (1 now), which are not saved: after a restart it "
-        "computes them again. To keep them, make it a task: @wf.task."
-    )
-    kernel.sigkill()
-    kernel.restart()
-    kernel.run("%load_ext durable_nb\n%durable_workflow kept --db runs.db")
-    replayed = [kernel.run(f"%%durable_step s{n}\n{cell}") for n, cell in enumerate(cells)]
-    assert [cell.facts["action"] for cell in replayed] == ["replayed"] * len(cells)
-    assert (
-        kernel.run("print(price(2), price.cache_info().misses, Shop().rate(3), unused(1))").text
-        == "2 1 3 1\n"
-    )

@@ -17,6 +17,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from durable_nb.cli import main
+from durable_nb.notebook.headless import memory
 from helpers import pythonpath
 
 CELLS = (
@@ -105,8 +106,27 @@ def test_a_cell_that_kills_every_kernel_ends_it_with_a_verdict(write, capsys):
     assert run("--max-restarts", "1") == 4
     told = capsys.readouterr().err
     assert "cell 3, 'os.kill(os.getpid(), 9)', ended 2 kernels: killed by SIGKILL" in told
+    assert "SIGKILL: memory ran out" not in told
     assert " MB" in told
     assert logged(path) == ["load"]
+
+
+@pytest.mark.slow
+def test_kernels_of_several_commands_are_counted_until_the_cell_is_mended(write, capsys):
+    bad = "log('bad')\nos.kill(os.getpid(), 9)"
+    path = write(*CELLS[:2], bad)
+    assert run("--max-restarts", "1") == 4
+    assert "cell 3, \"log('bad')\", ended 2 kernels" in capsys.readouterr().err
+    assert run("--max-restarts", "1") == 4
+    assert "cell 3, \"log('bad')\", ended 4 kernels" in capsys.readouterr().err
+    assert run("--max-restarts", "1") == 3
+    told = capsys.readouterr().err
+    assert "the process died in 5 passes in a row while the step, or one beside it, was executing" in told
+    assert "have the step executed again: %durable_reset" in told
+    assert logged(path) == ["load", *["bad"] * 5]
+    write(*CELLS[:2], "log('good')")
+    assert run() == 0
+    assert logged(path) == ["load", *["bad"] * 5, "good"]
 
 
 def test_parameters_are_put_below_their_defaults_and_name_the_run(write, capsys):
@@ -244,13 +264,16 @@ def _takes_a_process(group, limits):
 
 @pytest.fixture
 def memory_limit(tmp_path):
-    """Gives a cell that puts its kernel under a limit of memory, of the system or of a watcher."""
+    """Gives a cell that puts its kernel under a limit of memory, and whether that is the system's."""
     group = limited_group()
     if group is None:
         with watched(tmp_path / "kernel"):
-            yield "# durable: skip\nimport os, pathlib\npathlib.Path('kernel').write_text(str(os.getpid()))"
+            yield (
+                "# durable: skip\nimport os, pathlib\npathlib.Path('kernel').write_text(str(os.getpid()))",
+                False,
+            )
         return
-    yield f"# durable: skip\nimport os\nopen('{group}/cgroup.procs', 'w').write(str(os.getpid()))"
+    yield f"# durable: skip\nimport os\nopen('{group}/cgroup.procs', 'w').write(str(os.getpid()))", True
     deadline = time.monotonic() + 60
     while (group / "cgroup.procs").read_text():
         assert time.monotonic() < deadline
@@ -284,13 +307,15 @@ def watched(file):
     not Path("/proc/self/status").exists(), reason="NOT TESTED: limits of memory outside Linux"
 )
 def test_a_cell_that_is_killed_for_its_memory_ends_it_with_a_verdict(write, memory_limit, capsys):
+    limit, by_system = memory_limit
     hog = "rows = [bytearray(b'x' * 2**24) for n in range(100)]"
-    path = write(*CELLS[:2], memory_limit, hog)
+    path = write(*CELLS[:2], limit, hog)
     assert run("--max-restarts", "1") == 4
     told = capsys.readouterr().err
-    assert f"cell 4, {hog!r}, ended 2 kernels: killed by SIGKILL, as the system does when memory runs" in told
+    assert f"cell 4, {hog!r}, ended 2 kernels: killed by SIGKILL" in told
+    assert ("SIGKILL: memory ran out; " in told) is by_system
     assert int(re.search(r"the largest process had ([\d,]+) MB", told)[1].replace(",", "")) > 300
-    write(*CELLS[:2], memory_limit, hog.replace("100", "2"), CELLS[3].replace("total)", "len(rows))"))
+    write(*CELLS[:2], limit, hog.replace("100", "2"), CELLS[3].replace("total)", "len(rows))"))
     assert run("--output", "out.ipynb") == 0
     assert outputs(path.parent / "out.ipynb")[4][0].text == "total 2\n"
     assert logged(path) == ["load", "report"]
@@ -311,6 +336,30 @@ def test_a_segmentation_fault_is_named(write, capsys):
     write("import ctypes", "ctypes.string_at(0)")
     assert run("--max-restarts", "0") == 4
     assert "cell 2, 'ctypes.string_at(0)', ended 1 kernel: killed by SIGSEGV; the" in capsys.readouterr().err
+
+
+OTHER_GROUPS = {
+    "memory.oom_control": "12:memory:/box\n0::/\n",
+    "memory.events": "0::/box\n",
+}
+
+
+@pytest.mark.parametrize("file", OTHER_GROUPS)
+def test_kills_for_memory_are_counted_in_the_group_of_the_kernel(tmp_path, monkeypatch, file):
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_groups_of", lambda pid: OTHER_GROUPS[file] if pid == 7 else "")
+    counter = tmp_path / ("memory/box" if "control" in file else "box") / file
+    counter.parent.mkdir(parents=True)
+    kills = memory.KillsForMemory(7)
+    kills.note()
+    assert kills.found() is None
+    counter.write_text("oom 9\noom_kill 3\n")
+    kills.note()
+    assert kills.found() is False
+    counter.write_text("oom 9\noom_kill 4\n")
+    kills.note()
+    assert kills.found() is True
+    assert memory.KillsForMemory(8).found() is None
 
 
 SLOW = pytest.mark.slow

@@ -17,7 +17,7 @@ from durable_nb import InMemoryStore, Workflow, errors
 from durable_nb.codec import decode
 from durable_nb.concurrency.bridge import SYNC, run_blocking
 from durable_nb.errors import DurableError
-from durable_nb.records import Payload, Run, SignalRequest
+from durable_nb.records import Payload, Run, RunStatus, SignalRequest
 from durable_nb.stores.sqlite.schema import MIGRATIONS
 from helpers.unfinished import leave_unfinished
 
@@ -65,6 +65,15 @@ def run_changed(wf):
     run = wf.workflow(lambda n: n).run
     run("r", 1)
     run("r", 2)
+
+
+def crash_loop(wf):
+    task = wf.task(name="load")(lambda: 1)
+    main = wf.workflow(lambda: task())
+    run_blocking(SYNC.store(wf.journal.setup()))
+    run = run_blocking(SYNC.store(wf.journal.open_run(Run("r", main.workflow_id)))).run
+    run_blocking(SYNC.store(wf.journal.finish_run(run._replace(status=RunStatus.FAILED, crashes=5))))
+    main.run("r")
 
 
 def run_held(wf):
@@ -235,6 +244,10 @@ EXPECTED = {
     "RunChanged": (
         run_changed,
         r"run 'r': the run was started with other arguments \(n: 1 → 2\).*fresh=True",
+    ),
+    "CrashLoop": (
+        crash_loop,
+        r"run 'r', step 'load': the process died in 5 passes .*wf\.sync\.resolve\('r', 'load', 'rerun'\)",
     ),
     "RunHeld": (
         run_held,

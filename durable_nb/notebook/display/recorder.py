@@ -12,7 +12,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from durable_nb import _stored, settings
 from durable_nb.notebook.display.coalesce import DISPLAYS, coalesced
 from durable_nb.notebook.namespace.restore import NO_RESULT
 
-__all__ = ["MARK", "Recorder", "Recording", "replay"]
+__all__ = ["MARK", "Recorder", "Recording", "replay", "unseen_ends"]
 
 MARK: Final = "durable_nb"
 """The metadata key of displays that this package makes; they are not recorded."""
@@ -66,6 +66,7 @@ class Recorder:
         self._shell = shell
         self._recordings: list[Recording] = []
         self._pauses = 0
+        self._silent: str | None = None
         self._in_terminal = not hasattr(shell, "kernel")
         self._listen_for_values(shell.displayhook)
         if self._in_terminal:
@@ -111,6 +112,17 @@ class Recorder:
             _flush_streams()
             self._pauses -= 1
 
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """In a kernel, drop what the current cell prints during the block."""
+        _flush_streams()
+        self._silent = self._cell()
+        try:
+            yield
+        finally:
+            _flush_streams()
+            self._silent = None
+
     def _cell(self) -> str | None:
         parent = getattr(self._shell.displayhook, "parent_header", {})
         return parent.get("msg_id")
@@ -139,6 +151,8 @@ class Recorder:
 
         @functools.wraps(send)
         def listening(*args: Any, **kwargs: Any) -> Any:
+            if self._silent is not None and _stream_of(*args[1:2], **kwargs) == self._silent:
+                return None
             message = send(*args, **kwargs)
             if message is not None and self._recordings and message["msg_type"] in KEPT:
                 self._keep_message(session, message)
@@ -209,6 +223,30 @@ def replay(shell: Any, outputs: Iterable[dict[str, Any]], *, result: Any = NO_RE
             hook.check_for_underscore()
             hook.update_user_ns(result)
             hook.fill_exec_result(result)
+
+
+@contextmanager
+def unseen_ends(shell: Any) -> Iterator[None]:
+    """Drop what objects print that come to their end because the block binds their names to others.
+
+    A bar of progress shows itself once more then; the cell that is replayed did not.
+
+    Args:
+        shell: The IPython shell, of a kernel or of a terminal.
+    """
+    ending = [value for value in shell.user_ns.values() if hasattr(type(value), "__del__")]
+    try:
+        yield
+    finally:
+        with Recorder.of(shell).silenced() if ending else nullcontext():
+            ending.clear()
+
+
+def _stream_of(message: Any = None, *, parent: Any = None, **_: Any) -> str | None:
+    """Return the cell that a printed text is of, which a kernel is about to send; None for others."""
+    if isinstance(message, dict):  # from ipykernel 7 on
+        return message["parent_header"].get("msg_id") if message["msg_type"] == "stream" else None
+    return (parent or {}).get("msg_id") if message == "stream" else None
 
 
 def _display_output(shell: Any, kind: str, content: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from nbformat.v4 import new_code_cell
 from durable_nb import fingerprint, settings
 from durable_nb.concurrency.bridge import ASYNC
 from durable_nb.errors import InvalidOption, RunChanged, RunHeld
+from durable_nb.notebook.headless.memory import KillsForMemory
 from durable_nb.notebook.headless.runner import (
     CellReport,
     CellState,
@@ -40,7 +41,7 @@ from durable_nb.stores import open_journal
 if TYPE_CHECKING:
     from durable_nb.records import RunSnapshot, SignalRequest, Step
 
-__all__ = ["End", "Job", "Outcome", "parameter_value", "run_job", "verdict"]
+__all__ = ["End", "Job", "Outcome", "opened_by", "parameter_value", "run_job", "run_of", "verdict"]
 
 PARAMETERS: Final = "parameters"
 INJECTED: Final = "injected-parameters"
@@ -100,6 +101,7 @@ class Outcome:
         report: The report of the last kernel.
         deaths: The numbers of kernels that died, by the indices of the cells that were executed then.
         signals: The signals that the run waits for.
+        out_of_memory: Whether the system killed the last kernel for its memory; None if that is unknown.
     """
 
     end: End
@@ -108,6 +110,7 @@ class Outcome:
     report: Report
     deaths: Mapping[int, int] = field(default_factory=dict)
     signals: Sequence[SignalRequest] = ()
+    out_of_memory: bool | None = None
 
 
 def parameter_value(text: str) -> Any:
@@ -158,16 +161,15 @@ class _Running:
         on_kernel: OnKernel,
     ) -> None:
         self._job, self._on_start, self._on_cell, self._on_kernel = job, on_start, on_cell, on_kernel
+        self._memory = KillsForMemory(None)
         self._content = _content(job.path)
         self._notebook = _with_parameters(read_notebook(job.path), job.parameters)
-        self._own = _opened_by(self._notebook)
+        self._own = opened_by(self._notebook)
         if self._own and job.run_id is not None:
             raise InvalidOption(
                 f"the notebook opens run {self._own[0]!r} itself", remedy="Leave --run-id out."
             )
-        self._run_id = self._own[0] if self._own else job.run_id or _id_of(job)
-        db = job.db or (self._own[1] if self._own else None) or settings.DB
-        self._db = db if "://" in db else str(job.path.absolute().parent / db)
+        self._run_id, self._db = run_of(job, self._own)
 
     async def run(self) -> Outcome:
         deaths: dict[int, int] = {}
@@ -180,7 +182,11 @@ class _Running:
             (killed,) = report.in_state(CellState.KILLED)
             deaths[killed.index] = deaths.get(killed.index, 0) + 1
             if sum(deaths.values()) > self._job.max_restarts:
-                return Outcome(End.DIED, self._run_id, self._db, report, deaths)
+                # Those of earlier commands too, as far as the run counts them.
+                found = await ASYNC.store(_read(self._db, self._run_id))
+                deaths[killed.index] = max(deaths[killed.index], found.run.crashes if found else 0)
+                killed_for = self._memory.found()
+                return Outcome(End.DIED, self._run_id, self._db, report, deaths, out_of_memory=killed_for)
 
     async def _begins_anew(self) -> bool:
         """Return whether a finished run is set aside; check that the parameters are those of the run."""
@@ -221,9 +227,15 @@ class _Running:
                 cell.outputs, cell.execution_count = [], None
         self._on_start(self._run_id, notebook)
 
+        def on_kernel(pid: int | None) -> None:
+            self._memory = KillsForMemory(pid)
+            self._on_kernel(pid)
+
         def on_cell(cell: CellReport) -> None:
             self._on_cell(cell)
-            if cell.state is not CellState.RUNNING:
+            if cell.state is CellState.RUNNING:
+                self._memory.note()
+            else:
                 self._write(notebook)
 
         line = f"%durable_workflow {shlex.quote(self._run_id)} --db {shlex.quote(self._db)}"
@@ -233,7 +245,7 @@ class _Running:
             cwd=self._job.path.absolute().parent,
             notebook=notebook,
             on_cell=on_cell,
-            on_kernel=self._on_kernel,
+            on_kernel=on_kernel,
             env=self._environment(),
             first=() if self._own else ("%load_ext durable_nb", line),
             last=() if self._own else ("%durable_workflow --done",),
@@ -296,7 +308,19 @@ def _id_of(job: Job) -> str:
     return f"{job.path.stem}-{digest[:8]}"
 
 
-def _opened_by(notebook: Any) -> tuple[str, str | None] | None:
+def run_of(job: Job, own: tuple[str, str | None] | None) -> tuple[str, str]:
+    """Return the run of a notebook, and its database.
+
+    Args:
+        job: The notebook and the options.
+        own: The run that the notebook opens itself, as `opened_by` returns it.
+    """
+    run_id, own_db = own or (job.run_id or _id_of(job), None)
+    db = job.db or own_db or settings.DB
+    return run_id, db if "://" in db else str(job.path.absolute().parent / db)
+
+
+def opened_by(notebook: Any) -> tuple[str, str | None] | None:
     """Return the run that a notebook opens itself, and its database; None if it opens none."""
     from durable_nb.notebook.magic_options import workflow_parser
 
@@ -342,17 +366,22 @@ def verdict(outcome: Outcome) -> str:
     (killed,) = outcome.report.in_state(CellState.KILLED)
     times = outcome.deaths[killed.index]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    ended = _exit(outcome.report.ended, out_of_memory=outcome.out_of_memory)
     return (
         f"cell {killed.index + 1}, {killed.title!r}, ended {times} {'kernel' if times == 1 else 'kernels'}: "
-        f"{_exit(outcome.report.ended)}; the largest process had {peak / 1e6:,.0f} MB"
+        f"{ended}; the largest process had {peak / 1e6:,.0f} MB"
     )
 
 
-def _exit(ended: int | None) -> str:
+def _exit(ended: int | None, *, out_of_memory: bool | None) -> str:
     if ended is None:
         return "it is not known how"
     if ended >= 0:
         return f"exit status {ended}"
     name = signal.Signals(-ended).name if -ended in {each.value for each in signal.Signals} else str(-ended)
-    short = ", as the system does when memory runs out" if -ended == signal.SIGKILL else ""
-    return f"killed by {name}{short}"
+    if -ended != signal.SIGKILL:
+        return f"killed by {name}"
+    if out_of_memory is None:
+        return f"killed by {name}, which the system also sends when memory runs out"
+    why = ": memory ran out" if out_of_memory else ", not by the system for want of memory"
+    return f"killed by {name}{why}"

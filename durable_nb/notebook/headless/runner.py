@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat.warnings import MissingIDFieldWarning
 
 from durable_nb.errors import DurableError, InvalidOption
 from durable_nb.notebook.shell.durable_cells import STEP_MAGIC, magic_first
@@ -313,7 +315,9 @@ def read_notebook(path: str | os.PathLike[str]) -> Any:
         InvalidOption: The file does not exist or is not a notebook.
     """
     try:
-        return nbformat.read(Path(path), as_version=4)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MissingIDFieldWarning)  # about what wrote the file
+            return nbformat.read(Path(path), as_version=4)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise InvalidOption(f"cannot read {os.fspath(path)!r}: {error.strerror}") from None
     except (ValueError, nbformat.ValidationError, AttributeError):

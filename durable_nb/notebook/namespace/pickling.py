@@ -138,9 +138,11 @@ class Fingerprinter(Pickler):
 
     Attributes:
         until: Monotonic time at which to stop with OverBudget; None for never.
+        size: The bytes of the last value's pickle.
     """
 
     fast: bool
+    size = 0
     until: float | None = None
 
     def __init__(
@@ -166,6 +168,7 @@ class Fingerprinter(Pickler):
         """
         self.fast = flat
         self._hash.reset()
+        self.size = 0
         self.by_value.clear()
         self.blamed = None
         self.views.forget()
@@ -181,6 +184,7 @@ class Fingerprinter(Pickler):
     def _update(self, data: bytes | memoryview) -> None:
         if self.until is not None and time.monotonic() > self.until:
             raise OverBudget
+        self.size += len(data)
         self._hash.update(data)
 
     def check(self, obj: Any) -> None:

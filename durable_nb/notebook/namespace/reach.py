@@ -15,7 +15,10 @@ from typing import Any, Final
 from durable_nb import _stored, settings
 from durable_nb.fingerprint.files import is_users
 
-__all__ = ["names_in", "reached"]
+__all__ = ["ids_within", "names_in", "reached"]
+
+_MOST: Final = 20_000
+"""How many objects are visited before a search is given up: as many take some milliseconds."""
 
 _NO_WAY_ON: Final = frozenset({str, bytes, int, float, complex, bool, type(None), weakref.ref})
 
@@ -39,13 +42,37 @@ def reached(user_ns: Mapping[str, Any], mentioned: Iterable[str], wanted: Iterab
     return {name for name, key in ids.items() if key not in unreached}
 
 
-def _unreached(user_ns: Mapping[str, Any], mentioned: Iterable[str], missing: set[int]) -> set[int]:
-    stop = time.monotonic() + settings.SWEEP_BUDGET
+def ids_within(user_ns: Mapping[str, Any], mentioned: Iterable[str]) -> set[int] | None:
+    """Return the ids of the objects to which the mentioned names lead; None if these are many.
+
+    Args:
+        user_ns: The namespace.
+        mentioned: The names in the cell's code.
+    """
     seen: dict[int, Any] = {id(user_ns): user_ns}
+    left = _roots(user_ns, mentioned)
+    while left:
+        value = left.pop()
+        if type(value) in _NO_WAY_ON or id(value) in seen:
+            continue
+        if len(seen) + len(left) > _MOST:
+            return None
+        seen[id(value)] = value
+        left += _leads_to(value, user_ns)
+    return {*seen}
+
+
+def _roots(user_ns: Mapping[str, Any], mentioned: Iterable[str]) -> list[Any]:
     left = [user_ns[name] for name in mentioned if name in user_ns]
     # Whatever prints may write to what the user has put in place of a stream.
     left += [each for each in (sys.stdout, sys.stderr) if each not in _stored.STREAMS.values()]
-    left += [vars(home) for value in left if (home := _home(value)) is not None]
+    return left + [vars(home) for value in left if (home := _home(value)) is not None]
+
+
+def _unreached(user_ns: Mapping[str, Any], mentioned: Iterable[str], missing: set[int]) -> set[int]:
+    stop = time.monotonic() + settings.SWEEP_BUDGET
+    seen: dict[int, Any] = {id(user_ns): user_ns}
+    left = _roots(user_ns, mentioned)
     while left and missing:
         value = left.pop()
         if type(value) in _NO_WAY_ON or id(value) in seen:

@@ -8,19 +8,19 @@ name whose value holds the object that failed; other names of its group are rest
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from durable_nb.codec.sources import remember
 from durable_nb.errors import DurableError, spelled
 from durable_nb.errors.redaction import redacted
-from durable_nb.notebook.namespace.figures import FIGURES, is_figure, open_figures, put_figures, reopen
 from durable_nb.notebook.namespace.marks import changed_since
 from durable_nb.notebook.namespace.pickling import Stream
 from durable_nb.notebook.namespace.placeholder import placeholder
 from durable_nb.notebook.namespace.saved import Group, SavedNames
 from durable_nb.notebook.namespace.scan import RESULT
+from durable_nb.notebook.namespace.unnamed import is_unnamed, put_unnamed, unnamed
 
 __all__ = ["NO_RESULT", "RestoredNames", "restore_names"]
 
@@ -64,8 +64,7 @@ def restore_names(user_ns: dict[str, Any], saved: SavedNames, step: str = "") ->
             values |= found
             user_ns.update({name: value for name, value in found.items() if _is_in_namespace(name)})
             failed |= {name: _why(error, step) for name, error in load.failed.items()}
-    figures = {name: value for name, value in values.items() if is_figure(name)}
-    failed |= _restore_figures(figures, saved.deleted)
+    failed |= put_unnamed(user_ns, values, saved.deleted)
     _bind_placeholders(user_ns, failed, step)
     names = tuple(name for group in saved.groups for name in group.names if name in values and name != RESULT)
     return RestoredNames(names, values.get(RESULT, NO_RESULT), failed)
@@ -81,13 +80,13 @@ class _Others:
 
     def __init__(self, user_ns: dict[str, Any], saved: SavedNames) -> None:
         self._user_ns, self._beside = user_ns, saved.beside
-        self._changed = changed_since(saved.marks, {**user_ns, **open_figures()})
+        self._changed = changed_since(saved.marks, {**user_ns, **unnamed(user_ns)})
 
     def stream(self, group: Group) -> Stream:
         """Return the stream of a group, on the names to which it refers."""
         if self._changed.isdisjoint(group.refers):
             try:
-                return self._on(group, open_figures())
+                return self._on(group, unnamed(self._user_ns))
             except LookupError:
                 if self._beside is None or not group.refers:
                     raise
@@ -153,24 +152,13 @@ class _GroupLoad:
 
 
 def _is_in_namespace(name: str) -> bool:
-    return name != RESULT and not is_figure(name)
+    return name != RESULT and not is_unnamed(name)
 
 
 def _why(error: Exception, step: str) -> str:
     if isinstance(error, DurableError):  # the reason stands where the step is named already
         return f"{error.what}. {spelled(error.remedy or '', step=step)}".rstrip(" .")
     return redacted(f"{type(error).__name__}: {error}")
-
-
-def _restore_figures(found: dict[str, Any], deleted: Collection[str]) -> dict[str, str]:
-    try:
-        if FIGURES in found or FIGURES in deleted:
-            reopen(found.get(FIGURES, []))
-        elif found or any(map(is_figure, deleted)):
-            put_figures(found, deleted)
-    except Exception as error:
-        return {FIGURES: f"{type(error).__name__}: {error}"}
-    return {}
 
 
 def _bind_placeholders(user_ns: dict[str, Any], reasons: dict[str, str], step: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import functools
 import marshal
 import pathlib
 import re
@@ -24,12 +25,13 @@ from durable_nb.codec.parts import find_parts
 from durable_nb.codec.pickling import Call, refusal
 from durable_nb.codec.second_pass import Named, has_identity
 from durable_nb.lookup import LRU_CACHE, derives, importable
-from durable_nb.notebook.namespace.figures import open_figures
+from durable_nb.notebook.namespace.large import LARGE, Large
 from durable_nb.notebook.namespace.marks import mark
 from durable_nb.notebook.namespace.pickling import Fingerprinter, OverBudget, Reference, reference
 from durable_nb.notebook.namespace.reach import names_in
 from durable_nb.notebook.namespace.saved import EXCLUDED
 from durable_nb.notebook.namespace.sharing import ATOMS, CONTAINERS, Sharing, is_flat
+from durable_nb.notebook.namespace.unnamed import unnamed
 
 __all__ = ["RESULT", "Identities", "Scan", "is_code", "named_objects", "reachable_names"]
 
@@ -51,6 +53,8 @@ _COMPARED_BY_IS: Final = (
     *(tuple, frozenset, datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
     *(decimal.Decimal, fractions.Fraction, pathlib.PurePath, uuid.UUID),
 )
+
+_NO_LARGE: Final[Mapping[str, Large]] = {}
 
 _EMPTY: Final[tuple[object, ...]] = ((), frozenset())
 
@@ -75,6 +79,8 @@ class Identities:
         digests: Their fingerprints; empty for objects compared by identity, None for those without one.
         held: Objects kept alive so that their ids are not reused.
         weakly: Weak references, by name, to objects that must not be kept alive.
+        plain: Names that are bound to containers of atoms, at any depth, or to atoms.
+        large: Those of them that are large, by name.
     """
 
     def __init__(self, values: Mapping[str, object]) -> None:
@@ -82,6 +88,8 @@ class Identities:
         self.digests: dict[str, bytes | None] = {}
         self.held: list[object] = []
         self.weakly: dict[str, weakref.ref[object]] = {}
+        self.plain = {name for name, value in values.items() if type(value) in ATOMS}
+        self.large: dict[str, Large] = {}
 
     def hold(self, name: str, value: object) -> None:
         """Note a value that has no fingerprint: reserve its id, with a weak reference if possible."""
@@ -90,6 +98,14 @@ class Identities:
             self.weakly[name] = weakref.ref(value)
         except TypeError:
             self.held.append(value)
+
+    def copy(self, name: str, twin: str) -> None:
+        """Note a name that is bound to the same object as another name."""
+        self.digests[name] = self.digests[twin]
+        if twin in self.plain:
+            self.plain.add(name)
+        if twin in self.large:
+            self.large[name] = self.large[twin]
 
     def same(self, user_ns: Mapping[str, object]) -> set[str]:
         """Return the names that are still bound to the same object."""
@@ -110,6 +126,7 @@ class Scan:
         anchors: The anchors of this scan and the previous one, by id.
         fingerprinter: Fingerprints the values.
         finds_sharing: Whether to find out which names share objects.
+        known: Large values that are as they were.
 
     Attributes:
         values: The names considered and the objects they are bound to, in the namespace's order.
@@ -128,8 +145,10 @@ class Scan:
         fingerprinter: Fingerprinter,
         *,
         finds_sharing: bool,
+        known: Mapping[str, Large] = _NO_LARGE,
     ) -> None:
         self.values = values
+        self._known = known
         self.marks = Identities(values)
         self.failed: dict[str, str] = {}
         self.skipped: list[str] = []
@@ -152,6 +171,7 @@ class Scan:
         first: Collection[str] = (),
         before: Mapping[int, object] | None = None,
         assigned: Collection[str] = (),
+        known: Mapping[str, Large] = _NO_LARGE,
     ) -> Self:
         """Scan a namespace.
 
@@ -161,12 +181,14 @@ class Scan:
             first: Names to scan without a time limit; the others share a budget of ``SWEEP_BUDGET`` seconds.
             before: The anchors of the previous scan; None for the first scan, which ignores sharing.
             assigned: Names that the user's code has bound: then IPython's own ``_`` is one of the user's.
+            known: Large values that need not be looked at again, by name.
         """
-        found = {**user_ns, **open_figures()}
+        found = {**user_ns, **unnamed(user_ns)}
         named = {name: value for name, value in found.items() if name not in hidden and _is_name(name)}
         values = {**named, **{name: user_ns[name] for name in _LAST_RESULTS & {*assigned} & user_ns.keys()}}
         anchors = {**(before or {}), **_anchors(values)}
-        scan = cls(values, anchors, Fingerprinter(user_ns, anchors), finds_sharing=before is not None)
+        fingerprinter = Fingerprinter(user_ns, anchors)
+        scan = cls(values, anchors, fingerprinter, finds_sharing=before is not None, known=known)
         scan._note_all(first)
         scan._note_failed_again(user_ns)
         scan.fingerprinter.forget()
@@ -195,15 +217,15 @@ class Scan:
             these must be saved too.
         """
         live, anchors = self.live(saved), frozenset(self.anchors)
-        wanted = set().union(*(self.sharing.keys(name, anchors) for name in saved)) - live.keys()
         left_out = {*saved, *self.failed}
         staying = {name: value for name, value in self.values.items() if name not in left_out}
+        wanted = self.sharing.common_to(saved, staying, anchors) - live.keys()
         whole = {name: one for name, one in staying.items() if id(one) in wanted and _can_be_known(name, one)}
         wanted -= self._constants
         found = {id(one): Reference(name, (), one) for name, one in whole.items()}
         along = set[str]()
         for name, value in staying.items() if wanted else ():
-            common = (self.sharing.keys(name, anchors) & wanted) - found.keys()
+            common = self.sharing.common(name, wanted, anchors) - found.keys()
             if common:
                 parts = find_parts(value, common)
                 found |= {key: Reference(name, path, obj) for key, (obj, path) in parts.items()}
@@ -307,9 +329,13 @@ class Scan:
             self.marks.held.append(value)
         elif (digest := _short_digest(value)) is not None:
             self.marks.digests[name] = digest
+            self.marks.plain.add(name)
             self.sharing.add_flat(name, value)
+        elif (large := self._known.get(name)) is not None and large.is_still(value):
+            self._first_name.setdefault(id(value), name)
+            self._note_large(name, value, large)
         elif self.marks.digests.get(twin := self._first_name.setdefault(id(value), name)) is not None:
-            self.marks.digests[name] = self.marks.digests[twin]
+            self.marks.copy(name, twin)
             self.sharing.add_same(name, twin)
         else:
             self._fingerprint(self.fingerprinter, name, value)
@@ -322,6 +348,7 @@ class Scan:
             self.marks.digests[name] = fingerprinter.fingerprint(value, flat=flat)
             if self._finds_sharing:
                 self._note_sharing(fingerprinter, name, value, flat=flat)
+            self._note_plain(fingerprinter, name, value, flat=flat)
         except OverBudget:
             self.skipped.append(name)
             self.marks.hold(name, value)
@@ -330,6 +357,24 @@ class Scan:
             self.marks.hold(name, value)
         else:
             self.failed.pop(name, None)
+
+    def _note_plain(self, fingerprinter: Fingerprinter, name: str, value: Any, *, flat: bool) -> None:
+        if name == RESULT or type(value) not in CONTAINERS or fingerprinter.blamed is not None:
+            return
+        self.marks.plain.add(name)
+        digest = self.marks.digests[name]
+        if digest and fingerprinter.size >= LARGE:
+            self._note_large(name, value, Large(value, digest, fingerprinter.namespace, flat=flat))
+
+    def _note_large(self, name: str, value: Any, large: Large) -> None:
+        self.marks.digests[name] = large.digest
+        self.marks.plain.add(name)
+        self.marks.large[name] = large
+        if self._finds_sharing and large.flat:
+            self.sharing.add_flat(name, value)
+        elif self._finds_sharing:
+            self.sharing.add_plain(name, value, self._constants)
+            self.sharing.add_large(name, functools.partial(large.holds, value))
 
     def _note_sharing(self, fingerprinter: Fingerprinter, name: str, value: object, *, flat: bool) -> None:
         if flat:

@@ -110,7 +110,7 @@ def containers(value: Any, apart: object = None) -> dict[int, object]:
 
 
 def _items(values: Sequence[Any]) -> Iterable[Any]:
-    dicts = (one for one in values if type(one) is dict)
+    dicts = [one for one in values if type(one) is dict]
     return chain(chain.from_iterable(values), chain.from_iterable(map(dict.values, dicts)))
 
 
@@ -134,6 +134,7 @@ class Sharing:
         self._keys: dict[str, set[int]] = {}
         self._refs: dict[str, set[int]] = {}
         self._plain_values: dict[str, tuple[object, set[int]]] = {}
+        self._held: dict[str, Callable[[set[int]], set[int]]] = {}
         self._kept: list[object] = []
         self._visitors: dict[type, _Visitor | None] = {}
         self._frozen: set[type] = {*ATOMS, tuple, frozenset}
@@ -147,6 +148,8 @@ class Sharing:
         """Add a name that is bound to the same object as another name."""
         if other in self._plain_values:
             self._plain_values[name] = self._plain_values[other]
+        if other in self._held:
+            self._held[name] = self._held[other]
         self._keys[name], self._refs[name] = self._keys.get(other, _NONE), self._refs.get(other, _NONE)
 
     def add_plain(self, name: str, value: object, constants: set[int]) -> None:
@@ -158,6 +161,41 @@ class Sharing:
             constants: Ids of immutable objects of other names, which count as shared too.
         """
         self._plain_values[name] = value, constants
+
+    def add_large(self, name: str, held: Callable[[set[int]], set[int]]) -> None:
+        """Add to a plain value that it is large: which of some ids it holds is known without a visit.
+
+        Args:
+            name: The name, which was added.
+            held: Returns those of some ids that are ids of containers in the value.
+        """
+        if name in self._plain_values:
+            self._held[name] = held
+
+    def common(self, name: str, keys: set[int], saved: frozenset[int]) -> set[int]:
+        """Return those of the ids that are ids of objects that a name shares; see `keys`."""
+        if name in self._plain_values and name in self._held:
+            return self._held[name](keys) if keys else _NONE
+        return self.keys(name, saved) & keys
+
+    def common_to(self, names: Iterable[str], others: Iterable[str], saved: frozenset[int]) -> set[int]:
+        """Return the ids of objects that some names share with others; large values are visited if need be.
+
+        Args:
+            names: The names.
+            others: Other names.
+            saved: Ids of the anchors that count as shared.
+        """
+        keys = {name: set[int]() if self._is_large(name) else self.keys(name, saved) for name in {*names}}
+        beside = set[int]().union(*(self.keys(name, saved) for name in others if not self._is_large(name)))
+        found = set[int]().union(*keys.values())
+        large = [name for name in keys if self._is_large(name)]
+        if large and any(self._is_large(name) for name in others):
+            return found.union(*(self.keys(name, saved) for name in large))
+        return found.union(*(self.common(name, beside, saved) for name in large))
+
+    def _is_large(self, name: str) -> bool:
+        return name in self._held and name in self._plain_values
 
     def _visit(self, name: str) -> None:
         value, constants = self._plain_values.pop(name)
@@ -207,6 +245,9 @@ class Sharing:
             names: The names; each group keeps their order.
             saved: Ids of the anchors that are saved themselves, so that their holders share them.
         """
+        names = [*names]
+        if len(names) <= 1:
+            return [names] if names else []
         parent, first = dict[str, str](), dict[int, str]()
         for name in names:
             parent[name] = name
@@ -228,7 +269,7 @@ class Sharing:
                 break
             left = {name for name, key in self._flat.items() if key in keys}
             holders = self._keys.keys() | self._plain_values.keys()
-            left |= {name for name in holders if not keys.isdisjoint(self.keys(name, saved))}
+            left |= {name for name in holders if self.common(name, keys, saved)}
             left -= found
             found |= left
         return found

@@ -6,14 +6,16 @@ names that the cell created, rebound, deleted or changed in place.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from durable_nb.notebook.namespace.figures import is_figure
 from durable_nb.notebook.namespace.in_place import attributes_of
+from durable_nb.notebook.namespace.kept_results import holder_of
+from durable_nb.notebook.namespace.large import Large, untouched
 from durable_nb.notebook.namespace.reach import reached
 from durable_nb.notebook.namespace.scan import Identities, Scan
+from durable_nb.notebook.namespace.unnamed import is_unnamed
 
 __all__ = ["Changes", "NamesSnapshot", "snapshot_names"]
 
@@ -56,6 +58,8 @@ class NamesSnapshot:
         assigned: Collection[str] = (),
         named: Collection[str] | None = None,
         moved: Collection[str] = (),
+        *,
+        only_reads: bool = False,
     ) -> Changes:
         """Return the changes to the namespace since the snapshot.
 
@@ -65,17 +69,21 @@ class NamesSnapshot:
             named: The names in the cell's code. A name to whose object none of them leads was changed in
                 place by something else, such as a thread, and is left out; by default none is.
             moved: Names that something else has changed in place before, and that no cell has saved since.
+            only_reads: Whether the code does nothing but read plain data and bind names.
         """
         marks = self._marks
         other = {*user_ns} - marks.same(user_ns)
         first = {*self._first, *other, *assigned}
-        scan = Scan.of(user_ns, self.hidden, first, self._anchors, assigned)
+        kept = {name: one for name, one in marks.large.items() if name not in {*other, *assigned}}
+        named_now = None if named is None else {*named, *assigned, *other}
+        known = untouched(kept, user_ns, named_now, only_reads=only_reads)
+        scan = Scan.of(user_ns, self.hidden, first, self._anchors, assigned, known)
         skipped = {*self.skipped, *scan.skipped}
         created, rebound, mutated = [], [], []
         for name in scan.values:
             if name not in marks.ids:
                 created.append(name)
-            elif name in assigned or name in other:
+            elif (bound := holder_of(name)) in assigned or bound in other:
                 rebound.append(name)
             elif name not in skipped and (name in moved or marks.digests[name] != scan.marks.digests[name]):
                 mutated.append(name)
@@ -101,10 +109,12 @@ def _in_reach(
     scan: Scan, user_ns: dict[str, Any], named: Collection[str], mutated: Sequence[str]
 ) -> list[str]:
     """Return those of the names changed in place to whose objects the code leads."""
+    if {*named}.issuperset(mutated):
+        return [*mutated]
     found = scan.in_reach([name for name in named if name in scan.values])
-    doubtful = [name for name in mutated if name not in found and not is_figure(name)]
+    doubtful = [name for name in mutated if name not in found and not is_unnamed(name)]
     found |= reached(user_ns, named, doubtful) if doubtful else set()
-    return [name for name in mutated if name in found or is_figure(name)]
+    return [name for name in mutated if name in found or is_unnamed(name)]
 
 
 def _held_along(scan: Scan, saved: set[str], skipped: set[str]) -> tuple[str, ...]:
@@ -155,7 +165,10 @@ class Changes:
 
 
 def snapshot_names(
-    user_ns: dict[str, Any], hidden: Collection[str], first: Collection[str] = ()
+    user_ns: dict[str, Any],
+    hidden: Collection[str],
+    first: Collection[str] = (),
+    known: Mapping[str, Large] | None = None,
 ) -> NamesSnapshot:
     """Take a snapshot of the namespace before a cell; runs no code of the user's except what pickling runs.
 
@@ -163,8 +176,10 @@ def snapshot_names(
         user_ns: The namespace that cells run in.
         hidden: Names that are never considered, besides those with the form of IPython's own.
         first: Names to scan without a time limit; the others share a budget of ``SWEEP_BUDGET`` seconds.
+        known: Large values as a cell has just left them, by name: what has changed in them since counts as
+            changed by this cell.
     """
-    scan = Scan.of(user_ns, hidden, first)
+    scan = Scan.of(user_ns, hidden, first, known=known or {})
     failed, skipped = tuple(scan.failed), tuple(scan.skipped)
     classes = {name: attributes_of(value) for name, value in scan.values.items() if scan.is_own_class(value)}
     return NamesSnapshot(

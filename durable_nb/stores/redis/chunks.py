@@ -12,7 +12,7 @@ from durable_nb.errors import StepNotSaved
 from durable_nb.records import Payload
 from durable_nb.stores.redis.connection import Connection
 from durable_nb.stores.redis.keys import Keys
-from durable_nb.stores.rows import Row, payload_row, read_payload
+from durable_nb.stores.rows import GIVEN, RESULT, Row, payload_row, read_payload
 from durable_nb.stores.valid import CHUNKS
 
 __all__ = ["Chunks"]
@@ -74,6 +74,10 @@ class Chunks:
             return row
         payload = await self.get(row[0], read_payload(row[at : at + 4]))
         return row if payload is None else (*row[:at], *payload_row(payload), *row[at + 4 :])
+
+    async def whole_run(self, row: Row) -> Row:
+        """Return a run's row with the chunks of its result and of its arguments joined: see ``joined``."""
+        return await self.joined(await self.joined(row, RESULT), GIVEN)
 
     async def all_joined(self, rows: list[Row], at: int) -> list[Row]:
         """Return rows with the chunks of their payloads joined: see ``joined``."""

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from durable_nb.records import Message, Payload, Signal
 from durable_nb.stores.rows import (
+    GIVEN,
     MESSAGE_COLUMNS,
     REQUEST_COLUMNS,
+    RESULT,
     RUN_COLUMNS,
     SIGNAL_COLUMNS,
     STATUS,
@@ -22,6 +24,7 @@ from durable_nb.stores.rows import (
     payload_row,
     read_payload,
 )
+from durable_nb.stores.valid import CHUNKS
 
 __all__ = [
     "CONTROL",
@@ -49,10 +52,10 @@ __all__ = [
     "version_fields",
     "version_rows",
     "with_signature",
-    "without_result",
+    "without_values",
 ]
 
-CONTROL: Final = ("made", "opened", "standing", "epoch", "passes", "result", "session")
+CONTROL: Final = ("made", "given", "opened", "standing", "epoch", "passes", "crashes", "result", "session")
 """The fields of a run, without its steps and signals."""
 
 _STEP: Final = b"s:"
@@ -60,7 +63,7 @@ _SIGNAL: Final = b"g:"
 _REQUEST: Final = b"q:"
 _VERSION: Final = b"v:"
 _MESSAGE: Final = b"m:"
-_RESULT: Final = b"result"
+_OF_RUN: Final = {b"result": "runs", b"given": "given"}
 _TABLES: Final = {_STEP: "steps", _VERSION: "versions", _SIGNAL: "signals", _MESSAGE: "messages"}
 
 _STEP_LINE: Final = 17
@@ -81,7 +84,7 @@ _NOT_OURS: Final = (ValueError, TypeError, LookupError, RecursionError)
 _MADE: Final = ("workflow", "code", "arguments", "arguments_repr", "parent", "created_at", "checksum")
 _OPENED: Final = ("owner", "python")
 _STANDING: Final = ("status", "updated_at", "standing")
-_RESULTS: Final = ("result_format", "result_data", "result_blob", "result_signature")
+_PARTS: Final = ("format", "data", "blob", "signature")
 
 
 def encode_id(text: str) -> bytes:
@@ -118,22 +121,20 @@ def message_field(message: Message) -> bytes:
 
 
 def payload_field(table: str, name: str) -> bytes:
-    """Return the field with a payload: of a step, of a signal, or the result of a run.
+    """Return the field with a payload: of a step, of a signal, or the result or the arguments of a run.
 
     Args:
-        table: ``steps``, ``versions``, ``signals``, ``messages`` or ``runs``.
+        table: ``steps``, ``versions``, ``signals``, ``messages``, ``runs`` or ``given``.
         name: The step or the signal; for ``versions``, the attempt, a colon and the step; for ``messages``,
-            the number, a colon and the topic; empty for ``runs``.
+            the number, a colon and the topic; empty for ``runs`` and ``given``.
     """
-    if table == "runs":
-        return _RESULT
-    return {table: field for field, table in _TABLES.items()}[table] + encode_id(name)
+    return {table: field for field, table in (_TABLES | _OF_RUN).items()}[table] + encode_id(name)
 
 
 def payload_owner(field: bytes) -> tuple[str, str] | None:
     """Return the arguments of ``payload_field`` for a field; None if it holds no payload."""
-    if field == _RESULT:
-        return "runs", ""
+    if field in _OF_RUN:
+        return _OF_RUN[field], ""
     table = _TABLES.get(field[:2])
     return (table, decode_id(field[2:])) if table else None
 
@@ -310,18 +311,25 @@ def run_row(run_id: str, fields: Mapping[bytes, bytes | None]) -> Row | None:
         "run_id": run_id,
         "epoch": _count(fields, b"epoch"),
         "passes": _count(fields, b"passes"),
+        "crashes": _count(fields, b"crashes") if fields.get(b"crashes") else 0,
     }
     for field, names in ((b"made", _MADE), (b"opened", _OPENED), (b"standing", _STANDING)):
         run |= zip(names, _line(fields.get(field), len(names)), strict=True)
-    result = fields.get(_RESULT)
-    run |= zip(_RESULTS, payload_row(payload_of(result)) if result else [None] * 4, strict=True)
-    run["result_format"] = run["result_format"] or (_DAMAGED if result else None)
+    for field in _OF_RUN:
+        value, name = fields.get(field), field.decode()
+        form, *rest = payload_row(payload_of(value)) if value else [None] * 4
+        run |= zip(
+            [f"{name}_{part}" for part in _PARTS], [form or (_DAMAGED if value else None), *rest], strict=True
+        )
     return tuple(run[name] for name in RUN_COLUMNS)
 
 
-def without_result(row: Row) -> Row:
-    """Return a run's row as far as it can be checked without the chunks of its result."""
-    return (*row[:11], *[None] * 4, *row[15:18], None)
+def without_values(row: Row) -> Row:
+    """Return a run's row as far as it can be checked without the chunks of its result and its arguments."""
+    row = (*row[:RESULT], *[None] * 4, *row[RESULT + 4 : -1], None)
+    if str(row[GIVEN + 2]).startswith(CHUNKS):
+        return (*row[:GIVEN], *[None] * 4, row[GIVEN + 4], None, None)
+    return row
 
 
 def _line(value: bytes | None, length: int) -> list[Any]:

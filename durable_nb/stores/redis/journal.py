@@ -49,7 +49,7 @@ from durable_nb.stores.redis.server import connect
 from durable_nb.stores.redis.sessions import RedisSessions, read_fields
 from durable_nb.stores.redis.trust import TrustSigner
 from durable_nb.stores.redis.unsynced import UnsyncedWrites
-from durable_nb.stores.rows import RESULT, STEP_PAYLOAD
+from durable_nb.stores.rows import STEP_PAYLOAD
 from durable_nb.stores.urls import with_options, without_options
 
 __all__ = ["RedisJournal"]
@@ -158,7 +158,9 @@ class RedisJournal(Deliveries):
         """Create the run, or open it again under the next epoch; see ``Journal.open_run``."""
         sessions, run_id = self._sessions, opening.run_id
         new = opening._replace(result=None)
-        words = (*encoding.packed_run(self._rows.run_row(new)), sessions.token)
+        given = await self._chunks.put(run_id, new.given)
+        kept = b"" if given is None else encoding.packed("", (), given)
+        words = (*encoding.packed_run(self._rows.run_row(new)), sessions.token, kept)
         await asyncio.gather(sessions.start(), self._runs.add(run_id))
         while True:  # another process may open the run after its owner was checked
             token = uuid.uuid4().hex
@@ -168,6 +170,8 @@ class RedisJournal(Deliveries):
             if snapshot is not None and snapshot.run.epoch == opened:
                 break
             await self.get_run(run_id)  # raises if the run is damaged: it would never be opened
+        if snapshot.run.passes > 1:
+            await self._chunks.drop(run_id, given)
         self._unsynced.begin(snapshot.run, token)
         sessions.hold(snapshot.run)
         return snapshot
@@ -189,7 +193,7 @@ class RedisJournal(Deliveries):
         """Return the run without its steps, or None."""
         (fields,) = await read_fields(self._connection, self._keys, [run_id])
         row = encoding.run_row(run_id, fields)
-        return None if row is None else self._rows.run(await self._chunks.joined(row, RESULT))
+        return None if row is None else self._rows.run(await self._chunks.whole_run(row))
 
     async def read_run(self, run_id: str) -> RunSnapshot | None:
         """Return the run and its steps, or None."""
@@ -200,7 +204,7 @@ class RedisJournal(Deliveries):
         run_ids = await self._runs.run_ids()
         found = await read_fields(self._connection, self._keys, run_ids, strict=False)
         read = [encoding.run_row(run_id, fields) for run_id, fields in zip(run_ids, found, strict=True)]
-        rows = await self._chunks.all_joined([row for row in read if row is not None], RESULT)
+        rows = await asyncio.gather(*(self._chunks.whole_run(row) for row in read if row is not None))
         await self._runs.remove([run_id for run_id, row in zip(run_ids, read, strict=True) if row is None])
         runs = map(self._rows.run_or_damaged, rows)
         return sorted(runs, key=lambda run: (-run.updated_at, -run.created_at, run.run_id))
@@ -261,7 +265,7 @@ class RedisJournal(Deliveries):
         result = b"" if payload is None else encoding.packed("", (), payload)
         ttl = self._ttl if self._ttl is not None and run.status in ENDED else 0
         *_, standing = encoding.packed_run(self._rows.run_row(run))
-        words = (*self._unsynced.fence(run.run_id, run.epoch), standing, result, ttl)
+        words = (*self._unsynced.fence(run.run_id, run.epoch), standing, result, ttl, run.crashes)
         answer = await self._script(scripts.FINISH, run.run_id, *words)
         ended = run.status not in (RunStatus.RUNNING, RunStatus.WAITING)
         if answer and ended:  # otherwise writes of steps may be under way

@@ -8,7 +8,7 @@ from durable_nb.records import RunSnapshot
 from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.redis import encoding
 from durable_nb.stores.redis.chunks import Chunks
-from durable_nb.stores.rows import RESULT, STEP_PAYLOAD, recorded_at
+from durable_nb.stores.rows import STEP_PAYLOAD, recorded_at
 
 __all__ = ["read_snapshot"]
 
@@ -31,5 +31,4 @@ async def read_snapshot(
     if run is None:
         return None
     steps = sorted(await chunks.all_joined(encoding.step_rows(run_id, fields), STEP_PAYLOAD), key=recorded_at)
-    run = await chunks.joined(run, RESULT)
-    return RunSnapshot(rows.run(run), rows.steps(steps))
+    return RunSnapshot(rows.run(await chunks.whole_run(run)), rows.steps(steps))

@@ -3,12 +3,12 @@
 A run is one hash. ``epoch`` is the fence; it remains after the run was renamed. A server that has lost it
 counts from the start, so that each write also names the ``opening`` it belongs to. ``written`` counts the
 step writes since that opening. The field ``made`` exists while the run does; ``opened``, ``standing``,
-``passes``, ``session`` and ``result`` hold its state. Steps are the fields ``s:<id>``, their earlier results
-``v:<attempt>:<id>``, signals ``g:<name>``, requests for signals ``q:<name>``, unread messages
-``m:<number>:<topic>``; ``n:<topic>`` is the number of the last one, ``f:<topic>`` not above that of the first
-unread one, and ``d:<delivery>`` exists once a delivery was made. The first line of a value may
-be changed by a script, the second line has the columns as JSON, with the checksum at its end, the rest is the
-payload. The hash ``:chunks`` holds values too large for the first one.
+``passes``, ``session``, ``crashes`` and ``result`` hold its state, ``given`` its arguments. Steps are the
+fields ``s:<id>``, their earlier results ``v:<attempt>:<id>``, signals ``g:<name>``, requests for signals
+``q:<name>``, unread messages ``m:<number>:<topic>``; ``n:<topic>`` is the number of the last one,
+``f:<topic>`` not above that of the first unread one, and ``d:<delivery>`` exists once a delivery was made.
+The first line of a value may be changed by a script, the second line has the columns as JSON, with the
+checksum at its end, the rest is the payload. The hash ``:chunks`` holds values too large for the first one.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ OPEN: Final = Script(
 local present = redis.call('HEXISTS', KEYS[1], 'made') == 1 and redis.call('HGET', KEYS[1], 'epoch') or '0'
 if redis.call('HGET', KEYS[1], 'opening') == ARGV[1] then return tonumber(present) end
 if ARGV[2] ~= '' and ARGV[2] ~= present then return 0 end
-redis.call('HSETNX', KEYS[1], 'made', ARGV[3])
+if redis.call('HSETNX', KEYS[1], 'made', ARGV[3]) == 1 and ARGV[7] ~= '' then
+    redis.call('HSET', KEYS[1], 'given', ARGV[7])
+end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HINCRBY', KEYS[1], 'passes', 1)
 redis.call('HSET', KEYS[1], 'opening', ARGV[1], 'opened', ARGV[4], 'standing', ARGV[5], 'session', ARGV[6],
@@ -154,8 +156,9 @@ redis.call('PERSIST', KEYS[2])
 return epoch
 """
 )
-"""Opens the run KEYS[1]. ARGV: id of the opening, expected epoch or empty, made, opened, standing, session.
-Returns the new epoch, or 0 if the present epoch is not the expected one."""
+"""Opens the run KEYS[1]. ARGV: id of the opening, expected epoch or empty, made, opened, standing, session,
+the arguments of a new run or empty. Returns the new epoch, or 0 if the present epoch is not the expected
+one."""
 
 _PUT = (
     _DROP_CHUNKS
@@ -183,7 +186,7 @@ FINISH: Final = Script(
     _FENCE
     + _DROP_CHUNKS
     + """
-redis.call('HSET', KEYS[1], 'standing', ARGV[3])
+redis.call('HSET', KEYS[1], 'standing', ARGV[3], 'crashes', ARGV[6])
 replace('result', ARGV[4])
 if ARGV[5] ~= '0' then
     redis.call('EXPIRE', KEYS[1], ARGV[5])
@@ -193,7 +196,7 @@ return 1 + (tonumber(redis.call('HGET', KEYS[1], 'written') or 0) or 0)
 """
 )
 """Records the status of a run. ARGV: epoch, opening or empty, standing, result or empty, seconds until it
-expires or 0. Returns 1 + the number of writes since the opening; 0 if fenced off."""
+expires or 0, crashes. Returns 1 + the number of writes since the opening; 0 if fenced off."""
 
 RESET: Final = Script(
     _FENCE

@@ -19,7 +19,7 @@ from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.host import Process, process
 from durable_nb.stores.ownership import Owner, Ownership
 from durable_nb.stores.redis.connection import Connection
-from durable_nb.stores.redis.encoding import CONTROL, run_row, without_result
+from durable_nb.stores.redis.encoding import CONTROL, run_row, without_values
 from durable_nb.stores.redis.keys import Keys
 from durable_nb.stores.rows import Row
 from durable_nb.stores.valid import is_count
@@ -124,7 +124,7 @@ class RedisSessions(Ownership[RedisOwner]):
         read: Callable[[Row], Run],
     ) -> dict[str, RedisOwner]:
         rows = [run_row(*each) for each in zip(run_ids, found, strict=True)]
-        runs = [None if row is None else read(without_result(row)) for row in rows]
+        runs = [None if row is None else read(without_values(row)) for row in rows]
         known = [
             (run, (fields[b"session"] or b"").decode("utf-8", "replace"))
             for run, fields in zip(runs, found, strict=True)
@@ -156,7 +156,7 @@ class RedisSessions(Ownership[RedisOwner]):
         except DurableError:
             return None
         found = [run_row(*each) for each in zip(run_ids, rows, strict=True)]
-        return {row[0]: self._rows.run_or_damaged(without_result(row)) for row in found if row is not None}
+        return {row[0]: self._rows.run_or_damaged(without_values(row)) for row in found if row is not None}
 
 
 def _owner(run: Run, token: str, value: bytes | None) -> RedisOwner:

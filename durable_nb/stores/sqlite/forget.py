@@ -31,7 +31,9 @@ from durable_nb.stores.sqlite.schema import RUN, SIGNAL, STEP, marks
 __all__ = ["Target", "forget"]
 
 _FORGOTTEN: Final = Payload(codec.FORGOTTEN, b"")
-_ELSEWHERE: Final = "what other steps and the run itself returned is still there, and may contain it"
+_ELSEWHERE: Final = (
+    "what other steps and the run itself returned, and its arguments, are still there, and may contain it"
+)
 _SET_ASIDE: Final = re.compile(r"~\d+")
 _INSIDE: Final = (
     "run_id = ?1 AND (?2 IS NULL OR step_id = ?2 OR substr(step_id, 1, length(?2) + 1) = ?2 || '/')"
@@ -189,7 +191,7 @@ class _Removal:
             return
         (found,) = self._select(sql.GET_RUN, run_id)
         run = self._rows.run(found)
-        self._put_run(run._replace(result=run.result and _FORGOTTEN, arguments_repr=None))
+        self._put_run(run._replace(result=run.result and _FORGOTTEN, arguments_repr=None, given=None))
 
     def _put_run(self, run: Run) -> None:
         self._connection.execute(_PUT["runs"], self._rows.run_row(run))

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from durable_nb import codec, settings
 from durable_nb.codec import bundle
 from durable_nb.errors import DurableError, StepNotRestored, StoreError, StoreUnavailable
-from durable_nb.records import Payload, RunStatus
+from durable_nb.records import GIVEN, Payload, RunStatus
 from durable_nb.stores.blobs.folder import DIGEST, BlobFolder
 from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.connection import decoded
@@ -33,14 +33,19 @@ from durable_nb.stores.sqlite.rowcheck import damaged_rows, drop_strays
 
 __all__ = ["Report", "accept", "blob_folder", "inspect", "read_only", "referenced_blobs", "remove_leftovers"]
 
-_PAYLOADS: Final = {
-    "runs": ("run_id, ''", "result"),
-    "steps": ("run_id, step_id", "payload"),
-    "versions": ("run_id, step_id", "payload"),
-    "signals": ("run_id, name", "payload"),
-    "messages": ("run_id, topic", "payload"),
-}
+_PAYLOADS: Final = (
+    ("runs", "run_id, ''", "result"),
+    ("runs", f"run_id, '{GIVEN}'", "given"),
+    ("steps", "run_id, step_id", "payload"),
+    ("versions", "run_id, step_id", "payload"),
+    ("signals", "run_id, name", "payload"),
+    ("messages", "run_id, topic", "payload"),
+)
 """The tables with payloads: the columns that name one, and the prefix of the payload's columns."""
+
+_COLUMNS: Final = (
+    "SELECT tables.name, columns.name FROM sqlite_master tables, pragma_table_info(tables.name) columns"
+)
 
 _RUNS: Final = """
     SELECT runs.run_id, runs.status, count(steps.step_id), sum(steps.status IN ('done', 'failed'))
@@ -56,14 +61,15 @@ class Place(NamedTuple):
 
     Attributes:
         run_id: The run it belongs to.
-        name: The step or the signal; empty for the result of a run.
+        name: The step or the signal; empty for the result of a run, ``GIVEN`` for its arguments.
     """
 
     run_id: str
     name: str
 
     def __str__(self) -> str:
-        return f"run {self.run_id!r}, {f'step {self.name!r}' if self.name else 'its result'}"
+        what = {"": "its result", GIVEN: "its arguments"}.get(self.name, f"step {self.name!r}")
+        return f"run {self.run_id!r}, {what}"
 
 
 @dataclass
@@ -161,9 +167,9 @@ def _inspect_rows(path: Path, reader: sqlite3.Connection, report: Report) -> Non
 
 
 def _payloads(reader: sqlite3.Connection) -> Iterator[tuple[Place, Payload]]:
-    there = {name for (name,) in reader.execute("SELECT name FROM sqlite_master")}
-    for table, (names, column) in _PAYLOADS.items():
-        if table not in there:  # in a database of an older version
+    there = set(reader.execute(_COLUMNS))
+    for table, names, column in _PAYLOADS:
+        if (table, f"{column}_format") not in there:  # in a database of an older version
             continue
         columns = ", ".join(f"{column}_{part}" for part in ("format", "data", "blob", "signature"))
         for run_id, name, *payload in reader.execute(f"SELECT {names}, {columns} FROM {table}"):

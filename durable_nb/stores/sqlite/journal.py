@@ -263,7 +263,7 @@ class SqliteJournal(Journal):
     async def finish_run(self, run: Run) -> None:
         """Record ``status``, ``result`` and ``updated_at`` of a run; fenced by ``run.epoch``."""
         row = dict(zip(RUN_COLUMNS, self._rows.run_row(run), strict=True))
-        values = (*(row[name] for name in sql.FINISHED.split(", ")), run.run_id, run.epoch)
+        values = (*(row[name] for name in sql.ENDED.split(", ")), run.run_id, run.epoch)
         statement, ended = (sql.FINISH_RUN, values), run.status not in _OWNED
         noted = partial(self._acknowledged.finished, run.run_id, statement, ended)
         (finished,) = await self._write(statement, acknowledged=noted)

@@ -32,7 +32,8 @@ APPLICATION_ID: Final = 0x444E4231
 
 RUN: Final = (
     "run_id, workflow, status, epoch, passes, code, arguments, shown, python, parent, owner, "
-    "result_format, result_data, result_blob, result_signature, created_at, updated_at, checksum, standing"
+    "result_format, result_data, result_blob, result_signature, created_at, updated_at, "
+    "given_format, given_data, given_blob, given_signature, crashes, checksum, standing"
 )
 """The columns of ``runs``, in the order of ``RUN_COLUMNS``."""
 

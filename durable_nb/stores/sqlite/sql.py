@@ -14,8 +14,8 @@ __all__ = [
     "DROP_LATE",
     "DROP_SIGNAL",
     "DROP_VERSIONS",
+    "ENDED",
     "FIND_SIGNALS",
-    "FINISHED",
     "FINISH_RUN",
     "GET_EARLIER",
     "GET_REQUEST",
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 FINISHED: Final = "status, updated_at, result_format, result_data, result_blob, result_signature, standing"
+ENDED: Final = f"{FINISHED}, crashes"
 
 GET_RUN: Final = f"SELECT {RUN} FROM runs WHERE run_id = ?"
 LIST_RUNS: Final = f"SELECT {RUN} FROM runs ORDER BY updated_at DESC, created_at DESC, run_id"
@@ -67,7 +68,7 @@ GET_EARLIER: Final = f"""
     ORDER BY step_id, attempt"""
 DROP_VERSIONS: Final = "DELETE FROM versions WHERE run_id = ?"
 FINISH_RUN: Final = f"""
-    UPDATE runs SET ({FINISHED}) = ({marks(FINISHED)}) WHERE run_id = ? AND epoch = ?"""
+    UPDATE runs SET ({ENDED}) = ({marks(ENDED)}) WHERE run_id = ? AND epoch = ?"""
 RESET_STEP: Final = (
     f"UPDATE steps SET status = 'reset' WHERE run_id = ? AND step_id = ? AND EXISTS ({IS_OURS})"
 )

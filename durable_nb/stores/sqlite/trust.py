@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from durable_nb import codec, settings
 from durable_nb.codec import signing
 from durable_nb.errors import StoreUnavailable
-from durable_nb.records import Payload, message_step, signal_step
+from durable_nb.records import GIVEN, Payload, message_step, signal_step
 from durable_nb.stores.sqlite import schema
 from durable_nb.stores.sqlite.errors import translated
 from durable_nb.stores.sqlite.guard import check_schema, harden
@@ -24,23 +24,25 @@ from durable_nb.stores.sqlite.guard import check_schema, harden
 __all__ = ["Untrusted", "find_untrusted", "trust"]
 
 _TABLES: Final = {
-    "runs": ("run_id, ''", "result"),
-    "steps": ("run_id, step_id", "payload"),
-    "versions": ("run_id, attempt || ':' || step_id", "payload"),
-    "signals": ("run_id, name", "payload"),
-    "messages": ("run_id, number || ':' || topic", "payload"),
+    "runs": ("runs", "run_id, ''", "result"),
+    "given": ("runs", "run_id, ''", "given"),
+    "steps": ("steps", "run_id, step_id", "payload"),
+    "versions": ("versions", "run_id, attempt || ':' || step_id", "payload"),
+    "signals": ("signals", "run_id, name", "payload"),
+    "messages": ("messages", "run_id, number || ':' || topic", "payload"),
 }
-"""The tables with payloads: the columns that name one, and the prefix of the payload's columns."""
+"""The kinds of payloads: the table, the columns that name one, and the prefix of the payload's columns."""
 
 
 class Untrusted(NamedTuple):
     """A payload without a trusted signature.
 
     Attributes:
-        table: The table with the payload: ``runs``, ``steps``, ``versions``, ``signals`` or ``messages``.
+        table: The table with the payload: ``runs``, ``steps``, ``versions``, ``signals`` or ``messages``;
+            ``given`` for the arguments of a run.
         run_id: The run it belongs to.
         name: The step or the signal; ``ATTEMPT:STEP`` in ``versions``, ``NUMBER:TOPIC`` in ``messages``;
-            empty for the result of a run.
+            empty for the result of a run, and for its arguments.
         payload: The payload as it is stored.
     """
 
@@ -52,6 +54,8 @@ class Untrusted(NamedTuple):
     @property
     def step(self) -> str:
         """The step id that its signature covers."""
+        if self.table == "given":
+            return GIVEN
         if self.table in ("versions", "messages"):
             name = self.name.partition(":")[2]
             return message_step(name) if self.table == "messages" else name
@@ -71,11 +75,11 @@ def find_untrusted(path: Path) -> list[Untrusted]:
     try:
         with closing(_open(path)) as connection:
             database = schema.database_id(connection)
-            for table, (names, column) in _TABLES.items():
+            for kind, (table, names, column) in _TABLES.items():
                 columns = ", ".join(f"{column}_{part}" for part in ("format", "data", "blob", "signature"))
                 for run_id, name, *payload in connection.execute(f"SELECT {names}, {columns} FROM {table}"):
                     if _can_be_signed(run_id, name, *payload):
-                        found.append(Untrusted(table, run_id, name, Payload(*payload)))
+                        found.append(Untrusted(kind, run_id, name, Payload(*payload)))
     except sqlite3.Error as error:
         raise translated(error, path) from error
     return [
@@ -115,12 +119,12 @@ def _can_be_signed(*values: Any) -> bool:
 
 
 def _signing(one: Untrusted, database: str) -> tuple[str, tuple[object, ...]]:
-    _, column = _TABLES[one.table]
-    key = "? = ''" if one.table == "runs" else f"{_TABLES[one.table][0].partition(', ')[2]} = ?"
+    table, names, column = _TABLES[one.table]
+    key = "? = ''" if table == "runs" else f"{names.partition(', ')[2]} = ?"
     payload = signing.sign(one.payload, one.run_id, one.step, database=database)
     unchanged = f"{column}_format = ? AND {column}_data IS ? AND {column}_blob IS ?"
     return (
-        f"UPDATE {one.table} SET {column}_signature = ? WHERE run_id = ? AND {key} AND {unchanged}",
+        f"UPDATE {table} SET {column}_signature = ? WHERE run_id = ? AND {key} AND {unchanged}",
         (payload.signature, one.run_id, one.name, payload.format, payload.data, payload.blob),
     )
 

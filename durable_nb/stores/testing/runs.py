@@ -66,6 +66,7 @@ class RunContract:
     async def test_taking_a_run_over(self, journal: Journal) -> None:
         """Another opening takes the next epoch and pass, and changes only the fields the contract names."""
         first = await opened(journal)
+        first = first._replace(crashes=2)
         await journal.finish_run(first._replace(status=RunStatus.DONE, result=PICKLE, updated_at=3.0))
         other = Run("r/1", "other", owner="b", python="3.12", code="x", created_at=9.0, updated_at=10.0)
         again = (await journal.open_run(other)).run
@@ -78,6 +79,19 @@ class RunContract:
             passes=2,
         )
         assert await journal.get_run("r/1") == again
+
+    async def test_arguments_are_those_of_the_first_opening(self, journal: Journal) -> None:
+        """A new run keeps them, however large they are; another opening and a new id change nothing there."""
+        large = Payload("raw", b"\x00\xff" * 400_000)
+        first = (await journal.open_run(RUN._replace(given=large))).run
+        assert first.given == large
+        assert (await journal.open_run(RUN._replace(given=JSON))).run.given == large
+        await journal.rename_run("r/1", "r/1~old")
+        moved = await journal.get_run("r/1~old")
+        assert moved is not None
+        assert moved.given == large
+        assert list(await journal.list_runs()) == [moved]
+        assert (await journal.open_run(RUN._replace(given=None))).run.given is None
 
     async def test_taking_a_run_over_gives_its_steps(self, journal: Journal) -> None:
         """They come in the order in which they were recorded, without those of other runs."""
@@ -101,8 +115,10 @@ class RunContract:
     async def test_finishing_a_run(self, journal: Journal, payload: Payload | None) -> None:
         """Status, result and time are recorded, and nothing else."""
         run = await opened(journal)
-        end = run._replace(status=RunStatus.FAILED, result=payload, updated_at=99.5)
-        await journal.finish_run(end._replace(workflow="x", owner="x", code="x", passes=50, created_at=0.0))
+        end = run._replace(status=RunStatus.FAILED, result=payload, updated_at=99.5, crashes=3)
+        await journal.finish_run(
+            end._replace(workflow="x", owner="x", code="x", passes=50, created_at=0.0, given=None)
+        )
         assert await journal.get_run("r/1") == end
 
     async def test_an_old_owner_cannot_finish_a_run(self, journal: Journal) -> None:

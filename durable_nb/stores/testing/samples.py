@@ -28,6 +28,7 @@ RUN = Run(
     owner="process 1 on a",
     created_at=1.25,
     updated_at=2.5,
+    given=PICKLE,
 )
 
 ODD = ["", " ", "é☃😀", "a'b\"c", "50%_", "{x}}", "a\nb", "a\x00b", "a:b/c#1~0", "NULL", "x" * 2000]

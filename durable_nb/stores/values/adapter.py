@@ -30,12 +30,10 @@ from durable_nb.stores.checked import CheckedRows
 from durable_nb.stores.payloads import keep
 from durable_nb.stores.rows import (
     REQUEST_COLUMNS,
-    RESULT,
     RUN_COLUMNS,
     SIGNAL_COLUMNS,
     STATUS,
     STEP_COLUMNS,
-    STEP_PAYLOAD,
     Row,
     StepRows,
     payload_row,
@@ -54,7 +52,10 @@ _RUN = "durable_nb:run"
 _STEP = "durable_nb:step:{}"
 _REQUEST = "durable_nb:request:{}"
 _NO_FORMAT = -1  # of a payload that is damaged: a row with it cannot be read
-_PAYLOAD_COLUMNS = STEP_COLUMNS[STEP_PAYLOAD : STEP_PAYLOAD + 4] + RUN_COLUMNS[RESULT : RESULT + 4]
+_PAYLOADS = ("payload", "result", "given")
+_PAYLOAD_COLUMNS = [
+    f"{name}_{part}" for name in _PAYLOADS for part in ("format", "data", "blob", "signature")
+]
 _LIMITATIONS = (
     "runs and open signals cannot be listed, fresh=True, messages and replacing an invalid signal are "
     "refused, two "
@@ -290,7 +291,7 @@ class StoreJournal(Journal):
 def _record(record: Run | Step | Signal | SignalRequest) -> dict[str, Any]:
     """Return a record as plain JSON data."""
     plain = record._asdict()
-    for name in ("payload", "result"):
+    for name in _PAYLOADS:
         if plain.get(name) is not None:
             plain[name] = _plain_payload(plain[name])
     return {_MARK: 1, **plain}
@@ -309,8 +310,8 @@ def _plain_payload(payload: Payload) -> dict[str, Any]:
 def _row(record: Any, columns: Sequence[str], **keys: str) -> Row:
     """Return a record as a row, without a checksum; what is missing is None there."""
     plain = {**record, **keys} if isinstance(record, dict) else keys
-    parts = (*_payload_row(plain.get("payload")), *_payload_row(plain.get("result")))
-    values = plain | dict(zip(_PAYLOAD_COLUMNS, parts, strict=True))
+    parts = [part for name in _PAYLOADS for part in _payload_row(plain.get(name))]
+    values = {"crashes": 0, **plain, **dict(zip(_PAYLOAD_COLUMNS, parts, strict=True))}
     return tuple(values.get(name) for name in columns)
 
 

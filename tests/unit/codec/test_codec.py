@@ -10,6 +10,7 @@ import enum
 import math
 import pickle
 import sqlite3
+import string
 import struct
 import subprocess
 import sys
@@ -448,6 +449,13 @@ def test_that_holds_for_exceptions_too_where_another_library_has_registered_thei
     value.own = vars(value)
     first, second = back([value, vars(value)])
     assert vars(first) is second is second["own"]
+
+
+def test_the_dict_of_a_module_is_that_of_the_module():
+    assert back(vars(string)) is vars(string)
+    names, spec = back([vars(math), math.__spec__])
+    assert names is vars(math)
+    assert spec == math.__spec__
 
 
 def test_a_dataclass_with_an_unset_field_comes_back_with_it_unset():
