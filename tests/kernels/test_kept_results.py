@@ -4,10 +4,8 @@
 
 import pytest
 
-from helpers import pythonpath
-from helpers.kernel import Kernel
+from helpers.replays import ORDINARY, check_replayed, played_twice
 
-ORDINARY = "# ordinary\n"
 PRICE = "def price(n):\n    calls.append(n)\n    return n * 2"
 SETUP = f"{ORDINARY}import functools\ncalls = []"
 
@@ -101,59 +99,31 @@ NAMED = {
             f"{SETUP}\n@functools.lru_cache\ndef opened(n): return iter(int, 1) if n else (x for x in [1])\n@functools.lru_cache\n{PRICE}",
             "opened(0); price(1)",
         ],
-        {"opened()"},
+        {"what"},
         "price(1) == 2 and calls == [1]",
     ),
     "a callable of a library": (
         [f"{SETUP}\nroot = functools.lru_cache(functools.partial(pow, 2))", "root(3)"],
-        {"root()"},
+        {"what"},
         "root(3) == 8",
     ),
     "too many results": (
         [f"{SETUP}\n@functools.cache\ndef same(n): return n", "for n in range(10_001): same(n)"],
-        {"same()"},
+        {"what"},
         "same(1) == 1",
     ),
 }
 CASES = {**{name: (cells, set(), check) for name, (cells, check) in KEPT.items()}, **NAMED}
 
 
-def play(kernel, name, cells, check):
-    kernel.run(
-        f"%reset -f\n%load_ext durable_nb\n%durable_workflow {name.replace(' ', '-').replace(',', '')} --db {kernel.cwd / 'runs.db'}"
-    )
-    bodies = [
-        body if body.startswith(ORDINARY) else f"%%durable_step cell{n}\n{body}"
-        for n, body in enumerate(cells)
-    ]
-    done = [kernel.run(body) for body in bodies]
-    told = [line for cell in done for line in cell.told.splitlines()]
-    named = {line.split()[2] for line in told if " is not saved" in line or " is not restored" in line}
-    actions = {
-        cell.facts["action"] for cell, body in zip(done, bodies, strict=True) if not body.startswith(ORDINARY)
-    }
-    looked = kernel.run(f"print(bool({check}))")
-    return actions, named, looked.text.strip() or looked.error
-
-
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """Each case in a kernel, and in the next one after that was killed."""
-    home = tmp_path_factory.mktemp("kept")
-    kernel = Kernel(home, home / "home", **pythonpath())
-    try:
-        first = {name: play(kernel, name, cells, check) for name, (cells, _, check) in CASES.items()}
-        kernel.sigkill()
-        kernel.restart()
-        return {name: (first[name], play(kernel, name, CASES[name][0], CASES[name][2])) for name in CASES}
-    finally:
-        kernel.shutdown()
+    return played_twice(tmp_path_factory.mktemp("kept"), CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_results_that_functions_keep_come_back_or_are_named(played, name):
-    _, named, _ = CASES[name]
-    assert played[name] == (({"executed"}, named, "True"), ({"replayed"}, named, "True"))
+    check_replayed(played[name], CASES[name])
 
 
 def test_a_function_that_was_edited_keeps_no_recorded_result(kernel):

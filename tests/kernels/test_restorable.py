@@ -3,12 +3,10 @@
 # ruff: noqa: E501 - a table of cells
 
 import sys
-from dataclasses import dataclass
 
 import pytest
 
-from helpers import pythonpath
-from helpers.kernel import Kernel
+from helpers.replays import check_replayed, played_twice
 
 # Durable cells, and an expression that is true after them, also after a replay.
 KEPT = {
@@ -351,68 +349,17 @@ NAMED = {
 }
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A pass through the cells of a case.
-
-    Attributes:
-        actions: What was done with each cell.
-        warned: The names that cannot be saved or restored.
-        errors: The errors of the cells.
-        holds: The value of the expression, as text.
-    """
-
-    actions: list
-    warned: set
-    errors: list
-    holds: str
-
-
-ORDINARY = "# ordinary\n"
-
-
-def _cell(number, body):
-    return body if body.startswith(ORDINARY) else f"%%durable_step cell{number}\n{body}"
-
-
-def play(kernel, name, cells, check):
-    run_id = name.replace(" ", "-").replace(",", "")
-    kernel.run(f"%reset -f\n%load_ext durable_nb\n%durable_workflow {run_id} --db {kernel.cwd / 'runs.db'}")
-    done = [kernel.run(_cell(n, body)) for n, body in enumerate(cells)]
-    lines = [line for cell in done for line in cell.told.splitlines()]
-    warned = {line.split()[1] for line in lines if " is not saved" in line or " is not restored" in line}
-    looked = kernel.run(f"print(bool({check}))")
-    errors = [cell.error for cell in done]
-    durable = [cell for cell, body in zip(done, cells, strict=True) if not body.startswith(ORDINARY)]
-    actions = [None if cell.error else cell.facts["action"] for cell in durable]
-    return Pass(actions, warned, errors, looked.text.strip() or looked.error)
-
-
 CASES = {**{name: (cells, set(), check) for name, (cells, check) in KEPT.items()}, **NAMED}
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """Each case in a kernel, and in the next one after that was killed."""
-    home = tmp_path_factory.mktemp("kept")
-    kernel = Kernel(home, home / "home", **pythonpath())
-    try:
-        first = {name: play(kernel, name, cells, check) for name, (cells, _, check) in CASES.items()}
-        kernel.sigkill()
-        kernel.restart()
-        return {name: (first[name], play(kernel, name, CASES[name][0], CASES[name][2])) for name in CASES}
-    finally:
-        kernel.shutdown()
+    return played_twice(tmp_path_factory.mktemp("kept"), CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_comes_back_or_is_named_when_it_is_saved(played, name):
-    cells, named, _ = CASES[name]
-    for one, action in zip(played[name], ("executed", "replayed"), strict=True):
-        assert one.errors == [None] * len(cells)
-        assert set(one.actions) == {action}
-        assert one.warned == named
-        assert one.holds == "True"
+    check_replayed(played[name], CASES[name])
 
 
 def test_the_process_that_loads_ends_with_the_kernel(kernel):
