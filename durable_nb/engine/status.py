@@ -150,7 +150,7 @@ class Status(RunSnapshot):
 
     @property
     def progress(self) -> Progress:
-        """How many of its steps are done, and what it waits for."""
+        """The number of its finished steps, and what it waits for."""
         return _progress(self.steps)
 
     @property
