@@ -165,6 +165,8 @@ class RunHandle:
         Raises:
             CrashLoop: Too many passes in a row died so.
         """
+        if not self.notes_body:  # bodies that begin at the same time count as one
+            return
         if mended:
             self.run = self.run._replace(crashes=0)
         if self.run.crashes >= settings.CRASHES:

@@ -65,6 +65,17 @@ PROGRAM = """
                 log("killed")
                 end(signal.SIGKILL)
 
+    @wf.task
+    async def beside(n):
+        begun.append(n)
+        if len(begun) == 8 and how == "kill":
+            end(signal.SIGKILL)
+        await asyncio.sleep(60 if how == "kill" else 0)
+
+    @wf.workflow
+    async def many():
+        await asyncio.gather(*(beside(n) for n in range(8)))
+
     @wf.workflow
     async def waiting():
         load()
@@ -72,6 +83,7 @@ PROGRAM = """
             asyncio.get_running_loop().call_later(0.2, end, signal.SIGKILL)
         return await wf.signal("go")
 
+    begun = []
     left = threading.Event()
     if how == "exit":
         threading.Thread(target=lambda: asyncio.run(main.run("r")), daemon=True).start()
@@ -144,6 +156,11 @@ def test_a_run_that_makes_progress_goes_on(tmp_path, db):
         assert run(tmp_path, db, "kill", "progress").returncode == -signal.SIGKILL
         assert bodies(tmp_path, "killed") == done + 1
     assert run(tmp_path, db, "go", "progress").returncode == 0
+
+
+def test_bodies_that_begin_at_the_same_time_count_as_one_pass(tmp_path, db):
+    end(tmp_path, db, "kill", settings.CRASHES - 1, "many")
+    assert run(tmp_path, db, name="many").returncode == 0
 
 
 def test_a_run_that_waits_does_not_count(tmp_path, db):
