@@ -187,6 +187,7 @@ def beside_many_objects(notebook: Notebook, scale: float) -> Iterator[bool]:
     )
     titled = statistics.median(notebook.step(f"_ = axes.set_title('{n}')") for n in range(3))
     yield line("title set on a figure of 400 lines", titled, 0.1, "s")
+    notebook.run("%durable_workflow --done\nwf.close()")  # before the folder is removed
 
 
 def main() -> int:

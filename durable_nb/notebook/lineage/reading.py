@@ -12,21 +12,9 @@ __all__ = ["only_reads"]
 
 _PURE: Final = frozenset(
     {
-        *(
-            "abs",
-            "all",
-            "any",
-            "bool",
-            "dict",
-            "divmod",
-            "enumerate",
-            "float",
-            "frozenset",
-            "int",
-            "isinstance",
-        ),
-        *("len", "list", "max", "min", "range", "repr", "reversed", "round", "set", "sorted", "str", "sum"),
-        *("tuple", "zip"),
+        *("abs", "all", "any", "bool", "dict", "divmod", "enumerate", "float", "frozenset", "int"),
+        *("isinstance", "len", "list", "max", "min", "range", "repr", "reversed", "round", "set", "sorted"),
+        *("str", "sum", "tuple", "zip"),
     }
 )
 """Functions of Python that change no plain data, and that call nothing of the user's for it."""
