@@ -224,13 +224,14 @@ _EVENTS: Final[Mapping[str, Callable[..., None]]] = {
 }
 
 
-def _hook(event: str, args: tuple[Any, ...]) -> None:
-    # Python calls it for every event, such as each id(): the first line alone decides about nearly all.
-    if event in _EVENTS and _in_progress and is_noticed():
+def _hook(event: str, args: tuple[Any, ...], events: Mapping[str, Callable[..., None]] = _EVENTS) -> None:
+    # Python calls it for every event, such as each id(): the first line alone decides about nearly all. The
+    # events are a default, since Python removes this module's names at exit, and then opens files still.
+    if event in events and _in_progress and is_noticed():
         with unnoticed(), suppress(Exception):  # the user's call would raise it
             found = current_recording() or _only_one()
             if found is not None:
-                _EVENTS[event](found, *args)
+                events[event](found, *args)
 
 
 def current_recording() -> Recording | None:

@@ -124,24 +124,25 @@ def say_what_is_lost(handle: StepHandle) -> None:
 
 def unpack(current: Pass, handle: StepHandle, payload: Payload) -> Any:
     """Return a recorded result, and make the changes of the arguments again that are kept with it."""
-    _check(current, handle)
+    unkept = _checked(current, handle)
     arguments = handle.arguments or {}
     changed = fingerprint.differ(handle.step.arguments, handle.call.arguments)
     if payload.format == in_place.FORMAT:
         return in_place.restore(payload, arguments, only_result=changed)
-    value, returned = codec.decode(payload), unkept_of(handle.step).returned
+    value, returned = codec.decode(payload), unkept.returned
     return in_place.with_returned(value, returned, arguments) if returned and not changed else value
 
 
 def unpack_failure(current: Pass, handle: StepHandle, payload: Payload) -> BaseException:
     """Return a recorded failure, and make the changes of the arguments again that are kept with it."""
-    _check(current, handle)
+    _checked(current, handle)
     if not fingerprint.differ(handle.step.arguments, handle.call.arguments):
         in_place.restore_failure(payload, handle.arguments or {})
     return codec.decode_failure(payload)
 
 
-def _check(current: Pass, handle: StepHandle) -> None:
+def _checked(current: Pass, handle: StepHandle) -> Unkept:
+    """Return what of the arguments a step does not keep, if its replay may go on without it."""
     unkept = unkept_of(handle.step)
     for name, reason in unkept.lost.items():
         raise StepNotRestored(
@@ -155,6 +156,7 @@ def _check(current: Pass, handle: StepHandle) -> None:
         names = ", ".join(f"{name!r} ({reason})" for name, reason in unkept.unchecked.items())
         what = f"replayed; whether its body changes {names} in place cannot be checked"
         _warn(f"{_where(handle)}: {what}, and a replay changes nothing there")
+    return unkept
 
 
 def _is_first(current: Pass, handle: StepHandle) -> bool:

@@ -50,7 +50,7 @@ def test_every_command_has_its_module_and_its_help(name, capsys):
     assert COMMANDS[name].help in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["demo", "--nonsense"]])
+@pytest.mark.parametrize("argv", [["nonsense"], ["demo", "--nonsense"]])
 def test_what_makes_no_sense_is_refused_with_the_usage(argv, capsys):
     assert refused(argv) == 2
     assert capsys.readouterr().err.startswith("usage: durable-nb")
