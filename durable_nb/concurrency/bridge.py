@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import nullcontext
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from durable_nb.concurrency.loop_thread import check_loop, check_process, end_of, submit
+from durable_nb.concurrency.loop_thread import check_loop, end_of, submit
 from durable_nb.concurrency.pending import PENDING, add_pending, after_pending, pending_done, raise_or_warn
 from durable_nb.concurrency.timeouts import deadline, timed_out
 
@@ -25,7 +25,6 @@ __all__ = [
     "SYNC",
     "CallMode",
     "check_loop",
-    "check_process",
     "run_blocking",
     "submit",
     "wait_for_pending",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import os
 import sys
 import threading
 import weakref
@@ -15,9 +14,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from durable_nb.errors import DurableError, ForkedProcess
+from durable_nb.concurrency.forking import in_forked_child
+from durable_nb.errors import DurableError
 
-__all__ = ["Mailbox", "check_loop", "check_process", "end_of", "is_running", "submit"]
+__all__ = ["Mailbox", "check_loop", "end_of", "is_running", "submit"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,6 @@ class _LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.orders: Mailbox[Order[Any]] = Mailbox(_start_task)
-        self.forked = False
 
     def loop(self) -> asyncio.AbstractEventLoop:
         # Read without the lock, which every submit would pay for; read again under it, since another thread
@@ -93,9 +92,9 @@ class _LoopThread:
         threading.Thread(target=loop.run_forever, name="durable_nb", daemon=True).start()
         return loop
 
-    def mark_forked(self) -> None:
-        # A child of a process that had no loop thread yet has lost nothing, and may start its own.
-        self.forked = self._loop is not None
+    def start_over(self) -> None:
+        # A forked child has none of its parent's threads: it starts its own.
+        self.__init__()  # type: ignore[misc]
 
 
 def _start_task(order: Order[T]) -> None:
@@ -128,22 +127,12 @@ def _cancel_task(task: asyncio.Task[T], future: Future[T]) -> None:
 
 
 _thread = _LoopThread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_thread.mark_forked)
+in_forked_child(_thread.start_over)
 
 
 def is_running() -> bool:
     """Return whether the loop thread has been started: from Python 3.12 on, none can be started at exit."""
     return _thread.is_running
-
-
-def check_process() -> None:
-    """Raise ``ForkedProcess`` in a forked child of a process that had stores open."""
-    if _thread.forked:
-        raise ForkedProcess(
-            f"process {os.getpid()} was forked from one that has its runs open",
-            remedy="Call durable functions in the parent, or start workers with the 'spawn' method.",
-        )
 
 
 def check_loop() -> None:
@@ -180,13 +169,7 @@ def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
 
     Returns:
         The future of its outcome; cancelling the future cancels the work.
-
-    Raises:
-        ForkedProcess: The process is a forked child, which has no loop thread.
     """
-    if _thread.forked:
-        work.close()  # or Python warns that it was never awaited
-        check_process()
     future: Future[T] = Future()
     _thread.orders.put((work, future, contextvars.copy_context()), _thread.loop())
     return future

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import warnings
 from collections.abc import Coroutine
 from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.concurrency.loop_thread import end_of
 from durable_nb.errors import DurableNotice
 
@@ -74,9 +74,7 @@ def _warn_of_failure(future: Future[Any]) -> None:
         warnings.warn(message, DurableNotice, stacklevel=2)
 
 
-if hasattr(os, "register_at_fork"):
-    # A forked child has no loop thread: the futures it inherits would never be done.
-    os.register_at_fork(after_in_child=PENDING.clear)
+in_forked_child(PENDING.clear)  # the futures that it inherits would never be done
 
 
 @atexit.register

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable_nb import codec, fingerprint, settings
-from durable_nb.concurrency.bridge import ASYNC, check_process, wait_for_pending
+from durable_nb.concurrency.bridge import ASYNC, wait_for_pending
+from durable_nb.concurrency.forking import check_process
 from durable_nb.concurrency.pending import PENDING
 from durable_nb.engine.endings import record_endings
 from durable_nb.engine.explain import refusal
@@ -104,7 +105,7 @@ class Caller:
         return StepHandle(call, decision, record, record, arguments)
 
     async def _decide(self, call: Call) -> tuple[Step | None, Call, Decision]:
-        check_process()
+        check_process(self.current.forks)
         if PENDING:  # an interrupted call of this step may be about to be recorded
             await wait_for_pending(self.mode)
         run = self.run

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_nb.concurrency import interrupts
+from durable_nb.concurrency.forking import forks
 from durable_nb.engine.turns import Turns
 from durable_nb.engine.unsettled import Unsettled
 from durable_nb.errors import DurableNotice, StepError
@@ -38,6 +39,7 @@ class Pass:
             synchronous, or the cells of a notebook.
 
     Attributes:
+        forks: How often its process was forked: a forked child must not continue it.
         known: The run as it was recorded before this pass, or None; ``NOTHING`` until it is read.
         run: The open run; None until it is open.
         claims: The ids of the steps whose calls are running, each with an object that identifies the call.
@@ -56,6 +58,7 @@ class Pass:
         self.journal = journal
         self.opening = opening
         self.thread = threading.get_ident()
+        self.forks = forks()
         self.known: Any = NOTHING
         self.run: RunHandle | None = None
         self.claims: dict[str, object] = {}

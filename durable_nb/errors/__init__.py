@@ -4,7 +4,7 @@
     ├── InvalidOption            an invalid argument or magic option (also a ValueError)
     ├── InvalidRunId             a run id that cannot name a run (also a ValueError)
     ├── NoOpenRun                a durable call outside a run (also a RuntimeError)
-    ├── ForkedProcess            a durable call in a forked child (also a RuntimeError)
+    ├── ForkedProcess            a call in a forked child, in its parent's run (also a RuntimeError)
     ├── RunError
     │   ├── RunNotFound          the database has no run of that id
     │   ├── RunNotDone           a run has no result, or none yet
@@ -378,7 +378,7 @@ class NoOpenRun(DurableError, RuntimeError):
 
 
 class ForkedProcess(DurableError, RuntimeError):
-    """A durable call was made in a forked child, which lacks its parent's threads and lease."""
+    """A durable call was made in a forked child, in a run or on a journal that its parent has open."""
 
 
 class RunError(DurableError):

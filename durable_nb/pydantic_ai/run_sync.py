@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from durable_nb import settings
-from durable_nb.concurrency.bridge import check_process
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.concurrency.interrupts import Relay
 from durable_nb.errors import DurableError, InvalidOption
 
@@ -18,6 +18,14 @@ __all__ = ["run_coroutine"]
 
 _guard = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+
+
+def _forget() -> None:
+    global _guard, _loop
+    _guard, _loop = threading.Lock(), None
+
+
+in_forked_child(_forget)
 
 
 def run_coroutine(work: Coroutine[Any, Any, Any]) -> Any:
@@ -30,11 +38,9 @@ def run_coroutine(work: Coroutine[Any, Any, Any]) -> Any:
         work: The coroutine.
 
     Raises:
-        ForkedProcess: The caller is in a forked child process.
         InvalidOption: The caller is itself running on the background loop, and would wait for itself.
     """
     try:
-        check_process()
         _check_not_nested()
     except DurableError:
         work.close()

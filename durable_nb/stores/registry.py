@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.errors import InvalidOption
 from durable_nb.errors.redaction import redacted_message
 from durable_nb.stores.base import Journal
@@ -34,6 +35,18 @@ _journals: dict[Path | str, SqliteJournal | RedisJournal] = {}
 _adapters: weakref.WeakValueDictionary[int, Journal] = weakref.WeakValueDictionary()
 _holders: weakref.WeakKeyDictionary[Journal, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 _guard = threading.RLock()
+_inherited: list[Journal] = []
+"""Journals of the process that this one was forked from, which SQLite does not allow to be closed here."""
+
+
+def _forget() -> None:
+    global _guard
+    _guard = threading.RLock()
+    _inherited.extend(_journals.values())
+    _journals.clear()
+
+
+in_forked_child(_forget)
 
 
 def open_journal(db: StoreLike) -> Journal:

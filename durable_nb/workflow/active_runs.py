@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from durable_nb.concurrency.bridge import ASYNC, check_loop, check_process
+from durable_nb.concurrency.bridge import ASYNC, check_loop
+from durable_nb.concurrency.forking import check_process, in_forked_child
 from durable_nb.engine import scopes
 from durable_nb.engine.opening import check_same_run
 from durable_nb.engine.passes import NOTHING, Pass
@@ -33,6 +34,15 @@ _lock = threading.Lock()
 _running: dict[tuple[Journal, str], Pass] = {}
 
 
+def _forget() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _running.clear()
+
+
+in_forked_child(_forget)
+
+
 @contextmanager
 def begin_or_find(
     journal: Journal, opening: Run, mode: CallMode, *, fresh: bool
@@ -51,7 +61,6 @@ def begin_or_find(
         RunChanged: The pass has other arguments, or is of another workflow.
         RunHeld: The pass cannot be joined: the call is part of it, or asks to start over.
     """
-    check_process()
     if mode is ASYNC:
         check_loop()
     caller = _calling_pass()
@@ -98,6 +107,7 @@ def _calling_pass() -> Pass | None:
     if scope is None:
         return None
     current = scope.current
+    check_process(current.forks)
     return current if _running.get((current.journal, current.opening.run_id)) is current else None
 
 
@@ -161,7 +171,6 @@ async def cancel_run(journal: Journal, run_id: str, mode: CallMode) -> bool:
     Raises:
         RunNotFound: The journal has no run of that id.
     """
-    check_process()
     with _lock:
         known = _running.get((journal, run_id))
     if known is None:

@@ -20,6 +20,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeAlias
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.concurrency.timeouts import timed_out
 from durable_nb.errors import DurableError, DurableNotice, ExecutorLost, InvalidOption
 from durable_nb.workflow.remote_call import remote_call, remote_outcome
@@ -33,6 +34,16 @@ ExecutorLike: TypeAlias = Executor | Callable[[], Executor]
 # Weak: when a cell is run again its new function replaces the old one, whose executor is then dropped.
 _executors = weakref.WeakKeyDictionary[Callable[[], Executor], Executor]()
 _executors_lock = threading.Lock()
+_inherited: list[object] = []
+
+
+def _forget() -> None:
+    global _executors, _executors_lock
+    _inherited.append(_executors)  # kept: one that is dropped would signal threads of the parent
+    _executors, _executors_lock = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+in_forked_child(_forget)
 
 
 def on_executor(

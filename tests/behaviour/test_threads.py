@@ -568,6 +568,7 @@ FORK = """
     import os, sys, time
     from durable_nb import Workflow
     from durable_nb.errors import ForkedProcess
+    from durable_nb.stores import SqliteJournal
 
     wf = Workflow("shop", db="runs.db")
 
@@ -601,6 +602,9 @@ FORK = """
     print(main.run("r"))
     print(in_child(lambda: main.run("r")))
     print(in_child(lambda: work(5)))  # outside a run: the plain function
+    held = Workflow("held", db=SqliteJournal("held.db"))  # the journal is the parent's
+    one = held.workflow(lambda: 1)
+    print(one.run("a"), in_child(lambda: one.run("b")))
 """
 
 
@@ -611,10 +615,77 @@ def test_a_forked_child_is_refused_at_once(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    refused = ["ForkedProcess 0"]
-    assert done.stdout.splitlines() == [*refused * 5, "([7, 7, 7, 7, 7], 3)", *refused, "7", "0"]
+    assert done.stdout.splitlines() == [
+        *["ForkedProcess 0"] * 4,
+        "([7, 7, 7, 0, 7], 3)",
+        "0",
+        "0",
+        "ForkedProcess 0",
+        "1 7",
+    ]
     with sqlite3.connect(tmp_path / "runs.db") as connection:
         assert connection.execute("SELECT run_id, status FROM runs").fetchall() == [("r", "done")]
+
+
+CHILDREN = """
+    import multiprocessing, os, sys, threading
+    from durable_nb import Workflow
+    from durable_nb.errors import RunHeld
+
+    wf = Workflow("shop", db=sys.argv[1])
+    go, began = threading.Event(), threading.Event()
+
+    @wf.task
+    def double(n):
+        return 2 * n
+
+    @wf.workflow
+    def main(n):
+        return double(n)
+
+    @wf.workflow
+    def holds():
+        double(0)
+        began.set()
+        go.wait()
+
+    def in_child(n):
+        return main.run(f"child {n}", n)
+
+    def held():
+        try:
+            holds.run("held")
+        except RunHeld:
+            return "held"
+
+    main.run("parent", 1)
+    holding = threading.Thread(target=holds.run, args=["held"])
+    holding.start()
+    began.wait()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map(in_child, range(4)), pool.apply(held))
+    child = os.fork()
+    if not child:
+        print(wf.sync.result("child 3"), main.run("exits", 5), flush=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    go.set()
+    holding.join()
+    print(main.run("after", 6), sorted(run.run_id for run in wf.sync.runs() if run.status == "done"))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_a_forked_child_makes_runs_of_its_own(tmp_path, store, request):
+    db = "runs.db" if store == "sqlite" else request.getfixturevalue("redis_server").url
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(CHILDREN), db],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    ended = sorted(["parent", "held", "exits", "after", *(f"child {n}" for n in range(4))])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["[0, 2, 4, 6] held", "6 10", "0", f"12 {ended}"]
 
 
 def test_a_child_forked_before_the_first_durable_call_is_a_process_of_its_own(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import UNOPENED, check_process, forks, is_inherited
 from durable_nb.errors import (
     DurableError,
     DurableNotice,
@@ -101,6 +102,7 @@ class RedisJournal(Deliveries):
         self._location = with_options(redacted_message(address), shown)
         self._setup_lock = asyncio.Lock()
         self._closed = False
+        self._forks = UNOPENED
         self._open_connection: Connection | None = None
         self._open_session: RedisSessions | None = None
         self._unsynced = UnsyncedWrites()
@@ -129,8 +131,8 @@ class RedisJournal(Deliveries):
 
     @property
     def closed(self) -> bool:
-        """True after ``close``."""
-        return self._closed
+        """True after ``close``, and in a forked child."""
+        return self._closed or is_inherited(self._forks)
 
     async def setup(self) -> None:
         """Connect to the server, and warn of settings by which it would lose data."""
@@ -138,6 +140,7 @@ class RedisJournal(Deliveries):
             if self._closed:
                 raise self._closed_error()
             if self._open_connection is None:
+                self._forks = forks()
                 self._open_connection = await connect(self._url, self._keys, self.location)
                 self._open_session = RedisSessions(self._keys, self._open_connection, self._rows)
 
@@ -419,6 +422,7 @@ class RedisJournal(Deliveries):
         return await run_script(self._connection, script, self._keys.both(run_id), *words)
 
     def _check_open(self) -> None:
+        check_process(self._forks)
         if self._closed:
             raise self._closed_error()
         if self._open_connection is None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.errors import DurableError, StoreUnreadable
 from durable_nb.records import Run, RunStatus
 from durable_nb.stores.checked import CheckedRows
@@ -27,6 +28,7 @@ from durable_nb.stores.valid import is_count
 __all__ = ["RedisOwner", "RedisSessions", "read_fields"]
 
 _own_tokens: set[str] = set()
+in_forked_child(_own_tokens.clear)
 _OWNED = (RunStatus.RUNNING, RunStatus.WAITING)
 _UNKNOWN = -1
 """The counter of a session that is damaged: its owner writes it anew with the next heartbeat."""

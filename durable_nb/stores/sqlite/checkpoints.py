@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import ClassVar
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.concurrency.loop_thread import is_running, submit
 from durable_nb.concurrency.pending import drain_pending
-from durable_nb.errors import ForkedProcess
 from durable_nb.stores.sqlite.connection import Work
 from durable_nb.stores.sqlite.database import CHECKPOINT, Database
 
@@ -66,7 +66,7 @@ class Checkpoints:
         drain_pending()
         if not is_running():  # the journals are of event loops of the user's
             return
-        with suppress(RuntimeError, ForkedProcess):
+        with suppress(RuntimeError):
             wait([submit(each.make()) for each in cls._open], settings.EXIT_GRACE)
 
     def _look(self, commits: int) -> None:
@@ -80,4 +80,5 @@ class Checkpoints:
             self._timer = loop.call_later(settings.IDLE, self._look, self._database.commits)
 
 
+in_forked_child(Checkpoints._open.clear)  # noqa: SLF001
 atexit.register(Checkpoints.make_all)

@@ -14,6 +14,7 @@ from typing import Literal
 import aiosqlite
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import UNOPENED, check_process, forks, is_inherited
 from durable_nb.errors import InvalidOption, OpenRun, RunHeld, StoreUnavailable, StoreUnreadable
 from durable_nb.records import (
     Message,
@@ -91,10 +92,9 @@ class SqliteJournal(Journal):
         self._blobs = BlobFolder(Path(f"{self._database.path}.blobs"))
         self._connection: aiosqlite.Connection | None = None
         self._rows = CheckedRows("")
-        self._closed = False
+        self._busy, self._closed, self._forks = False, False, UNOPENED
         self._setup_lock = asyncio.Lock()
         self._queue: list[tuple[Work, asyncio.Future[None]]] = []
-        self._busy = False
         self._drain_task: asyncio.Task[None] | None = None
         self._acknowledged = self._database.acknowledged
         self._checkpoints = Checkpoints(self._database, self._run)
@@ -132,8 +132,8 @@ class SqliteJournal(Journal):
 
     @property
     def closed(self) -> bool:
-        """True after ``close``, and after the file was deleted or replaced."""
-        return self._closed or self._database.moved()
+        """True after ``close``, in a forked child, and after the file was deleted or replaced."""
+        return self._closed or is_inherited(self._forks) or self._database.moved()
 
     async def setup(self) -> None:
         """Open the file, and create or migrate it if necessary."""
@@ -141,7 +141,7 @@ class SqliteJournal(Journal):
             if self._closed:
                 raise self._closed_error()
             if self._connection is None:
-                self._connection = await self._connect()
+                self._connection, self._forks = await self._connect(), forks()
                 self._checkpoints.start()
                 asyncio.get_running_loop().run_in_executor(None, preload)
                 await asyncio.to_thread(self._blobs.sweep)
@@ -444,6 +444,7 @@ class SqliteJournal(Journal):
         return work.outcomes
 
     def _check_open(self) -> None:
+        check_process(self._forks)
         if self._closed:
             raise self._closed_error()
         if self._connection is None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from durable_nb import settings
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.errors import DurableNotice, StoreUnavailable
 from durable_nb.stores.host import lock_holder
 from durable_nb.stores.sqlite.locks import ByteLocks, fcntl
@@ -286,5 +287,4 @@ class LockFile:
         return lock_holder(self.path, 0) or "another process"
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=LockFile.forget)
+in_forked_child(LockFile.forget)

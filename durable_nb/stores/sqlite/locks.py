@@ -17,6 +17,7 @@ import weakref
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from durable_nb.concurrency.forking import in_forked_child
 from durable_nb.errors import StoreUnavailable
 
 fcntl: Any
@@ -134,5 +135,4 @@ def _irregular(path: Path, what: str) -> StoreUnavailable:
     )
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=ByteLocks.close_all)
+in_forked_child(ByteLocks.close_all)

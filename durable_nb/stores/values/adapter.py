@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from durable_nb import codec
+from durable_nb.concurrency.forking import UNOPENED, check_process, forks
 from durable_nb.errors import DurableError, DurableNotice, StoreError
 from durable_nb.records import (
     Message,
@@ -78,6 +79,7 @@ class StoreJournal(Journal):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._ready = False
+        self._forks = UNOPENED
         self._lock = asyncio.Lock()
         self._numbered: dict[str, dict[str, None]] = {}
         self._rows = CheckedRows("")
@@ -94,10 +96,11 @@ class StoreJournal(Journal):
 
     async def setup(self) -> None:
         """Set the user's store up once, and warn of its limitations."""
+        check_process(self._forks)
         async with self._lock:
             if not self._ready:
                 await self._call(self._store.setup())
-            self._ready = True
+            self._ready, self._forks = True, forks()
             if type(self._store) not in _warned:
                 _warned.add(type(self._store))
                 message = f"{self.location} implements Store, not Journal: {_LIMITATIONS}"
