@@ -102,7 +102,7 @@ def comparable(record, database):
                 return None  # it is refused when it is loaded
             record = record._replace(**{field: payload._replace(signature=None)})
     if hasattr(record, "passes"):
-        record = record._replace(epoch=0, passes=0, python=None, owner=None)
+        record = record._replace(epoch=0, passes=0, crashes=0, python=None, owner=None)
     return record
 
 
