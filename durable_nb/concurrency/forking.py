@@ -44,7 +44,7 @@ def is_inherited(opened: int) -> bool:
 
 def check_process(opened: int) -> None:
     """Raise ``ForkedProcess`` if something was opened before this process was forked; see `is_inherited`."""
-    if opened not in (_Count.forks, UNOPENED):
+    if opened not in (_Count.forks, UNOPENED):  # not `is_inherited`: this is called for every step
         raise ForkedProcess(
             f"process {os.getpid()} was forked from the one that has it open",
             remedy="Make its durable calls in the parent; outside of it, a child may use other runs.",
